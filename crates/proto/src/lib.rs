@@ -1,0 +1,36 @@
+//! Code generated from `proto/` at build time, the file descriptor set, and
+//! the scope each rpc needs. Nothing is written by hand here: read `proto/`.
+
+/// The package `google.rpc`: `Status` as a field of stream answers.
+pub mod google {
+    #[allow(missing_docs)]
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
+/// The packages `sluice.*`.
+pub mod sluice {
+    /// The publishing side.
+    pub mod ingest {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            tonic::include_proto!("sluice.ingest.v1");
+        }
+    }
+    /// The consuming side.
+    pub mod results {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            tonic::include_proto!("sluice.results.v1");
+        }
+    }
+}
+
+pub use sluice::{ingest, results};
+
+/// The encoded `google.protobuf.FileDescriptorSet` of all files, with comments.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Which scope each rpc needs, by its HTTP/2 path, sorted.
+pub const REQUIRED_SCOPES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/scopes.rs"));

@@ -1,0 +1,224 @@
+//! The one error type of both services, and the only place where it becomes a
+//! `tonic::Status`. It has a kind, a stable reason, a message meant for callers
+//! and a private cause that is logged and never sent (https://google.aip.dev/193).
+
+use std::{fmt, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of `google.rpc.ErrorInfo`.
+const ERROR_DOMAIN: &str = "sluice";
+
+/// What kind of failure it is; each maps to one gRPC code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request is wrong in itself.
+    InvalidArgument,
+    /// No token, or none that is known.
+    Unauthenticated,
+    /// The token may not do this.
+    PermissionDenied,
+    /// There is no such thing for this caller.
+    NotFound,
+    /// The thing is not in the state the call needs.
+    FailedPrecondition,
+    /// A limit was exceeded.
+    ResourceExhausted,
+    /// Can't be done now; worth trying again.
+    Unavailable,
+    /// The caller's deadline passed.
+    DeadlineExceeded,
+    /// Kept bytes are not what they were.
+    DataLoss,
+    /// The rpc exists in the contract and is not built yet.
+    Unimplemented,
+    /// A fault of the service.
+    Internal,
+}
+
+impl Kind {
+    fn code(self) -> Code {
+        match self {
+            Self::InvalidArgument => Code::InvalidArgument,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::PermissionDenied => Code::PermissionDenied,
+            Self::NotFound => Code::NotFound,
+            Self::FailedPrecondition => Code::FailedPrecondition,
+            Self::ResourceExhausted => Code::ResourceExhausted,
+            Self::Unavailable => Code::Unavailable,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::DataLoss => Code::DataLoss,
+            Self::Unimplemented => Code::Unimplemented,
+            Self::Internal => Code::Internal,
+        }
+    }
+}
+
+/// One request field that is wrong, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field as the contract names it.
+    pub field: String,
+    /// What is wrong with it, for the caller.
+    pub description: String,
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure as a caller may see it, with a cause that only the log sees.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    reason: &'static str,
+    message: String,
+    violations: Vec<Violation>,
+    retry_after: Option<Duration>,
+    cause: Option<Cause>,
+}
+
+impl Error {
+    /// An error of any kind. `reason` is stable, in upper snake case.
+    pub fn new(kind: Kind, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, reason, message: message.into(), violations: Vec::new(), retry_after: None, cause: None }
+    }
+
+    /// One field of the request is wrong.
+    pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::invalid_all(vec![Violation { field: field.into(), description: description.into() }])
+    }
+
+    /// Several fields of the request are wrong.
+    #[must_use]
+    pub fn invalid_all(violations: Vec<Violation>) -> Self {
+        let parts: Vec<String> =
+            violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        let mut error = Self::new(Kind::InvalidArgument, "INVALID_FIELD", parts.join("; "));
+        error.violations = violations;
+        error
+    }
+
+    /// There is no such thing for this caller; the same for unknown and foreign ids.
+    #[must_use]
+    pub fn not_found(what: &'static str) -> Self {
+        Self::new(Kind::NotFound, "NOT_FOUND", format!("no such {what}"))
+    }
+
+    /// The service can't answer now.
+    #[must_use]
+    pub fn unavailable(message: &'static str) -> Self {
+        let mut error = Self::new(Kind::Unavailable, "UNAVAILABLE", message);
+        error.retry_after = Some(Duration::from_secs(1));
+        error
+    }
+
+    /// A fault of the service itself; callers learn no more than that.
+    pub fn internal(cause: impl Into<Cause>) -> Self {
+        Self::new(Kind::Internal, "INTERNAL", "internal error").because(cause)
+    }
+
+    /// Adds the private cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Says when to come again.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The stable, machine-readable reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The fields that are wrong.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| &**cause as _)
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        if let Some(cause) = &error.cause {
+            let chain = chain(&**cause);
+            match error.kind {
+                Kind::Internal | Kind::DataLoss => tracing::error!(reason = error.reason, cause = %chain),
+                _ => tracing::warn!(reason = error.reason, cause = %chain),
+            }
+        }
+        let mut details = ErrorDetails::new();
+        details.set_error_info(error.reason, ERROR_DOMAIN, std::collections::HashMap::new());
+        for violation in error.violations {
+            details.add_bad_request_violation(violation.field, violation.description);
+        }
+        if let Some(delay) = error.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        Status::with_error_details(error.kind.code(), error.message, details)
+    }
+}
+
+/// The messages of an error and of all its sources, for logs.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        source = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_never_reaches_the_caller() {
+        let status = Status::from(Error::internal("password=hunter2"));
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!format!("{status:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_in_the_details() {
+        let status = Status::from(Error::invalid("page_size", "must be at most 1000"));
+        let bad = status.get_error_details().bad_request().expect("field violations").clone();
+        assert_eq!(bad.field_violations[0].field, "page_size");
+        let info = status.get_error_details().error_info().expect("error info").clone();
+        assert_eq!(info.reason, "INVALID_FIELD");
+    }
+
+    #[test]
+    fn unavailable_says_when_to_come_again() {
+        let status = Status::from(Error::unavailable("database away"));
+        let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
+        assert_eq!(delay, Some(Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,18 @@
+//! The chassis both services stand on: configuration, telemetry, tokens and
+//! scopes, errors, health, reflection, the database pool and migrations,
+//! graceful shutdown. No business word is known here.
+
+pub mod auth;
+pub mod config;
+mod error;
+pub mod health;
+pub mod organisation;
+pub mod postgres;
+pub mod program;
+pub mod serve;
+pub mod shutdown;
+mod stack;
+pub mod telemetry;
+
+pub use error::{Error, Kind, Violation};
+pub use organisation::OrganisationId;

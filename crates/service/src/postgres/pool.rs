@@ -1,0 +1,85 @@
+//! Sessions and pools. Every session sets what the guarantees need, whatever
+//! the server's defaults are.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::{Client, NoTls};
+
+use crate::Error;
+
+/// How long to wait for a new session or for a free one of the pool.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The settings of a kind of session, each as the server's `name=value`.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// The name shown in `pg_stat_activity`.
+    pub application_name: &'static str,
+    /// Run-time parameters, set at the start of each session.
+    pub parameters: &'static [(&'static str, &'static str)],
+}
+
+/// A database: where it is and how sessions to it are set up.
+#[derive(Clone, Debug)]
+pub struct Database {
+    config: tokio_postgres::Config,
+}
+
+impl Database {
+    /// Reads a URL or key-value string.
+    ///
+    /// # Errors
+    /// If it is malformed. The text itself is never part of the error.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|_| "not a PostgreSQL URL or key-value string".to_owned())?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(WAIT);
+        }
+        config.keepalives_idle(Duration::from_secs(15));
+        Ok(Self { config })
+    }
+
+    fn configured(&self, session: Session) -> tokio_postgres::Config {
+        let mut config = self.config.clone();
+        let mut options = config.get_options().unwrap_or_default().to_owned();
+        for (name, value) in session.parameters {
+            options.push_str(&format!(" -c {name}={value}"));
+        }
+        config.options(options);
+        config.application_name(session.application_name);
+        config
+    }
+
+    /// Opens one session of its own, for a lane that keeps it.
+    ///
+    /// # Errors
+    /// If the server can't be reached or refuses.
+    pub async fn connect(&self, session: Session) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.configured(session).connect(NoTls).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(%error, "database session ended");
+            }
+        });
+        Ok(client)
+    }
+
+    /// A pool of up to `size` sessions, opened when first needed.
+    ///
+    /// # Errors
+    /// If the pool can't be built.
+    pub fn pool(&self, session: Session, size: usize) -> Result<Pool, Error> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(self.configured(session), NoTls, recycling);
+        Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(WAIT))
+            .recycle_timeout(Some(WAIT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(Error::internal)
+    }
+}

@@ -1,0 +1,64 @@
+//! The one place that reads SQLSTATE.
+
+use tokio_postgres::{Error as PgError, error::SqlState};
+
+use crate::{Error, Kind};
+
+/// What a database error means for who met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Serialization failure or deadlock: the same transaction may succeed now.
+    Conflict,
+    /// The session is gone, going, or of no use (a standby after a failover):
+    /// open another one.
+    Connection,
+    /// A lock or statement timeout, or the server is short of something.
+    Busy,
+    /// The statement or its values are wrong.
+    Statement,
+}
+
+/// Says what a database error means.
+#[must_use]
+pub fn classify(error: &PgError) -> Failure {
+    let Some(state) = error.code() else { return Failure::Connection };
+    if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(state) {
+        return Failure::Conflict;
+    }
+    if *state == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+    {
+        return Failure::Connection;
+    }
+    match &state.code()[..2] {
+        // 08 connection exception; 57P operator intervention (57014 is a cancel).
+        "08" => Failure::Connection,
+        "57" if *state == SqlState::QUERY_CANCELED => Failure::Busy,
+        "57" => Failure::Connection,
+        // 53 insufficient resources; 55 object not in prerequisite state (lock timeout).
+        "53" | "55" => Failure::Busy,
+        _ => Failure::Statement,
+    }
+}
+
+impl From<PgError> for Error {
+    fn from(error: PgError) -> Self {
+        match classify(&error) {
+            Failure::Statement => Error::internal(error),
+            Failure::Conflict | Failure::Connection | Failure::Busy => {
+                Error::unavailable("the database can't answer now").because(error)
+            }
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => error.into(),
+            other => {
+                Error::new(Kind::Unavailable, "UNAVAILABLE", "the database can't answer now").because(other)
+            }
+        }
+    }
+}

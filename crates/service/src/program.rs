@@ -1,0 +1,62 @@
+//! The main function of a service: settings, logs, runtime, exit code.
+
+use std::{future::Future, process::ExitCode};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Faults, Setting, help},
+    shutdown, telemetry,
+};
+
+/// Exit code for bad configuration (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+/// Any failure that ends a service.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a service until SIGTERM or SIGINT. `args` are the flags after the
+/// program's name. Exit codes: 0 a clean stop, 64 bad configuration (every
+/// fault is printed), 1 anything else.
+pub fn main<S, Fut>(
+    program: &str,
+    table: &[Setting],
+    args: Vec<String>,
+    load: impl FnOnce(Vec<String>, Vec<(String, String)>) -> Result<S, Faults>,
+    log_format: impl FnOnce(&S) -> &str,
+    run: impl FnOnce(S, CancellationToken) -> Fut,
+) -> ExitCode
+where
+    Fut: Future<Output = Result<(), Failure>>,
+{
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{}", help(program, table));
+        return ExitCode::SUCCESS;
+    }
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let settings = match load(args, env.collect()) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            eprintln!("{program}: {faults}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    telemetry::init(log_format(&settings));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async { run(settings, shutdown::on_signal()?).await });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "stopped");
+            eprintln!("{program}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
