@@ -1,1 +1,155 @@
-//! placeholder
+//! The results service: keeps what was accepted until it is consumed. It owns
+//! the records, their bytes, acknowledgement and (later) clean-up, and knows
+//! nothing of gates.
+//!
+//! `recorder` takes results in, `shelf` gives them out, `grpc` is the surface.
+
+pub mod config;
+mod filter;
+mod grpc;
+mod partitions;
+mod recorder;
+mod result;
+mod sessions;
+mod shelf;
+mod storage;
+mod time;
+
+use std::{process::ExitCode, time::Duration};
+
+pub use config::Settings;
+use sluice_service::{
+    auth::Keys,
+    health,
+    postgres::{Database, Schema, migrate},
+    program::{self, Failure},
+    serve,
+};
+use tokio::{net::TcpListener, sync::Mutex};
+use tokio_postgres::Client;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use recorder::Recorder;
+use shelf::Shelf;
+
+/// How long to wait before migrating is tried again.
+const MIGRATE_AGAIN: Duration = Duration::from_secs(1);
+/// How long background work may take to end after serving has.
+const ENDING: Duration = Duration::from_secs(5);
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// The migrations of the results database.
+#[must_use]
+pub fn migrations() -> refinery::Runner {
+    embedded::migrations::runner()
+}
+
+/// Runs the program with its flags until SIGTERM or SIGINT.
+#[must_use]
+pub fn main(args: Vec<String>) -> ExitCode {
+    let start = async |settings: Settings, shutdown| {
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
+        run(settings, listener, shutdown).await
+    };
+    program::main(
+        "sluice-results",
+        Settings::TABLE,
+        args,
+        Settings::load,
+        |settings| &settings.log_format,
+        start,
+    )
+}
+
+/// Serves on a listener until shutdown. A database that is away, or without its
+/// schema, is waited for: the service is NOT_SERVING meanwhile.
+///
+/// # Errors
+/// If the settings can't be used or the transport fails.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let database = Database::parse(settings.database_url.expose())?;
+    let keys = Keys::load(&settings.keys_file)?;
+    let pool = database.pool(sessions::SERVING, settings.database_connections)?;
+    let (recorder, lanes) = Recorder::start(&database);
+
+    // Ends with this function, however it ends.
+    let stop = shutdown.child_token();
+    let _stop = stop.clone().drop_guard();
+    let (reporter, _) = tonic_health::server::health_reporter();
+    health::set(&reporter, &grpc::SERVICES, tonic_health::ServingStatus::NotServing).await;
+    let tasks = TaskTracker::new();
+    tasks.spawn(keys.clone().follow(stop.clone()));
+    tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
+    tasks.spawn(look_after_health(database, reporter.clone(), stop.clone()));
+
+    let routes = grpc::routes(serve::base_routes(reporter)?, Shelf::new(pool), recorder);
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let served = serve::serve(listener, routes, keys, shutdown).await;
+
+    stop.cancel();
+    tasks.close();
+    let ended = async {
+        tasks.wait().await;
+        for lane in lanes {
+            if let Err(error) = lane.await {
+                tracing::error!(%error, "a lane of the recorder failed");
+            }
+        }
+    };
+    if tokio::time::timeout(ENDING, ended).await.is_err() {
+        tracing::warn!("background work was cut off");
+    }
+    Ok(served?)
+}
+
+/// Migrates if asked, as soon as the database is there, then keeps partitions
+/// ahead of the clock.
+async fn look_after_schema(database: Database, migrating: bool, stop: CancellationToken) {
+    while migrating && !stop.is_cancelled() {
+        match migrate(&database, migrations()).await {
+            Ok(()) => break,
+            Err(error) => tracing::warn!(%error, "not migrated, trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(MIGRATE_AGAIN) => {}
+        }
+    }
+    partitions::keep(database, stop).await;
+}
+
+/// Keeps health truthful, over a session of its own: calls that use up the
+/// pool's must not look like a database that is away.
+async fn look_after_health(
+    database: Database,
+    reporter: tonic_health::server::HealthReporter,
+    stop: CancellationToken,
+) {
+    let schema = Schema::of(&migrations());
+    let session: Mutex<Option<Client>> = Mutex::default();
+    health::keep(reporter, grpc::SERVICES.to_vec(), stop, || async {
+        let mut session = session.lock().await;
+        let client = match session.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => database
+                .connect(sessions::UPKEEP)
+                .await
+                .map_err(|error| format!("the database can't be reached: {error}"))?,
+        };
+        // Kept only when it answered well: a check that was cut off by its
+        // deadline, or a standby after a failover, gets a fresh one.
+        schema.fits(&client).await?;
+        *session = Some(client);
+        Ok(())
+    })
+    .await;
+}

@@ -7,5 +7,5 @@ mod tx;
 
 pub use migrate::{Schema, migrate};
 pub use pool::{Database, Session};
-pub use sqlstate::{Failure, classify};
+pub use sqlstate::{Failure, blames_values, classify};
 pub use tx::{TxError, retry};

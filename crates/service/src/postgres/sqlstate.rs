@@ -41,6 +41,15 @@ pub fn classify(error: &PgError) -> Failure {
     }
 }
 
+/// Whether the values given are at fault, and not the statement, the schema or
+/// the server: of a batch, one item is to blame and the others can be spared.
+/// Classes 22 (data exception), 23 (integrity constraint violation) and 54
+/// (program limit exceeded).
+#[must_use]
+pub fn blames_values(error: &PgError) -> bool {
+    error.code().is_some_and(|state| ["22", "23", "54"].contains(&&state.code()[..2]))
+}
+
 impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match classify(&error) {

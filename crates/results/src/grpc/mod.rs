@@ -1,0 +1,49 @@
+//! The gRPC surface: handlers convert, call, convert.
+
+mod convert;
+mod intake;
+mod results;
+mod storage_configs;
+
+use sluice_proto::results::v1::{
+    results_intake_service_server::ResultsIntakeServiceServer, results_service_server::ResultsServiceServer,
+    storage_config_service_server::StorageConfigServiceServer,
+};
+use sluice_service::{Error, Kind};
+use tonic::{Status, codec::CompressionEncoding, service::Routes};
+
+use crate::{recorder::Recorder, shelf::Shelf};
+
+/// The names of the services, for health.
+pub const SERVICES: [&str; 3] = [
+    "sluice.results.v1.ResultsService",
+    "sluice.results.v1.ResultsIntakeService",
+    "sluice.results.v1.StorageConfigService",
+];
+
+/// Largest request of the intake: its 16 MiB of data, and what describes it.
+const INTAKE_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// Largest answer: a page of 1,000 records with 16 MiB of data.
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Adds the three services to the base routes.
+pub fn routes(base: Routes, shelf: Shelf, recorder: Recorder) -> Routes {
+    use CompressionEncoding::{Gzip, Zstd};
+    let results = ResultsServiceServer::new(results::Results::new(shelf))
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd)
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let intake = ResultsIntakeServiceServer::new(intake::Intake::new(recorder))
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd)
+        .max_decoding_message_size(INTAKE_BYTES_MAX);
+    let storage_configs = StorageConfigServiceServer::new(storage_configs::StorageConfigs)
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd);
+    base.add_service(results).add_service(intake).add_service(storage_configs)
+}
+
+/// The answer of an rpc that the contract has and this build does not.
+fn not_built(what: &'static str) -> Status {
+    Error::new(Kind::Unimplemented, "NOT_BUILT", format!("{what} is not built yet")).into()
+}

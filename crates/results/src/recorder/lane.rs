@@ -1,0 +1,265 @@
+//! One lane of the recorder: its own session, one statement and one commit per
+//! group, and the search for the one to blame when the database refuses.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use sluice_service::{
+    Error,
+    postgres::{Database, Failure, blames_values, classify},
+};
+use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
+use uuid::Uuid;
+
+use super::{Job, Recording};
+use crate::{
+    partitions,
+    result::{NewRecord, Placement},
+    sessions::RECORDING,
+    storage::inline::{self, PackedBlock},
+};
+
+const RECORD: &str = include_str!("../sql/record.sql");
+/// Tries of a statement that conflicts with another or whose session broke.
+const TRIES_MAX: u32 = 5;
+/// A server that is silent for longer than its own statement timeout is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
+
+/// Why records were not recorded.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The same statement may succeed now.
+    #[error("in conflict with another: {0}")]
+    Conflict(PgError),
+    /// The session broke; whether the commit was done is not known.
+    #[error("the session broke: {0}")]
+    Cut(String),
+    /// Not now.
+    #[error("not now: {0}")]
+    Away(String),
+    /// The values of one of them can't be kept.
+    #[error("not to be kept: {0}")]
+    Values(PgError),
+    /// A fault of the service or of the database.
+    #[error("{0}")]
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A record, whose it is (the job's number), and where it stands there.
+#[derive(Debug)]
+struct Entry {
+    record: NewRecord,
+    job: usize,
+    position: usize,
+}
+
+/// A lane of the recorder.
+#[derive(Debug)]
+pub struct Lane {
+    database: Database,
+    session: Option<(Client, Statement)>,
+}
+
+impl Lane {
+    /// A lane that opens its session when it first needs one.
+    pub fn new(database: Database) -> Self {
+        Self { database, session: None }
+    }
+
+    /// Records a group and answers each job of it, after the commit.
+    pub async fn commit(&mut self, group: Vec<Job>) {
+        let mut entries = Vec::with_capacity(group.iter().map(|job| job.records.len()).sum());
+        let mut answers: Vec<Vec<Option<Recording>>> = Vec::with_capacity(group.len());
+        let mut callers = Vec::with_capacity(group.len());
+        for (number, job) in group.into_iter().enumerate() {
+            answers.push(vec![None; job.records.len()]);
+            callers.push((job.answer, job._share));
+            let own = job.records.into_iter().enumerate();
+            entries.extend(own.map(|(position, record)| Entry { record, job: number, position }));
+        }
+        // The order of the unique key: two lanes, or replicas, that record the
+        // same ids wait for each other in one direction only.
+        entries.sort_unstable_by(|a, b| {
+            let (a, b) = (&a.record, &b.record);
+            a.organisation.cmp(&b.organisation).then_with(|| a.id.cmp(&b.id))
+        });
+        let entries = Arc::new(entries);
+        let failed = self.record(&entries, &mut answers).await.err();
+        for ((caller, _share), answer) in callers.into_iter().zip(answers) {
+            let complete: Option<Vec<Recording>> = answer.into_iter().collect();
+            let outcome = complete.ok_or_else(|| match &failed {
+                Some(Fault::Broken(_)) => Error::internal("the group was not recorded"),
+                _ => Error::unavailable("the database can't answer now"),
+            });
+            // A caller that gave up meanwhile hands over again.
+            let _gone = caller.send(outcome);
+        }
+    }
+
+    /// Records all entries, or all but those to blame: a refused statement is
+    /// tried again in halves, down to the single record.
+    async fn record(
+        &mut self,
+        entries: &Arc<Vec<Entry>>,
+        answers: &mut [Vec<Option<Recording>>],
+    ) -> Result<(), Fault> {
+        let everything: Range<usize> = 0..entries.len();
+        let mut open = Vec::from([everything]);
+        while let Some(range) = open.pop() {
+            let recording = match self.insert(entries, range.clone()).await {
+                Ok(()) => Recording::Recorded,
+                Err(Fault::Values(_)) if range.len() > 1 => {
+                    let middle = range.start + range.len() / 2;
+                    open.extend([middle..range.end, range.start..middle]);
+                    continue;
+                }
+                Err(Fault::Values(cause)) => {
+                    let NewRecord { organisation, id, .. } = &entries[range.start].record;
+                    tracing::error!(%organisation, %id, state = ?cause.code(), "result refused by the database");
+                    Recording::Refused
+                }
+                Err(fault) => {
+                    tracing::error!(records = entries.len(), %fault, "results not recorded");
+                    return Err(fault);
+                }
+            };
+            for entry in &entries[range] {
+                answers[entry.job][entry.position] = Some(recording);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records some entries in one statement, which is one commit: again on a
+    /// conflict, and on a fresh session when the old one broke (then it is not
+    /// known whether it had been committed, and recording again does no harm).
+    async fn insert(&mut self, entries: &Arc<Vec<Entry>>, range: Range<usize>) -> Result<(), Fault> {
+        let (shared, own) = (entries.clone(), range.clone());
+        // Compressing megabytes would hold up everything else on this thread.
+        let packing = tokio::task::spawn_blocking(move || {
+            let records: Vec<&NewRecord> = shared[own].iter().map(|entry| &entry.record).collect();
+            inline::pack(&records)
+        });
+        let packed = packing.await.map_err(|panic| Fault::Broken(panic.into()))?;
+        let (blocks, placements) = packed.map_err(|fault| Fault::Broken(fault.into()))?;
+        let columns = Columns::of(&entries[range], &placements, &blocks);
+        for _ in 1..TRIES_MAX {
+            match self.attempt(&columns).await {
+                Err(Fault::Conflict(_) | Fault::Cut(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        self.attempt(&columns).await
+    }
+
+    async fn attempt(&mut self, columns: &Columns<'_>) -> Result<(), Fault> {
+        let (client, statement) = self.session().await?;
+        let outcome = match tokio::time::timeout(SILENCE_MAX, columns.execute(client, statement)).await {
+            Ok(outcome) => outcome.map_err(Fault::from),
+            Err(_) => Err(Fault::Cut("the database is silent".into())),
+        };
+        if matches!(outcome, Err(Fault::Cut(_))) {
+            self.session = None;
+        }
+        outcome
+    }
+
+    /// The lane's session; a new one if there is none or it was closed. A lane
+    /// also looks after this week's partitions before it writes the first row:
+    /// rows in the DEFAULT partition would keep their week from being made.
+    async fn session(&mut self) -> Result<(&Client, &Statement), Fault> {
+        if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
+            self.session = None;
+            let away = |error: PgError| Fault::Away(error.to_string());
+            let opening = async {
+                let client = self.database.connect(RECORDING).await.map_err(away)?;
+                partitions::make(&client).await;
+                let statement = client.prepare(RECORD).await.map_err(away)?;
+                Ok((client, statement))
+            };
+            let opened = tokio::time::timeout(SILENCE_MAX, opening).await;
+            self.session =
+                Some(opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())))?);
+        }
+        let (client, statement) = self.session.as_ref().ok_or_else(|| Fault::Away("no session".into()))?;
+        Ok((client, statement))
+    }
+}
+
+impl From<PgError> for Fault {
+    fn from(error: PgError) -> Self {
+        match classify(&error) {
+            Failure::Conflict => Self::Conflict(error),
+            Failure::Connection => Self::Cut(error.to_string()),
+            Failure::Busy => Self::Away(error.to_string()),
+            Failure::Statement if blames_values(&error) => Self::Values(error),
+            Failure::Statement => Self::Broken(error.into()),
+        }
+    }
+}
+
+/// The parameters of the statement: one array per column.
+#[derive(Debug, Default)]
+struct Columns<'a> {
+    sizes: Vec<i64>,
+    offsets: Vec<i32>,
+    ids: Vec<Uuid>,
+    checksums: Vec<Uuid>,
+    blocks: Vec<Uuid>,
+    organisations: Vec<&'a str>,
+    definitions: Vec<&'a str>,
+    polls: Vec<&'a str>,
+    tasks: Vec<&'a str>,
+    identifiers: Vec<&'a str>,
+    types: Vec<&'a str>,
+    packed_ids: Vec<Uuid>,
+    packed_sizes: Vec<i32>,
+    packed_organisations: Vec<&'a str>,
+    packed_bytes: Vec<&'a [u8]>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(entries: &'a [Entry], placements: &[Placement], packed: &'a [PackedBlock]) -> Self {
+        let records = || entries.iter().map(|entry| &entry.record);
+        // Sizes and offsets are below the request's 16 MiB.
+        Self {
+            sizes: records().map(|record| record.data.len() as i64).collect(),
+            offsets: placements.iter().map(|placement| placement.offset as i32).collect(),
+            ids: records().map(|record| record.id).collect(),
+            checksums: records().map(|record| record.checksum.to_uuid()).collect(),
+            blocks: placements.iter().map(|placement| placement.block).collect(),
+            organisations: records().map(|record| record.organisation.as_str()).collect(),
+            definitions: records().map(|record| record.labels.definition.as_str()).collect(),
+            polls: records().map(|record| record.labels.poll.as_str()).collect(),
+            tasks: records().map(|record| record.labels.task.as_str()).collect(),
+            identifiers: records().map(|record| record.labels.identifier.as_str()).collect(),
+            types: records().map(|record| record.labels.media_type.as_str()).collect(),
+            packed_ids: packed.iter().map(|block| block.id).collect(),
+            packed_sizes: packed.iter().map(|block| block.size).collect(),
+            packed_organisations: packed.iter().map(|block| block.organisation.as_str()).collect(),
+            packed_bytes: packed.iter().map(|block| &block.bytes[..]).collect(),
+        }
+    }
+
+    /// Answers after the commit: the statement is a transaction of its own, and
+    /// the server says that it is ready only when that is durable.
+    async fn execute(&self, client: &Client, statement: &Statement) -> Result<(), PgError> {
+        let params: [&(dyn ToSql + Sync); 15] = [
+            &self.sizes,
+            &self.offsets,
+            &self.ids,
+            &self.checksums,
+            &self.blocks,
+            &self.organisations,
+            &self.definitions,
+            &self.polls,
+            &self.tasks,
+            &self.identifiers,
+            &self.types,
+            &self.packed_ids,
+            &self.packed_sizes,
+            &self.packed_organisations,
+            &self.packed_bytes,
+        ];
+        client.execute(statement, &params).await.map(drop)
+    }
+}

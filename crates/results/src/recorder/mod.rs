@@ -1,0 +1,192 @@
+//! The recorder: merges what concurrent `RecordResults` calls hand over into
+//! few commits. While one is in flight the next gathers; there is no timer, so
+//! a lone call waits for nobody, and groups grow under load.
+//!
+//! Lanes take from one bounded queue. A caller that gives up cancels nothing
+//! that was taken already; since recording is idempotent that harms nobody.
+
+mod lane;
+
+use std::sync::Arc;
+
+use sluice_service::{Error, Kind, postgres::Database};
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::result::NewRecord;
+use lane::Lane;
+
+/// Two fill the database's commits without fighting over its processors.
+const LANES: usize = 2;
+/// A group is sealed at this many records,
+const GROUP_RECORDS_MAX: usize = 1000;
+/// or at this many bytes. A single larger request is a group of its own.
+const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Calls that may wait for a lane.
+const QUEUE_CALLS_MAX: usize = 1024;
+/// What waiting calls may hold altogether, in KiB.
+const QUEUE_KIBIBYTES_MAX: u32 = 32 * 1024;
+
+/// What became of one result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Recording {
+    /// It is recorded, now or before.
+    Recorded,
+    /// It can never be recorded as it is.
+    Refused,
+}
+
+/// One call's records on their way to a lane.
+#[derive(Debug)]
+struct Job {
+    records: Vec<NewRecord>,
+    bytes: usize,
+    answer: oneshot::Sender<Result<Vec<Recording>, Error>>,
+    /// Its share of what may wait; freed when the job is answered.
+    _share: OwnedSemaphorePermit,
+}
+
+/// Hands records to the lanes. Cheap to clone; the lanes end when the last
+/// clone is gone and the queue is empty.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    queue: mpsc::Sender<Job>,
+    budget: Arc<Semaphore>,
+}
+
+impl Recorder {
+    /// Starts the lanes.
+    #[must_use]
+    pub fn start(database: &Database) -> (Self, Vec<JoinHandle<()>>) {
+        let (queue, jobs) = mpsc::channel(QUEUE_CALLS_MAX);
+        let gather = Arc::new(Mutex::new(Gather { jobs, carried: None }));
+        let lanes =
+            (0..LANES).map(|_| tokio::spawn(drive(Lane::new(database.clone()), gather.clone()))).collect();
+        let budget = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
+        (Self { queue, budget }, lanes)
+    }
+
+    /// Records what is not recorded yet, and answers after the commit, for each
+    /// in order.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the queue is full or the database can't answer: some may
+    /// be recorded, and all may be handed over again.
+    pub async fn record(&self, records: Vec<NewRecord>) -> Result<Vec<Recording>, Error> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = records.iter().map(NewRecord::bytes).sum::<usize>();
+        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(QUEUE_KIBIBYTES_MAX);
+        let full = || Error::unavailable("too much is waiting to be recorded");
+        let share = self.budget.clone().try_acquire_many_owned(kibibytes).map_err(|_| full())?;
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Job { records, bytes, answer, _share: share }).map_err(|_| full())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(Kind::Unavailable, "STOPPING", "the service is stopping")
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+/// The end of the queue that lanes take from, one at a time.
+#[derive(Debug)]
+struct Gather {
+    jobs: mpsc::Receiver<Job>,
+    /// The job that would have made the last group too large.
+    carried: Option<Job>,
+}
+
+impl Gather {
+    /// Waits for a job and takes all that wait behind it, up to a group's size.
+    /// `None` when there will be no more.
+    async fn next(&mut self) -> Option<Vec<Job>> {
+        let first = match self.carried.take() {
+            Some(job) => job,
+            None => self.jobs.recv().await?,
+        };
+        let (mut records, mut bytes) = (first.records.len(), first.bytes);
+        let mut group = vec![first];
+        while let Ok(job) = self.jobs.try_recv() {
+            records += job.records.len();
+            bytes += job.bytes;
+            if records > GROUP_RECORDS_MAX || bytes > GROUP_BYTES_MAX {
+                self.carried = Some(job);
+                break;
+            }
+            group.push(job);
+        }
+        Some(group)
+    }
+}
+
+/// Takes groups and commits them until the queue has ended.
+async fn drive(mut lane: Lane, gather: Arc<Mutex<Gather>>) {
+    loop {
+        let Some(mut group) = gather.lock().await.next().await else { return };
+        // Whoever gave up waiting hands over again: spare the work.
+        group.retain(|job| !job.answer.is_closed());
+        if !group.is_empty() {
+            lane.commit(group).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::result::Labels;
+
+    fn job(records: usize, data_bytes: usize) -> Job {
+        let labels = Labels {
+            definition: "d".into(),
+            poll: "p".into(),
+            task: String::new(),
+            identifier: "i".into(),
+            media_type: "t".into(),
+        };
+        let record = |_| {
+            let data = Bytes::from(vec![0; data_bytes]);
+            NewRecord::new("acme", &Uuid::now_v7().to_string(), labels.clone(), data).unwrap()
+        };
+        let records: Vec<NewRecord> = (0..records).map(record).collect();
+        let bytes = records.iter().map(NewRecord::bytes).sum();
+        let share = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        Job { records, bytes, answer: oneshot::channel().0, _share: share }
+    }
+
+    async fn groups(jobs: Vec<Job>) -> Vec<usize> {
+        let (queue, receiver) = mpsc::channel(jobs.len());
+        for job in jobs {
+            queue.try_send(job).unwrap();
+        }
+        drop(queue);
+        let mut gather = Gather { jobs: receiver, carried: None };
+        let mut sizes = Vec::new();
+        while let Some(group) = gather.next().await {
+            sizes.push(group.len());
+        }
+        sizes
+    }
+
+    #[tokio::test]
+    async fn what_waits_becomes_one_group() {
+        assert_eq!(groups((0..10).map(|_| job(100, 10)).collect()).await, [10]);
+    }
+
+    #[tokio::test]
+    async fn groups_are_sealed_by_records_and_by_bytes() {
+        assert_eq!(groups((0..4).map(|_| job(400, 1)).collect()).await, [2, 2]);
+        let megabyte = 1024 * 1024;
+        assert_eq!(groups((0..4).map(|_| job(1, 3 * megabyte / 2)).collect()).await, [2, 2]);
+        assert_eq!(groups(vec![job(1, 5 * megabyte), job(1, 1)]).await, [1, 1]);
+    }
+}

@@ -1,0 +1,249 @@
+//! Results as values: what is recorded, what is read back, and in which state.
+//! Valid by construction; nothing here does any I/O.
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use sluice_service::OrganisationId;
+use uuid::Uuid;
+
+use crate::time::Micros;
+
+/// Longest poll, task and identifier, in bytes.
+pub const LABEL_BYTES_MAX: usize = 512;
+/// Longest definition path and media type, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// The id of a result as a consumer names it. `None` when it can be no
+/// result's: callers answer that like an unknown one.
+#[must_use]
+pub fn parse_id(text: &str) -> Option<Uuid> {
+    let hyphenated = text.len() == uuid::fmt::Hyphenated::LENGTH;
+    if hyphenated { Uuid::try_parse(text).ok() } else { None }
+}
+
+/// An MD5 checksum (RFC 1321).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Checksum([u8; 16]);
+
+impl Checksum {
+    /// Of some data.
+    #[must_use]
+    pub fn of(data: &[u8]) -> Self {
+        Self(Md5::digest(data).into())
+    }
+
+    /// From hex, in either case.
+    #[must_use]
+    pub fn parse(hex: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(hex, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// As lower-case hex.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// As the 16-byte value the database keeps.
+    #[must_use]
+    pub fn to_uuid(self) -> Uuid {
+        Uuid::from_bytes(self.0)
+    }
+}
+
+impl From<Uuid> for Checksum {
+    fn from(kept: Uuid) -> Self {
+        Self(kept.into_bytes())
+    }
+}
+
+/// One result on its way in, checked and measured.
+#[derive(Clone, Debug)]
+pub struct NewRecord {
+    /// The tenant.
+    pub organisation: OrganisationId,
+    /// UUIDv7.
+    pub id: Uuid,
+    /// What describes it.
+    pub labels: Labels,
+    /// MD5 of the data.
+    pub checksum: Checksum,
+    /// The data.
+    pub data: Bytes,
+}
+
+/// The texts that describe a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// The path of the definition that let it in.
+    pub definition: String,
+    /// The publisher's id for the run.
+    pub poll: String,
+    /// The publisher's id for the unit of work; may be empty.
+    pub task: String,
+    /// The publisher's name for the content.
+    pub identifier: String,
+    /// Media type of the data.
+    pub media_type: String,
+}
+
+impl Labels {
+    /// The first rule that is broken, for the log.
+    fn fault(&self) -> Option<&'static str> {
+        let required = |text: &str, bytes_max| !text.is_empty() && is_text(text, bytes_max);
+        [
+            (required(&self.definition, NAME_BYTES_MAX), "definition"),
+            (required(&self.poll, LABEL_BYTES_MAX), "poll"),
+            (is_text(&self.task, LABEL_BYTES_MAX), "task"),
+            (required(&self.identifier, LABEL_BYTES_MAX), "identifier"),
+            (required(&self.media_type, NAME_BYTES_MAX), "type"),
+        ]
+        .into_iter()
+        .find_map(|(fits, field)| (!fits).then_some(field))
+    }
+
+    /// How many bytes they hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        [&self.definition, &self.poll, &self.task, &self.identifier, &self.media_type]
+            .iter()
+            .map(|text| text.len())
+            .sum()
+    }
+}
+
+/// Whether a text can be kept: not too long, and without U+0000, which
+/// PostgreSQL can't hold.
+#[must_use]
+pub fn is_text(text: &str, bytes_max: usize) -> bool {
+    text.len() <= bytes_max && !text.contains('\0')
+}
+
+impl NewRecord {
+    /// Checks what the ingest service handed over and computes the checksum.
+    ///
+    /// # Errors
+    /// The name of the field that can never be recorded.
+    pub fn new(organisation: &str, id: &str, labels: Labels, data: Bytes) -> Result<Self, &'static str> {
+        let organisation = organisation.parse().map_err(|_| "organisation")?;
+        let id = parse_id(id).filter(|id| id.get_version_num() == 7).ok_or("id")?;
+        match labels.fault() {
+            Some(field) => Err(field),
+            None => Ok(Self { organisation, id, labels, checksum: Checksum::of(&data), data }),
+        }
+    }
+
+    /// How many bytes it takes in a queue and in a statement, nearly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.len() + self.labels.bytes() + size_of::<Self>()
+    }
+}
+
+/// Whether a result waits, was signed off, or lost its data to clean-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waits for a consumer.
+    Available,
+    /// Was acknowledged.
+    Consumed,
+    /// Its data was removed, whether it was acknowledged before or not.
+    Expired,
+}
+
+/// Where the data of an inline record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The block's id.
+    pub block: Uuid,
+    /// Where it starts in the block before compression.
+    pub offset: usize,
+}
+
+/// One result as it is kept.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// What describes it.
+    pub labels: Labels,
+    /// MD5 of the data.
+    pub checksum: Checksum,
+    /// Size of the data in bytes.
+    pub size: u64,
+    /// Where the data lies, if it is inline.
+    pub placement: Option<Placement>,
+    /// The storage config that keeps the data; `None`: the built-in `db`.
+    pub storage_config: Option<Uuid>,
+    /// When the record was made.
+    pub date_created: Micros,
+    /// When it was acknowledged.
+    pub date_consumed: Option<Micros>,
+    /// When its data was removed.
+    pub date_deleted: Option<Micros>,
+}
+
+impl Record {
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.date_deleted, self.date_consumed) {
+            (Some(_), _) => State::Expired,
+            (None, Some(_)) => State::Consumed,
+            (None, None) => State::Available,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "01963f2e-7d9a-7c31-8f0e-000000000001";
+
+    fn labels() -> Labels {
+        Labels {
+            definition: "security/ssh/login".into(),
+            poll: "p".into(),
+            task: String::new(),
+            identifier: "i".into(),
+            media_type: "application/json".into(),
+        }
+    }
+
+    fn fault(change: impl FnOnce(&mut Labels)) -> Option<&'static str> {
+        let mut labels = labels();
+        change(&mut labels);
+        NewRecord::new("acme", ID, labels, Bytes::new()).err()
+    }
+
+    #[test]
+    fn the_checksum_is_md5() {
+        let record = NewRecord::new("acme", ID, labels(), Bytes::from_static(b"abc")).unwrap();
+        assert_eq!(record.checksum.to_hex(), "900150983cd24fb0d6963f7d28e17f72");
+        assert_eq!(Checksum::parse("900150983CD24FB0D6963F7D28E17F72"), Some(record.checksum));
+        assert_eq!(Checksum::from(record.checksum.to_uuid()), record.checksum);
+    }
+
+    #[test]
+    fn only_version_7_ids_are_recorded() {
+        let v4 = "01963f2e-7d9a-4c31-8f0e-000000000001";
+        for bad in [v4, "", "x", &ID.replace('-', ""), &format!("{{{ID}}}")] {
+            assert_eq!(NewRecord::new("acme", bad, labels(), Bytes::new()).err(), Some("id"), "{bad}");
+        }
+        assert_eq!(NewRecord::new("a/b", ID, labels(), Bytes::new()).err(), Some("organisation"));
+    }
+
+    #[test]
+    fn texts_are_held_to_their_limits() {
+        assert_eq!(fault(|_| {}), None);
+        assert_eq!(fault(|l| l.poll = "é".repeat(256)), None);
+        assert_eq!(fault(|l| l.poll = "é".repeat(257)), Some("poll"));
+        assert_eq!(fault(|l| l.identifier.clear()), Some("identifier"));
+        assert_eq!(fault(|l| l.task = "a\0b".into()), Some("task"));
+        assert_eq!(fault(|l| l.definition = "d".repeat(256)), Some("definition"));
+        assert_eq!(fault(|l| l.media_type.clear()), Some("type"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Sessions to the results database: what they are set to, and how a pooled one
+//! is borrowed and given back.
+
+use deadpool_postgres::{ClientWrapper, Object, Pool};
+use sluice_service::{
+    Error,
+    postgres::{Failure, Session, classify},
+};
+use tokio_postgres::Error as PgError;
+
+/// Settings of every session. The first four bound waiting and make commits
+/// durable whatever the server's defaults are.
+///
+/// The others pin plans. Every statement here is a walk along an index or a
+/// handful of lookups by key, however many rows there are and however stale the
+/// statistics; so nothing else is offered to the planner. Plans are made once
+/// per session, for no particular values.
+const PARAMETERS: &[(&str, &str)] = &[
+    ("synchronous_commit", "on"),
+    ("lock_timeout", "1s"),
+    ("idle_in_transaction_session_timeout", "2s"),
+    ("statement_timeout", "10s"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("jit", "off"),
+];
+
+/// Sessions that serve calls.
+pub const SERVING: Session = Session { application_name: "sluice-results", parameters: PARAMETERS };
+/// Sessions of the recorder's lanes.
+pub const RECORDING: Session =
+    Session { application_name: "sluice-results-recorder", parameters: PARAMETERS };
+/// The session of health checks and of the upkeep of partitions.
+pub const UPKEEP: Session = Session { application_name: "sluice-results-upkeep", parameters: PARAMETERS };
+
+/// A borrowed session. It goes back to the pool in [`Self::settle`], or when
+/// dropped.
+#[must_use]
+pub struct Borrowed(Object);
+
+impl Borrowed {
+    /// Waits for a free session.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if there is none within the pool's patience.
+    pub async fn from(pool: &Pool) -> Result<Self, Error> {
+        Ok(Self(pool.get().await?))
+    }
+
+    /// The session itself.
+    pub fn client(&self) -> &ClientWrapper {
+        &self.0
+    }
+
+    /// Gives the session back, unless what it answered says that it is of no
+    /// more use: then it is closed, and the pool opens another one.
+    ///
+    /// # Errors
+    /// The outcome's, as callers may see it.
+    pub fn settle<T>(self, outcome: Result<T, PgError>) -> Result<T, Error> {
+        outcome.map_err(|error| {
+            if classify(&error) == Failure::Connection {
+                drop(Object::take(self.0));
+            }
+            Error::from(error)
+        })
+    }
+}

@@ -1,0 +1,38 @@
+-- A page of what is AVAILABLE, newest first: the default list. Walks the key
+-- of the narrow table, at most 10,000 rows of it, and looks each record up.
+-- One round trip, no locks.
+--
+-- A scan that found less than was asked for, and did not reach the end, says
+-- where it stopped in a last row without a `definition`: the next page begins
+-- there. It is in the same statement for the sake of one snapshot.
+WITH page AS MATERIALIZED (
+    SELECT r.date_created, r.id, r.size, r.block_offset, r.checksum, r.block, r.storage_config,
+           r.definition, r.poll, r.task, r.identifier, r.type,
+           NULL::timestamptz AS date_consumed, NULL::timestamptz AS date_deleted
+    FROM (
+        SELECT date_created, id
+        FROM available
+        WHERE organisation = $1
+          AND (date_created, id) > ($2, $3) AND (date_created, id) < ($4, $5)
+        ORDER BY date_created DESC, id DESC
+        LIMIT 10000
+    ) AS a
+    JOIN result AS r ON r.organisation = $1 AND r.id = a.id
+    WHERE ($7::text IS NULL OR r.task = $7)
+      AND ($8::text IS NULL OR r.identifier = $8)
+      AND ($9::uuid IS NULL OR r.checksum = $9)
+    ORDER BY a.date_created DESC, a.id DESC
+    LIMIT $6
+)
+SELECT * FROM page
+UNION ALL
+SELECT * FROM (
+    SELECT date_created, id, NULL::bigint, NULL::integer, NULL::uuid, NULL::uuid, NULL::uuid,
+           NULL, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz
+    FROM available
+    WHERE (SELECT count(*) FROM page) < $6
+      AND organisation = $1
+      AND (date_created, id) > ($2, $3) AND (date_created, id) < ($4, $5)
+    ORDER BY date_created DESC, id DESC
+    OFFSET 9999 LIMIT 1
+) AS scan_end

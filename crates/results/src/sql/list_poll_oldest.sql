@@ -1,0 +1,46 @@
+-- A page of one poll's results, oldest first. Walks `result_by_poll`, at most
+-- 10,000 rows of it, and looks up what became of each.
+-- One round trip, no locks.
+--
+-- A scan that found less than was asked for, and did not reach the end, says
+-- where it stopped in a last row without a `definition`: the next page begins
+-- there. It is in the same statement for the sake of one snapshot.
+WITH page AS MATERIALIZED (
+    SELECT r.date_created, r.id, r.size, r.block_offset, r.checksum, r.block, r.storage_config,
+           r.definition, r.poll, r.task, r.identifier, r.type,
+           c.date_consumed, e.date_deleted
+    FROM (
+        SELECT *
+        FROM result
+        WHERE organisation = $1
+          AND poll = $17
+          AND (date_created, id) > ($2, $3) AND (date_created, id) < ($4, $5)
+        ORDER BY date_created, id
+        LIMIT 10000
+    ) AS r
+    LEFT JOIN consumed AS c ON c.organisation = $1 AND c.id = r.id
+    LEFT JOIN expired AS e ON e.organisation = $1 AND e.id = r.id
+    WHERE ($7::text IS NULL OR r.task = $7)
+      AND ($8::text IS NULL OR r.identifier = $8)
+      AND ($9::uuid IS NULL OR r.checksum = $9)
+      AND CASE WHEN e.date_deleted IS NOT NULL THEN $10::boolean
+               WHEN c.date_consumed IS NOT NULL THEN $11::boolean
+               ELSE $12::boolean END
+      AND ($13::timestamptz IS NULL OR c.date_consumed >= $13 AND c.date_consumed < $14)
+      AND ($15::timestamptz IS NULL OR e.date_deleted >= $15 AND e.date_deleted < $16)
+    ORDER BY r.date_created, r.id
+    LIMIT $6
+)
+SELECT * FROM page
+UNION ALL
+SELECT * FROM (
+    SELECT date_created, id, NULL::bigint, NULL::integer, NULL::uuid, NULL::uuid, NULL::uuid,
+           NULL, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz
+    FROM result
+    WHERE (SELECT count(*) FROM page) < $6
+      AND organisation = $1
+      AND poll = $17
+      AND (date_created, id) > ($2, $3) AND (date_created, id) < ($4, $5)
+    ORDER BY date_created, id
+    OFFSET 9999 LIMIT 1
+) AS scan_end

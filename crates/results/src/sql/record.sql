@@ -1,0 +1,29 @@
+-- Records results of many organisations: the records that are not there yet,
+-- then, only for those, that they are available, and the blocks that hold
+-- their data. Records that were there before are left as they are.
+--
+-- One round trip and one commit for up to 1,000 results. Callers sort the
+-- records by (organisation, id), the order of the unique key that concurrent
+-- recordings of the same id wait at. Locks nothing else that exists before.
+WITH fresh AS (
+    INSERT INTO result (date_created, size, block_offset, id, checksum, block, organisation,
+                        definition, poll, task, identifier, type)
+    SELECT now(), size, block_offset, id, checksum, block, organisation,
+           definition, poll, task, identifier, type
+    FROM unnest($1::bigint[], $2::integer[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[],
+                $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
+      AS given(size, block_offset, id, checksum, block, organisation,
+               definition, poll, task, identifier, type)
+    ON CONFLICT (organisation, id) DO NOTHING
+    RETURNING date_created, id, organisation, block
+), waiting AS (
+    INSERT INTO available (date_created, id, organisation)
+    SELECT date_created, id, organisation FROM fresh
+), kept AS (
+    INSERT INTO data_block (id, size, organisation, bytes)
+    SELECT id, size, organisation, bytes
+    FROM unnest($12::uuid[], $13::integer[], $14::text[], $15::bytea[])
+      AS packed(id, size, organisation, bytes)
+    WHERE id = ANY (ARRAY(SELECT DISTINCT block FROM fresh))
+)
+SELECT count(*) FROM fresh

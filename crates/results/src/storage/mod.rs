@@ -1,0 +1,3 @@
+//! Where the bytes of results live.
+
+pub mod inline;
