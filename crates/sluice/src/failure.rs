@@ -27,6 +27,12 @@ impl Failure {
         Self { message: message.into(), exit: EXIT_UNUSABLE }
     }
 
+    /// The same, with what it is about in front.
+    #[must_use]
+    pub fn about(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// The process's exit code.
     #[must_use]
     pub fn exit(&self) -> u8 {

@@ -2,14 +2,19 @@
 //! PostgreSQL, and talks to them from the command line.
 
 pub mod connection;
+mod definitions;
 mod dev;
 pub mod failure;
 mod files;
 pub mod keys;
 pub mod postgres;
 pub mod private;
+mod publish;
 pub mod ready;
+mod results;
 pub mod serve;
+pub mod target;
+mod text;
 
 use std::{future::Future, process::ExitCode};
 
@@ -28,6 +33,14 @@ struct Cli {
 enum Command {
     /// Run the pair on this machine, on a private PostgreSQL, until Ctrl-C.
     Dev(dev::DevArgs),
+    /// Publish a file of JSON lines.
+    Publish(publish::PublishArgs),
+    /// Manage definitions: the rules by which observations are let in.
+    #[command(subcommand)]
+    Definitions(definitions::DefinitionsCommand),
+    /// List, download and acknowledge results.
+    #[command(subcommand)]
+    Results(results::ResultsCommand),
     /// Make tokens.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -54,6 +67,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Dev(args) => block_on(dev::run(args)),
+        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Definitions(command) => block_on(definitions::run(command)),
+        Command::Results(command) => block_on(results::run(command)),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),
         Command::PostgresGuard(args) => Ok(postgres::guard(&args)),
