@@ -179,7 +179,7 @@ impl Written {
 }
 
 /// Reads one definition or a list of them.
-fn read_definitions(text: &str, organisation: &str) -> Result<Vec<Definition>, Failure> {
+pub(crate) fn read_definitions(text: &str, organisation: &str) -> Result<Vec<Definition>, Failure> {
     let value: Value = serde_json::from_str(text).map_err(|fault| Failure::unusable(fault.to_string()))?;
     let list = if let Value::Array(list) = value { list } else { vec![value] };
     let written = list.into_iter().map(|one| {

@@ -3,6 +3,7 @@
 
 pub mod connection;
 mod definitions;
+mod demo;
 mod dev;
 pub mod failure;
 mod files;
@@ -31,6 +32,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See all of it at work in a few seconds, on a private PostgreSQL.
+    Demo(demo::DemoArgs),
     /// Run the pair on this machine, on a private PostgreSQL, until Ctrl-C.
     Dev(dev::DevArgs),
     /// Publish a file of JSON lines.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Dev(args) => block_on(dev::run(args)),
         Command::Publish(args) => block_on(publish::run(args)),
         Command::Definitions(command) => block_on(definitions::run(command)),

@@ -29,9 +29,7 @@ use crate::{
 };
 use lines::{Item, Lines};
 use sender::Sender;
-use summary::Ended;
-
-pub(crate) use summary::{Summary, outcome_name};
+pub(crate) use summary::{Ended, Summary, outcome_name};
 
 /// How often the progress bar's counts are drawn anew.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
@@ -63,14 +61,17 @@ pub struct PublishArgs {
     target: TargetArgs,
 }
 
+/// Told how each line ended, in the order of completion.
+pub(crate) type Tell = Arc<dyn Fn(&Ended) + Send + Sync>;
+
 /// How a source of lines is published.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) definition: Option<String>,
     pub(crate) batch: usize,
     pub(crate) concurrency: usize,
     pub(crate) retry_for: Duration,
-    pub(crate) json: bool,
+    pub(crate) tell: Tell,
 }
 
 /// Publishes a file.
@@ -82,12 +83,12 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         batch: args.batch.into(),
         concurrency: args.concurrency.into(),
         retry_for: Duration::from_secs(args.retry_for),
-        json: args.json,
+        tell: if args.json { Arc::new(print_json) } else { Arc::new(|_| {}) },
     };
     let started = Instant::now();
     let summary = publish(&target, reader, size, &plan).await?;
     let report = summary.report(started.elapsed());
-    if plan.json {
+    if args.json {
         eprint!("{report}");
     } else {
         print!("{report}");
@@ -110,7 +111,7 @@ pub(crate) async fn publish(
     if !is_reachable(url).await {
         return Err(Failure::unusable(format!("{url}: nobody answers")));
     }
-    let reporter = Arc::new(Reporter::new(size, plan.json));
+    let reporter = Arc::new(Reporter::new(size, plan.tell.clone()));
     let lines = Lines::new(reader, plan.definition.clone(), plan.batch);
     // A batch waits for each sender, no more are read ahead.
     let (batches, waiting) = mpsc::channel(plan.concurrency);
@@ -179,16 +180,33 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> 
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), size))
 }
 
-/// Counts, draws the progress bar, prints JSON lines.
+fn print_json(ended: &Ended) {
+    let line = json!({
+        "line": ended.line,
+        "outcome": outcome_name(ended.outcome),
+        "reason": ended.reason,
+        "ingest_id": ended.ingest_id,
+        "chkpt": ended.chkpt,
+        "details": ended.details,
+        "original_outcome": match ended.original_outcome {
+            Outcome::Unspecified => "",
+            original => outcome_name(original),
+        },
+    });
+    // When nobody reads any more, the summary still tells the truth.
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Counts, draws the progress bar, passes on how each line ended.
 struct Reporter {
     summary: Mutex<Summary>,
     bar: ProgressBar,
     started: Instant,
-    json: bool,
+    tell: Tell,
 }
 
 impl Reporter {
-    fn new(size: Option<u64>, json: bool) -> Self {
+    fn new(size: Option<u64>, tell: Tell) -> Self {
         let bar = match (std::io::stderr().is_terminal(), size) {
             (false, _) => ProgressBar::hidden(),
             (true, Some(size)) => ProgressBar::new(size)
@@ -196,26 +214,11 @@ impl Reporter {
             (true, None) => ProgressBar::new_spinner().with_style(style("{spinner} {elapsed}  {msg}")),
         };
         bar.enable_steady_tick(DRAW_EVERY);
-        Self { summary: Mutex::default(), bar, started: Instant::now(), json }
+        Self { summary: Mutex::default(), bar, started: Instant::now(), tell }
     }
 
     fn tell(&self, ended: &Ended) {
-        if self.json {
-            let line = json!({
-                "line": ended.line,
-                "outcome": outcome_name(ended.outcome),
-                "reason": ended.reason,
-                "ingest_id": ended.ingest_id,
-                "chkpt": ended.chkpt,
-                "details": ended.details,
-                "original_outcome": match ended.original_outcome {
-                    Outcome::Unspecified => "",
-                    original => outcome_name(original),
-                },
-            });
-            // Nobody reads any more: the summary still tells the truth.
-            drop(writeln!(std::io::stdout(), "{line}"));
-        }
+        (self.tell)(ended);
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(ended);
     }
 

@@ -165,15 +165,13 @@ pub(super) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
     let target = args.target.clone().resolve()?;
     let mut client = target.results()?;
     let mut request = args.request(target.organisation.clone());
-    let mut table = Table::new(&["ID", "STATE", "IDENTIFIER", "POLL", "TYPE", "SIZE", "CREATED"]);
+    let mut shown = vec![];
     loop {
         let page = client.list_results(request.clone()).await?.into_inner();
-        for result in &page.results {
-            if args.json {
-                println!("{}", to_json(result));
-            } else {
-                table.row(row(result));
-            }
+        if args.json {
+            page.results.iter().for_each(|result| println!("{}", to_json(result)));
+        } else {
+            shown.extend(page.results);
         }
         request.page_token = page.next_page_token;
         if request.page_token.is_empty() || !args.all {
@@ -181,12 +179,19 @@ pub(super) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
         }
     }
     if !args.json {
-        print!("{table}");
+        print!("{}", table(&shown));
     }
     if !request.page_token.is_empty() {
         eprintln!("There are more: --page-token {} or --all.", request.page_token);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Results as a table.
+pub(crate) fn table(results: &[Record]) -> Table {
+    let mut table = Table::new(&["ID", "STATE", "IDENTIFIER", "POLL", "TYPE", "SIZE", "CREATED"]);
+    results.iter().for_each(|result| table.row(row(result)));
+    table
 }
 
 fn row(result: &Record) -> [String; 7] {

@@ -18,6 +18,7 @@ use crate::{
 };
 
 pub(crate) use download::fetch;
+pub(crate) use list::table;
 
 /// How many ids one batch acknowledges; the contract's limit.
 const ACK_BATCH: usize = 10_000;
