@@ -1,6 +1,7 @@
 //! The command `sluice`: runs the services, alone or as a pair on a private
 //! PostgreSQL, and talks to them from the command line.
 
+mod bench;
 pub mod connection;
 mod definitions;
 mod demo;
@@ -44,6 +45,8 @@ enum Command {
     /// List, download and acknowledge results.
     #[command(subcommand)]
     Results(results::ResultsCommand),
+    /// Measure throughput and latency, on a running pair or on one of its own.
+    Bench(bench::BenchArgs),
     /// Make tokens.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -74,6 +77,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Publish(args) => block_on(publish::run(args)),
         Command::Definitions(command) => block_on(definitions::run(command)),
         Command::Results(command) => block_on(results::run(command)),
+        Command::Bench(args) => block_on(bench::run(args)),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),
         Command::PostgresGuard(args) => Ok(postgres::guard(&args)),

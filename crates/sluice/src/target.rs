@@ -49,16 +49,23 @@ pub struct Target {
 }
 
 impl TargetArgs {
+    /// Whether the caller said whom to talk to, or as whom.
+    pub(crate) fn is_given(&self) -> bool {
+        self.ingest.is_some() || self.results.is_some() || self.token.is_some()
+    }
+
+    /// The ready file to use: the one named, or that of a running `dev`.
+    pub(crate) fn ready_file(&self) -> Option<PathBuf> {
+        // A dev that was killed leaves its pointer behind.
+        self.ready_file.clone().or_else(|| ready::announced().filter(|path| path.exists()))
+    }
+
     /// Finds out whom to talk to.
     ///
     /// # Errors
     /// If nothing says so, or a ready file can't be read.
     pub fn resolve(self) -> Result<Target, Failure> {
-        let ready = match self.ready_file.clone().or_else(ready::announced) {
-            // A dev that was killed leaves its pointer behind.
-            Some(path) if self.ready_file.is_some() || path.exists() => Some(Ready::read(&path)?),
-            _ => None,
-        };
+        let ready = self.ready_file().map(|path| Ready::read(&path)).transpose()?;
         self.resolve_with(ready.as_ref())
     }
 
