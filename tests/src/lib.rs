@@ -1,1 +1,47 @@
-//! placeholder
+//! What the end-to-end tests stand on: one private PostgreSQL per test process,
+//! a database of its own for each test, a running pair on free ports, its
+//! clients, and proxies that break connections at a chosen point.
+//!
+//! Tests run in parallel in one process and share nothing but the server. They
+//! wait for what they wait for ([`eventually`]), never for a fixed time.
+
+mod cluster;
+mod pair;
+mod program;
+mod proxy;
+mod replica;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+pub use cluster::{Database, Service, cluster};
+pub use pair::{Link, Pair, PairBuilder, Tenant};
+pub use program::program;
+pub use proxy::{Cut, Proxy};
+pub use replica::Replica;
+
+/// How long something may take that must happen.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Polls until the probe finds something, and returns that.
+///
+/// # Panics
+/// If it doesn't within [`DEADLINE`]; the message says what was waited for.
+pub async fn eventually<T, F, Fut>(what: &str, mut probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}

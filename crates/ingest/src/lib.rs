@@ -1,1 +1,242 @@
-//! placeholder
+//! The ingest service: decides what gets in. It owns definitions, progress
+//! markers, unique windows, throttle counters and the outbox; it knows nothing
+//! of buckets. The README walks one observation through these files.
+
+mod backlog;
+mod check;
+mod committer;
+mod config;
+mod definition;
+mod definitions;
+mod doubt;
+mod emitter;
+mod gate;
+mod grpc;
+mod hash;
+mod json;
+mod observation;
+mod outbox;
+mod outcome;
+mod publisher;
+mod registry;
+mod retention;
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use deadpool_postgres::Pool;
+use sluice_proto::ingest::v1::{
+    definition_service_server::DefinitionServiceServer, ingest_service_server::IngestServiceServer,
+};
+use sluice_service::{
+    auth::Keys,
+    client::TokenInterceptor,
+    health,
+    postgres::{Database, Schema, Session, migrate},
+    program::{self, Failure},
+    serve,
+};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::{codec::CompressionEncoding, transport::Endpoint};
+use tonic_health::server::HealthReporter;
+use uuid::Uuid;
+
+pub use config::Settings;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// The schema's migrations.
+#[must_use]
+pub fn migrations() -> refinery::Runner {
+    embedded::migrations::runner()
+}
+
+const SERVICES: [&str; 2] = ["sluice.ingest.v1.IngestService", "sluice.ingest.v1.DefinitionService"];
+/// Rows taken over that may wait for the emitter.
+const TAKEN_OVER_MAX: usize = 1024;
+/// Beside the request itself the decoder sees its framing.
+const FRAME_OVERHEAD_BYTES: usize = 1024;
+
+/// Sessions for definitions.
+const POOL_SESSION: Session = Session {
+    application_name: "sluice-ingest",
+    parameters: &[
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("jit", "off"),
+    ],
+};
+
+/// Sessions for the outbox's upkeep: what they write may be lost in a crash at
+/// the cost of a repeated hand-over, so nobody waits for the disk.
+const OUTBOX_SESSION: Session = Session {
+    application_name: "sluice-ingest-outbox",
+    parameters: &[
+        ("synchronous_commit", "off"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("jit", "off"),
+    ],
+};
+
+/// The main function of `sluice-ingest` and of `sluice serve ingest`.
+#[must_use]
+pub fn main(args: Vec<String>) -> ExitCode {
+    program::main(
+        "sluice-ingest",
+        Settings::TABLE,
+        args,
+        Settings::load,
+        |settings| &settings.log_format,
+        |settings, shutdown| async move {
+            let listener = TcpListener::bind(settings.listen).await?;
+            run(settings, listener, shutdown).await
+        },
+    )
+}
+
+/// Serves on a listener until shutdown. Comes up without a database, too, and
+/// says NOT_SERVING until there is one that fits.
+///
+/// # Errors
+/// If the configuration can't be used or the transport fails.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let keys = Keys::load(&settings.keys_file)?;
+    let database = Database::parse(settings.database_url.expose())?;
+    let pool = database.pool(POOL_SESSION, settings.database_connections)?;
+    if settings.migrate {
+        migrate(&database, migrations()).await?;
+    }
+    let retention = Duration::from_secs(settings.gate_retention_seconds);
+    let reporter = HealthReporter::new();
+    health::set(&reporter, &SERVICES, tonic_health::ServingStatus::NotServing).await;
+
+    let mut upkeep = JoinSet::new();
+    upkeep.spawn(keys.clone().follow(shutdown.clone()));
+    upkeep.spawn(keep_health(reporter.clone(), pool.clone(), shutdown.clone()));
+    upkeep.spawn(retention::run(database.clone(), retention, shutdown.clone()));
+    let (registry, follower) = registry::Registry::new(pool.clone());
+    // Requests may still ask while the server drains.
+    let drained = CancellationToken::new();
+    upkeep.spawn(follower.run(drained.clone()));
+
+    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &drained).await?;
+    let limits = observation::Limits {
+        observations_max: settings.observations_max,
+        observation_bytes_max: settings.observation_bytes_max,
+    };
+    let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
+    let definitions = definitions::Definitions::new(pool);
+    let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))
+        .max_decoding_message_size(settings.request_bytes_max + FRAME_OVERHEAD_BYTES)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let handlers = grpc::definitions::DefinitionHandlers::new(definitions, retention);
+    let routes =
+        serve::base_routes(reporter)?.add_service(ingest).add_service(DefinitionServiceServer::new(handlers));
+    tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
+    serve::serve(listener, routes, keys, shutdown).await?;
+
+    // The publisher went with the server: the lanes end when they are empty,
+    // the emitter after them, and what it could not emit is released.
+    pipeline.lanes.join_all().await;
+    pipeline.emitter.await?;
+    drained.cancel();
+    upkeep.join_all().await;
+    pipeline.deleter.await?;
+    Ok(())
+}
+
+async fn keep_health(reporter: HealthReporter, pool: Pool, shutdown: CancellationToken) {
+    let schema = Schema::of(&migrations());
+    health::keep(reporter, SERVICES.to_vec(), shutdown, || async {
+        let client = pool.get().await.map_err(|error| format!("no database: {error}"))?;
+        schema.fits(&client).await
+    })
+    .await;
+}
+
+/// From the committer to the results service.
+struct Pipeline {
+    instance: Uuid,
+    committer: committer::Committer,
+    backlog: Arc<backlog::Backlog>,
+    lanes: JoinSet<()>,
+    emitter: tokio::task::JoinHandle<()>,
+    deleter: tokio::task::JoinHandle<()>,
+}
+
+impl Pipeline {
+    async fn start(
+        settings: &Settings,
+        database: &Database,
+        registry: registry::Registry,
+        stopped: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        let instance = Uuid::now_v7();
+        let backlog = Arc::new(backlog::Backlog::new(settings.outbox_bytes_max));
+        let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
+        let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
+        let channel = Endpoint::from_shared(settings.results_url.clone())?
+            .connect_timeout(Duration::from_secs(2))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+            .connect_lazy();
+        let caller = emitter::call::Caller::new(
+            channel,
+            TokenInterceptor::new(&token)?,
+            outbox_pool.clone(),
+            instance,
+        );
+
+        let (emit, emissions) = mpsc::unbounded_channel();
+        let (hand, taken_over) = mpsc::channel(TAKEN_OVER_MAX);
+        let (done, recorded) = mpsc::unbounded_channel();
+        let healthy: emitter::Healthy = Arc::new(AtomicBool::new(true));
+        let emitter = emitter::Emitter::new(emissions, taken_over, caller, done, healthy.clone());
+        let upkeep = emitter::upkeep::Upkeep {
+            pool: outbox_pool.clone(),
+            instance,
+            backlog: backlog.clone(),
+            healthy,
+            taken_over: hand,
+        };
+        tokio::spawn(upkeep.run(stopped.clone()));
+
+        let context = committer::LaneContext {
+            database: database.clone(),
+            registry,
+            emit,
+            backlog: backlog.clone(),
+            instance,
+        };
+        let (committer, lanes) = committer::Committer::new(settings.lanes, &context);
+        let mut tasks = JoinSet::new();
+        for lane in lanes {
+            tasks.spawn(lane.run());
+        }
+        Ok(Self {
+            instance,
+            committer,
+            backlog,
+            lanes: tasks,
+            emitter: tokio::spawn(emitter.run()),
+            deleter: tokio::spawn(emitter::upkeep::delete_recorded(outbox_pool, recorded)),
+        })
+    }
+}

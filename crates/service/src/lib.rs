@@ -3,6 +3,7 @@
 //! graceful shutdown. No business word is known here.
 
 pub mod auth;
+pub mod client;
 pub mod config;
 mod error;
 pub mod health;

@@ -1,0 +1,250 @@
+//! The check: every rule of `error`, and what makes two observations equal.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::definition::RawDraft;
+
+const WEEK: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
+
+fn definition(raw: RawDraft) -> Definition {
+    let draft = raw.check(WEEK).unwrap();
+    Definition::new(Uuid::new_v4(), "etag".into(), draft, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH)
+        .unwrap()
+}
+
+fn unique(path: &str, by: &[&str]) -> RawDraft {
+    let unique_by = by.iter().map(|pointer| (*pointer).to_owned()).collect();
+    RawDraft { path: path.into(), unique: Some(Ok(60)), unique_by, ..RawDraft::default() }
+}
+
+fn definitions() -> Snapshot {
+    let schema = r#"{"type":"object","properties":{"n":{"type":"integer"}}}"#.to_owned();
+    Snapshot::of(
+        7,
+        [
+            definition(RawDraft { path: "plain".into(), ..RawDraft::default() }),
+            definition(RawDraft { path: "off".into(), disabled: true, ..RawDraft::default() }),
+            definition(RawDraft { path: "schema".into(), json_schema: schema, ..RawDraft::default() }),
+            definition(unique("keys", &[])),
+            definition(unique("whole", &[""])),
+            definition(unique("two", &["/a", "/b"])),
+            definition(RawDraft { organisation: "acme".parse().ok(), ..unique("plain", &["/a"]) }),
+        ],
+    )
+}
+
+fn observation(definition: &str, json: &str) -> Observation {
+    Observation {
+        definition: definition.into(),
+        chkpt: String::new(),
+        identifier: String::new(),
+        poll: String::new(),
+        task: String::new(),
+        media_type: String::new(),
+        content: Content::Data(Bytes::copy_from_slice(json.as_bytes())),
+    }
+}
+
+fn request(organisation: &str, request_id: &str, observations: Vec<Observation>) -> Request {
+    let limits = Limits { observations_max: 1000, observation_bytes_max: 1024 };
+    let batch = Batch::new(organisation.parse().unwrap(), request_id.into(), observations, &limits).unwrap();
+    Request { batch, poll: "poll".into(), limits }
+}
+
+fn check_all(request: &Request) -> Vec<Checked> {
+    let indexes: Vec<usize> = (0..request.batch.observations.len()).collect();
+    check(request, &indexes, &definitions())
+}
+
+fn accepted(observation: Observation) -> Candidate {
+    match check_all(&request("globex", "", vec![observation])).remove(0) {
+        Checked::Candidate(candidate) => *candidate,
+        Checked::Fault(fault, _) => panic!("{fault:?}"),
+    }
+}
+
+fn refused(observation: Observation) -> (&'static str, String) {
+    match check_all(&request("globex", "", vec![observation])).remove(0) {
+        Checked::Fault(fault, _) => (fault.reason, fault.details),
+        Checked::Candidate(candidate) => panic!("{candidate:?}"),
+    }
+}
+
+fn key(definition: &str, json: &str) -> Uuid {
+    accepted(observation(definition, json)).window.unwrap().0
+}
+
+#[test]
+fn every_fault_has_its_reason() {
+    assert_eq!(refused(observation("nothing", "{}")).0, "UNKNOWN_DEFINITION");
+    assert_eq!(refused(observation("off", "{}")).0, "DISABLED_DEFINITION");
+    assert_eq!(refused(observation("plain", "{")).0, "INVALID_JSON");
+    assert_eq!(refused(observation("schema", r#"{"n":"x"}"#)).0, "SCHEMA");
+    assert_eq!(refused(observation("keys", "{}")).0, "MISSING_UNIQUE_FIELD");
+    assert_eq!(refused(observation("two", r#"{"a":1}"#)).0, "MISSING_UNIQUE_FIELD");
+    let absent = Observation { content: Content::Absent, ..observation("plain", "") };
+    assert_eq!(refused(absent).0, "INVALID_FIELD");
+    let text = Observation { media_type: "text/plain".into(), ..observation("keys", "hello") };
+    assert_eq!(refused(text).0, "MISSING_UNIQUE_FIELD");
+}
+
+#[test]
+fn details_say_which_rule_and_where() {
+    let (_, details) = refused(observation("plain", r#"{"a":[1,"\ud800"]}"#));
+    assert!(details.contains("a lone surrogate") && details.contains("/a/1"), "{details}");
+    let (_, details) = refused(observation("schema", r#"{"n":"x"}"#));
+    assert!(details.contains("/n") && details.contains("integer"), "{details}");
+}
+
+#[test]
+fn content_is_taken_up_to_its_limit() {
+    let sized = |bytes: usize| observation("plain", &format!("\"{}\"", "x".repeat(bytes - 2)));
+    assert_eq!(accepted(sized(1024)).data.len(), 1024);
+    assert_eq!(refused(sized(1025)).0, "TOO_LARGE");
+}
+
+#[test]
+fn fields_are_taken_up_to_their_limits() {
+    type Set = fn(&mut Observation, String);
+    let fields: [(Set, usize); 4] = [
+        (|o, text| o.chkpt = text, 512),
+        (|o, text| o.identifier = text, 512),
+        (|o, text| o.poll = text, 512),
+        (|o, text| o.task = text, 512),
+    ];
+    for (set, bytes_max) in fields {
+        let with = |text: String| {
+            let mut observation = observation("plain", "{}");
+            set(&mut observation, text);
+            observation
+        };
+        accepted(with("x".repeat(bytes_max)));
+        assert_eq!(refused(with("x".repeat(bytes_max + 1))).0, "INVALID_FIELD");
+        assert_eq!(refused(with("a\0b".into())).0, "INVALID_FIELD");
+    }
+}
+
+#[test]
+fn media_types_decide_what_must_be_json() {
+    let typed = |media_type: &str, data: &str| Observation {
+        media_type: media_type.into(),
+        ..observation("plain", data)
+    };
+    for json in ["application/json", "application/json; charset=utf-8", "Text/JSON", "application/vnd.x+json"]
+    {
+        assert_eq!(refused(typed(json, "hello")).0, "INVALID_JSON", "{json}");
+    }
+    for other in ["text/plain", "application/octet-stream", "image/png"] {
+        assert_eq!(accepted(typed(other, "hello")).media_type, other);
+    }
+    for malformed in ["json", "a/", "/b", "a b/c", "text/plain\n", &format!("a/{}", "b".repeat(254))] {
+        assert_eq!(refused(typed(malformed, "{}")).0, "INVALID_FIELD", "{malformed}");
+    }
+    assert_eq!(accepted(typed(&format!("a/{}", "b".repeat(253)), "x")).media_type.len(), 255);
+}
+
+#[test]
+fn json_text_must_be_json_whatever_its_type() {
+    let json = Observation {
+        media_type: "text/plain".into(),
+        content: Content::Json("{".into()),
+        ..observation("plain", "")
+    };
+    assert_eq!(refused(json).0, "INVALID_JSON");
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let candidate = accepted(observation("plain", "{}"));
+    assert_eq!((candidate.identifier.as_str(), candidate.poll.as_str()), ("plain", "poll"));
+    assert_eq!((candidate.task.as_str(), candidate.media_type.as_str()), ("", "application/json"));
+    assert_eq!((candidate.marker, candidate.window, candidate.throttle.is_none()), (None, None, true));
+}
+
+#[test]
+fn an_organisations_own_definition_wins() {
+    let batch = request("acme", "", vec![observation("plain", r#"{"a":1}"#)]);
+    let Checked::Candidate(candidate) = check_all(&batch).remove(0) else { panic!("refused") };
+    assert!(candidate.window.is_some());
+    assert!(accepted(observation("plain", r#"{"a":1}"#)).window.is_none());
+}
+
+#[test]
+fn equal_values_are_equal_however_they_are_written() {
+    assert_eq!(
+        key("keys", r#"{"keys":{"a":1,"b":"x"},"n":1}"#),
+        key("keys", r#"{"n":2,"keys":{"b":"\u0078","a":1.0}}"#)
+    );
+    assert_ne!(key("keys", r#"{"keys":{"a":1}}"#), key("keys", r#"{"keys":{"a":2}}"#));
+    assert_eq!(key("whole", r#"{"a":1,"b":2}"#), key("whole", r#"{ "b":2, "a":1 }"#));
+    assert_ne!(key("two", r#"{"a":1,"b":2}"#), key("two", r#"{"a":2,"b":1}"#));
+    let text = |data: &str| {
+        accepted(Observation { media_type: "text/plain".into(), ..observation("whole", data) })
+            .window
+            .unwrap()
+            .0
+    };
+    assert_eq!(text("a b"), text("a b"));
+    assert_ne!(text("a b"), text("a  b"));
+}
+
+#[test]
+fn keys_of_two_organisations_never_meet() {
+    let of = |organisation: &str| {
+        let chkpt = Observation { chkpt: "c".into(), ..observation("keys", r#"{"keys":1}"#) };
+        match check_all(&request(organisation, "", vec![chkpt])).remove(0) {
+            Checked::Candidate(candidate) => (candidate.marker, candidate.window),
+            Checked::Fault(fault, _) => panic!("{fault:?}"),
+        }
+    };
+    assert_ne!(of("acme").0, of("globex").0);
+    assert_ne!(of("acme").1, of("globex").1);
+}
+
+fn markers(request: &Request, indexes: &[usize]) -> Vec<Option<Uuid>> {
+    let checked = check(request, indexes, &definitions());
+    let marker = |checked| match checked {
+        Checked::Candidate(candidate) => candidate.marker,
+        Checked::Fault(fault, _) => panic!("{fault:?}"),
+    };
+    checked.into_iter().map(marker).collect()
+}
+
+#[test]
+fn a_request_id_marks_each_occurrence_of_a_content() {
+    let batch = request("acme", "r1", ["1", "2", "1", "1"].map(|n| observation("schema", n)).into());
+    // The schema wants an object only where it says so; numbers are no objects.
+    assert!(matches!(check_all(&batch)[0], Checked::Fault(..)));
+    let batch = request("globex", "r1", ["1", "2", "1", "1"].map(|n| observation("plain", n)).into());
+    let all = markers(&batch, &[0, 1, 2, 3]);
+    let distinct: std::collections::HashSet<_> = all.iter().flatten().collect();
+    assert_eq!(distinct.len(), 4);
+    assert_eq!(markers(&batch, &[2, 3]), all[2..], "a part of the request is marked as in the whole");
+    let other = request("globex", "r2", vec![observation("plain", "1")]);
+    assert_ne!(markers(&other, &[0])[0], all[0]);
+}
+
+#[test]
+fn a_chkpt_can_not_be_made_to_look_like_a_request() {
+    let explicit = Observation { chkpt: "r1".into(), ..observation("plain", "1") };
+    let batch = request("globex", "r1", vec![observation("plain", "1"), explicit]);
+    let marked = markers(&batch, &[0, 1]);
+    assert_ne!(marked[0], marked[1]);
+}
+
+#[test]
+fn a_batch_is_taken_up_to_its_limits() {
+    let limits = Limits { observations_max: 2, observation_bytes_max: 10 };
+    let batch = |id: &str, n: usize| {
+        let observations = vec![observation("plain", "1"); n];
+        Batch::new("acme".parse().unwrap(), id.into(), observations, &limits)
+            .map(drop)
+            .map_err(|e| e.reason())
+    };
+    assert_eq!(batch("", 0), Err("EMPTY_BATCH"));
+    assert_eq!(batch("", 2), Ok(()));
+    assert_eq!(batch("", 3), Err("INVALID_FIELD"));
+    assert_eq!(batch(&"x".repeat(128), 1), Ok(()));
+    assert_eq!(batch(&"x".repeat(129), 1), Err("INVALID_FIELD"));
+}

@@ -1,0 +1,296 @@
+//! Group commit: what concurrent requests hand in is merged into one gate
+//! transaction. While one is in flight the next gathers; there is no timer. Each
+//! lane is a task with a session of its own; observations of one organisation
+//! and definition always take the same lane, in the order they were handed in.
+//! A lane outlives its callers: dropping a request cancels nothing that is
+//! sealed.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use sluice_service::{Error, postgres::Database};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::{
+    backlog::Backlog,
+    check::Candidate,
+    doubt::{self, Ended},
+    gate::{
+        decide::Verdict,
+        session::{GateError, GateSession},
+    },
+    outbox::{self, OutboxRow},
+    outcome::{Decision, Retry},
+    registry::Registry,
+};
+
+/// Most observations in one transaction; a single request is never split.
+const BATCH_ITEMS_MAX: usize = 1000;
+/// Most content bytes in one transaction; a single request is never split.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Requests that may wait for a lane. Above, callers are told to come again.
+const WAITING_JOBS_MAX: usize = 1024;
+/// How often a conflicting transaction is tried before its callers are told.
+const TRIES_MAX: u32 = 5;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One request's observations for one lane.
+#[derive(Debug)]
+pub struct Job {
+    /// In request order.
+    pub candidates: Vec<Candidate>,
+    /// The definitions they were checked against.
+    pub revision: i64,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// The answer to a job.
+#[derive(Debug)]
+pub enum Reply {
+    /// One decision per candidate; they are durable.
+    Decided(Vec<Decision>),
+    /// The definitions changed since the check: check again, hand in again.
+    Stale,
+    /// Not decided now.
+    Retry(Retry),
+    /// This job can't be committed, whatever the others do.
+    Failed(Error),
+}
+
+/// The way into the lanes. Dropping it ends them, once they are empty.
+#[derive(Clone, Debug)]
+pub struct Committer {
+    lanes: Vec<mpsc::Sender<Job>>,
+}
+
+impl Committer {
+    /// The committer and its lanes; spawn each lane's `run`.
+    #[must_use]
+    pub fn new(lanes: usize, context: &LaneContext) -> (Self, Vec<Lane>) {
+        let (senders, lanes) = (0..lanes.max(1))
+            .map(|_| {
+                let (sender, jobs) = mpsc::channel(WAITING_JOBS_MAX);
+                (sender, Lane { jobs, carried: None, session: None, context: context.clone() })
+            })
+            .unzip();
+        (Self { lanes: senders }, lanes)
+    }
+
+    /// The lane of a candidate.
+    #[must_use]
+    pub fn lane_of(&self, candidate: &Candidate) -> usize {
+        let mut hasher = DefaultHasher::new();
+        (&candidate.organisation, &candidate.definition.draft.path).hash(&mut hasher);
+        usize::try_from(hasher.finish() % self.lanes.len() as u64).unwrap_or(0)
+    }
+
+    /// Hands a job to a lane, or gives it back if too many wait already.
+    ///
+    /// # Errors
+    /// What to tell the caller.
+    pub fn submit(&self, lane: usize, job: Job) -> Result<(), Retry> {
+        self.lanes[lane].try_send(job).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Retry::not_kept("too many requests wait"),
+            mpsc::error::TrySendError::Closed(_) => Retry::not_kept("the service is stopping"),
+        })
+    }
+}
+
+/// What all lanes share.
+#[derive(Clone, Debug)]
+pub struct LaneContext {
+    /// Where the gate's tables are.
+    pub database: Database,
+    /// Tells a lane early that a job was checked against old definitions.
+    pub registry: Registry,
+    /// Where accepted batches go.
+    pub emit: mpsc::UnboundedSender<Emission>,
+    /// Counts what is on its way.
+    pub backlog: Arc<Backlog>,
+    /// This process, as owner of outbox rows.
+    pub instance: Uuid,
+}
+
+/// What the emitter is told of the outbox.
+#[derive(Debug)]
+pub enum Emission {
+    /// These rows were committed.
+    Committed(Vec<OutboxRow>),
+    /// These rows may have been; look for them later.
+    InDoubt(Vec<OutboxRow>),
+}
+
+/// One lane.
+pub struct Lane {
+    jobs: mpsc::Receiver<Job>,
+    /// A job that no longer fitted into the last batch.
+    carried: Option<Job>,
+    session: Option<GateSession>,
+    context: LaneContext,
+}
+
+fn size(job: &Job) -> (usize, usize) {
+    (job.candidates.len(), job.candidates.iter().map(|candidate| candidate.data.len()).sum())
+}
+
+impl Lane {
+    /// Commits until the committer is dropped and nothing waits any more.
+    pub async fn run(mut self) {
+        while let Some(jobs) = self.seal().await {
+            self.commit(jobs).await;
+        }
+    }
+
+    /// Takes what waits, up to the bounds of a batch. Jobs whose callers have
+    /// gone are dropped here, and never later.
+    async fn seal(&mut self) -> Option<Vec<Job>> {
+        let first = match self.carried.take() {
+            Some(job) => job,
+            None => self.jobs.recv().await?,
+        };
+        let (mut items, mut bytes) = size(&first);
+        let mut jobs = vec![first];
+        while let Ok(job) = self.jobs.try_recv() {
+            let (more_items, more_bytes) = size(&job);
+            if items + more_items > BATCH_ITEMS_MAX || bytes + more_bytes > BATCH_BYTES_MAX {
+                self.carried = Some(job);
+                break;
+            }
+            items += more_items;
+            bytes += more_bytes;
+            jobs.push(job);
+        }
+        jobs.retain(|job| !job.reply.is_closed());
+        Some(jobs)
+    }
+
+    async fn commit(&mut self, jobs: Vec<Job>) {
+        let mut minimum_revision = self.context.registry.snapshot().revision();
+        let mut jobs = jobs;
+        let mut tries = 0;
+        loop {
+            jobs = refuse_stale(jobs, minimum_revision);
+            let Some(revision) = jobs.iter().map(|job| job.revision).min() else { return };
+            tries += 1;
+            match self.attempt(&jobs, revision).await {
+                Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),
+                Err((GateError::Stale { revision }, _)) => minimum_revision = revision,
+                Err((GateError::Conflict, _)) if tries < TRIES_MAX => {}
+                // A session that had gone while it was idle: once more on a new one.
+                Err((GateError::Disconnected, _)) if tries == 1 => self.session = None,
+                Err((GateError::Disconnected, _)) => {
+                    self.session = None;
+                    return retry_all(jobs, &Retry::not_kept("the database is away"));
+                }
+                Err((GateError::Conflict | GateError::Busy, _)) => {
+                    return retry_all(jobs, &Retry::not_kept("the database is busy"));
+                }
+                Err((GateError::Statement(error), _)) => {
+                    return self.find_the_one_to_blame(jobs, error).await;
+                }
+                Err((GateError::InDoubt(doubt), rows)) => {
+                    self.session = None;
+                    return match doubt::resolve(&self.context.database, &doubt).await {
+                        Ended::Committed => self.committed(jobs, doubt.verdict, rows),
+                        Ended::RolledBack => {
+                            retry_all(jobs, &Retry::not_kept("the database broke off before the commit"));
+                        }
+                        Ended::Unknown => {
+                            self.tell(Emission::InDoubt(rows));
+                            retry_all(jobs, &Retry::outcome_unknown());
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// One try at a transaction, opening a session if there is none.
+    async fn attempt(
+        &mut self,
+        jobs: &[Job],
+        revision: i64,
+    ) -> Result<(Verdict, Vec<OutboxRow>), (GateError, Vec<OutboxRow>)> {
+        let instance = self.context.instance;
+        let session = self.session().await.map_err(|error| (error, Vec::new()))?;
+        let candidates: Vec<&Candidate> = jobs.iter().flat_map(|job| &job.candidates).collect();
+        let mut made = Vec::new();
+        let decided = session
+            .decide(&candidates, revision, |verdict| {
+                made = outbox::rows(&candidates, &verdict.decisions, instance)?;
+                Ok(made.clone())
+            })
+            .await;
+        decided.map_err(|error| (error, made))
+    }
+
+    async fn session(&mut self) -> Result<&GateSession, GateError> {
+        if self.session.as_ref().is_none_or(GateSession::is_closed) {
+            let opening = GateSession::open(&self.context.database);
+            match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
+                Ok(Ok(session)) => self.session = Some(session),
+                Ok(Err(error)) => tracing::warn!(%error, "no session for the gate"),
+                Err(_) => tracing::warn!("no session for the gate in time"),
+            }
+        }
+        self.session.as_ref().ok_or(GateError::Disconnected)
+    }
+
+    /// Hands over what was accepted, then answers every caller.
+    fn committed(&self, jobs: Vec<Job>, verdict: Verdict, rows: Vec<OutboxRow>) {
+        self.context.backlog.add(rows.iter().map(|row| row.payload.len()).sum());
+        self.tell(Emission::Committed(rows));
+        let mut decisions = verdict.decisions.into_iter();
+        for job in jobs {
+            let decided = decisions.by_ref().take(job.candidates.len()).collect();
+            answer(job, Reply::Decided(decided));
+        }
+    }
+
+    fn tell(&self, emission: Emission) {
+        let rows = match &emission {
+            Emission::Committed(rows) | Emission::InDoubt(rows) => rows.len(),
+        };
+        if rows > 0 && self.context.emit.send(emission).is_err() {
+            // The emitter ends after the lanes; should it not, another instance
+            // takes the rows over.
+            tracing::error!(rows, "accepted batches were left in the outbox");
+        }
+    }
+
+    /// A statement failed on its values: commit each request alone, so that only
+    /// the one to blame fails.
+    async fn find_the_one_to_blame(&mut self, mut jobs: Vec<Job>, error: Error) {
+        if jobs.len() > 1 {
+            for job in jobs {
+                Box::pin(self.commit(vec![job])).await;
+            }
+        } else if let Some(job) = jobs.pop() {
+            answer(job, Reply::Failed(error));
+        }
+    }
+}
+
+/// Answers a job; its caller may have gone since it was sealed.
+fn answer(job: Job, reply: Reply) {
+    let _gone = job.reply.send(reply);
+}
+
+fn retry_all(jobs: Vec<Job>, retry: &Retry) {
+    for job in jobs {
+        answer(job, Reply::Retry(retry.clone()));
+    }
+}
+
+fn refuse_stale(jobs: Vec<Job>, minimum_revision: i64) -> Vec<Job> {
+    let (fresh, stale): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.revision >= minimum_revision);
+    for job in stale {
+        answer(job, Reply::Stale);
+    }
+    fresh
+}

@@ -1,0 +1,385 @@
+//! A definition as a value: what exists is valid. Made from a caller's request
+//! or from a row; used by the check and the gate.
+
+use std::{fmt, str::FromStr, sync::OnceLock, time::Duration};
+
+use sluice_service::{OrganisationId, Violation};
+use uuid::Uuid;
+
+use crate::json;
+
+/// Longest path, in bytes.
+pub const PATH_BYTES_MAX: usize = 255;
+/// Longest JSON Schema, in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
+/// Longest description, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
+/// Most JSON pointers in `unique_by`, and the longest one, in bytes.
+pub const UNIQUE_BY_MAX: usize = 32;
+const POINTER_BYTES_MAX: usize = 512;
+/// What makes observations equal when the definition does not say.
+const UNIQUE_BY_DEFAULT: &str = "/keys";
+
+/// The name of a definition, such as `security/bf/excessive-logins`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DefinitionPath(String);
+
+impl DefinitionPath {
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DefinitionPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let clean = |segment: &str| {
+            !segment.is_empty()
+                && segment != "."
+                && segment != ".."
+                && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:~@+-".contains(&b))
+        };
+        if text.len() <= PATH_BYTES_MAX && text.split('/').all(clean) {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!(
+                "must be segments of letters, digits and ._:~@+- joined by /, up to {PATH_BYTES_MAX} bytes"
+            ))
+        }
+    }
+}
+
+impl fmt::Display for DefinitionPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How many observations are let in per window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// Acceptances per window, at least 1.
+    pub count: u32,
+    /// Length of a window in whole seconds, at least 1.
+    pub period_seconds: i64,
+}
+
+/// A JSON pointer with its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer {
+    /// As written.
+    pub text: String,
+    /// Unescaped.
+    pub tokens: Vec<String>,
+}
+
+/// What a caller may say about a definition. Parsed: every rule holds.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The tenant; `None` is system-wide.
+    pub organisation: Option<OrganisationId>,
+    /// Its name.
+    pub path: DefinitionPath,
+    /// For people.
+    pub description: String,
+    /// How long an acceptance suppresses equal observations, in whole seconds.
+    pub unique_seconds: Option<i64>,
+    /// As given; empty means the default.
+    pub unique_by: Vec<String>,
+    /// The throttle, if any.
+    pub throttle: Option<Throttle>,
+    /// Draft 2020-12; empty means none.
+    pub json_schema: String,
+    /// Where results are kept; `None` is the organisation's default.
+    pub storage_config: Option<Uuid>,
+    /// Whether observations of it are refused.
+    pub disabled: bool,
+}
+
+/// What a caller wrote, before it is known to hold.
+#[derive(Clone, Debug, Default)]
+pub struct RawDraft {
+    /// See [`Draft`].
+    pub organisation: Option<OrganisationId>,
+    /// See [`Draft`].
+    pub path: String,
+    /// See [`Draft`].
+    pub description: String,
+    /// `Err`: not a whole number of seconds, and why.
+    pub unique: Option<Result<i64, String>>,
+    /// See [`Draft`].
+    pub unique_by: Vec<String>,
+    /// 0 is absent.
+    pub throttle_count: u32,
+    /// As `unique`.
+    pub throttle_period: Option<Result<i64, String>>,
+    /// See [`Draft`].
+    pub json_schema: String,
+    /// A UUID, or empty.
+    pub storage_config: String,
+    /// See [`Draft`].
+    pub disabled: bool,
+}
+
+impl RawDraft {
+    /// Checks every rule. `retention` is how long the gate's state is kept:
+    /// a longer window would silently be shortened, so it is refused.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn check(self, retention: Duration) -> Result<Draft, Vec<Violation>> {
+        let mut faults = Faults(Vec::new());
+        let path = faults.keep("path", self.path.parse::<DefinitionPath>());
+        let unique_seconds = self.unique.and_then(|given| faults.window("unique", given, retention));
+        let period =
+            self.throttle_period.and_then(|given| faults.window("throttle_period", given, retention));
+        let throttle = match (self.throttle_count, period) {
+            (0, None) => None,
+            (count, Some(period_seconds)) if count > 0 => Some(Throttle { count, period_seconds }),
+            (0, Some(_)) => faults.add("throttle_count", "must be at least 1 with throttle_period"),
+            (_, _) => faults.add("throttle_period", "must be given with throttle_count"),
+        };
+        if self.description.len() > DESCRIPTION_BYTES_MAX || self.description.contains('\0') {
+            faults.add::<()>("description", "must be up to 4096 bytes without U+0000");
+        }
+        if let Err(fault) = pointers(&self.unique_by) {
+            faults.add::<()>("unique_by", &fault);
+        }
+        if let Err(fault) = compile(&self.json_schema) {
+            faults.add::<()>("json_schema", &fault);
+        }
+        let storage_config = match self.storage_config.as_str() {
+            "" => None,
+            _ if self.organisation.is_none() => {
+                faults.add("storage_config", "a system-wide definition names none")
+            }
+            text => faults.keep("storage_config", text.parse().map_err(|_| "must be a UUID".to_owned())),
+        };
+        match path {
+            Some(path) if faults.0.is_empty() => Ok(Draft {
+                organisation: self.organisation,
+                path,
+                description: self.description,
+                unique_seconds,
+                unique_by: self.unique_by,
+                throttle,
+                json_schema: self.json_schema,
+                storage_config,
+                disabled: self.disabled,
+            }),
+            _ => Err(faults.0),
+        }
+    }
+}
+
+struct Faults(Vec<Violation>);
+
+impl Faults {
+    fn add<T>(&mut self, field: &str, description: &str) -> Option<T> {
+        self.0.push(Violation { field: format!("definition.{field}"), description: description.into() });
+        None
+    }
+
+    fn keep<T>(&mut self, field: &str, given: Result<T, String>) -> Option<T> {
+        given.map_err(|fault| self.add::<()>(field, &fault)).ok()
+    }
+
+    fn window(&mut self, field: &str, given: Result<i64, String>, retention: Duration) -> Option<i64> {
+        let seconds = self.keep(field, given)?;
+        let longest = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+        if seconds < 1 {
+            return self.add(field, "must be at least 1 second");
+        }
+        if seconds > longest {
+            return self
+                .add(field, &format!("must be at most {longest} s, as long as the gate's state is kept"));
+        }
+        Some(seconds)
+    }
+}
+
+fn pointers(texts: &[String]) -> Result<Vec<Pointer>, String> {
+    if texts.len() > UNIQUE_BY_MAX {
+        return Err(format!("must be up to {UNIQUE_BY_MAX} JSON pointers"));
+    }
+    let parse = |text: &String| {
+        if text.len() > POINTER_BYTES_MAX || text.contains('\0') {
+            return Err(format!("a JSON pointer must be up to {POINTER_BYTES_MAX} bytes without U+0000"));
+        }
+        let tokens =
+            json::pointer_tokens(text).ok_or_else(|| format!("{text} is not a JSON pointer (RFC 6901)"))?;
+        Ok(Pointer { text: text.clone(), tokens })
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// Compiles a schema: no references outside of it, patterns in linear time.
+fn compile(schema: &str) -> Result<Option<jsonschema::Validator>, String> {
+    if schema.is_empty() {
+        return Ok(None);
+    }
+    if schema.len() > SCHEMA_BYTES_MAX {
+        return Err(format!("must be up to {SCHEMA_BYTES_MAX} bytes"));
+    }
+    let document =
+        json::parse(schema.as_bytes()).map_err(|e| format!("not JSON: {} at {}", e.rule, e.pointer))?;
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .with_pattern_options(jsonschema::PatternOptions::regex())
+        .build(&document.root().to_serde())
+        .map(Some)
+        .map_err(|e| format!("not a usable JSON Schema (draft 2020-12): {e}"))
+}
+
+/// A definition in force.
+pub struct Definition {
+    /// UUID.
+    pub id: Uuid,
+    /// Changes with every write.
+    pub etag: String,
+    /// What it says.
+    pub draft: Draft,
+    /// When it was created.
+    pub date_created: std::time::SystemTime,
+    /// When it was last written.
+    pub date_updated: std::time::SystemTime,
+    pointers: Vec<Pointer>,
+    validator: OnceLock<Option<jsonschema::Validator>>,
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Definition").field("id", &self.id).field("draft", &self.draft).finish_non_exhaustive()
+    }
+}
+
+impl Definition {
+    /// Puts a kept draft in force.
+    ///
+    /// # Errors
+    /// If its pointers are malformed, which only a row changed by hand can be.
+    pub fn new(
+        id: Uuid,
+        etag: String,
+        draft: Draft,
+        date_created: std::time::SystemTime,
+        date_updated: std::time::SystemTime,
+    ) -> Result<Self, String> {
+        let default = [UNIQUE_BY_DEFAULT.to_owned()];
+        let texts = if draft.unique_by.is_empty() { &default[..] } else { &draft.unique_by };
+        let pointers = pointers(texts)?;
+        Ok(Self { id, etag, draft, date_created, date_updated, pointers, validator: OnceLock::new() })
+    }
+
+    /// Which parts make observations equal.
+    #[must_use]
+    pub fn unique_by(&self) -> &[Pointer] {
+        &self.pointers
+    }
+
+    /// The compiled schema, if there is one. Compiled when first needed; it was
+    /// found to compile when it was put.
+    #[must_use]
+    pub fn validator(&self) -> Option<&jsonschema::Validator> {
+        self.validator
+            .get_or_init(|| {
+                compile(&self.draft.json_schema).unwrap_or_else(|fault| {
+                    tracing::error!(definition = %self.id, %fault, "a kept schema does not compile");
+                    None
+                })
+            })
+            .as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+    fn raw() -> RawDraft {
+        RawDraft { path: "security/ssh/invalid-user".into(), ..RawDraft::default() }
+    }
+
+    fn faults(raw: RawDraft) -> Vec<String> {
+        raw.check(WEEK).map_or_else(|faults| faults.into_iter().map(|f| f.field).collect(), |_| Vec::new())
+    }
+
+    #[test]
+    fn windows_are_bounded_on_both_sides() {
+        let unique = |seconds| faults(RawDraft { unique: Some(Ok(seconds)), ..raw() });
+        assert_eq!(unique(0), ["definition.unique"]);
+        assert!(unique(1).is_empty());
+        assert!(unique(7 * 86_400).is_empty());
+        assert_eq!(unique(7 * 86_400 + 1), ["definition.unique"]);
+    }
+
+    #[test]
+    fn a_throttle_is_given_whole() {
+        let throttle =
+            |count, period| faults(RawDraft { throttle_count: count, throttle_period: period, ..raw() });
+        assert!(throttle(1, Some(Ok(60))).is_empty());
+        assert_eq!(throttle(1, None), ["definition.throttle_period"]);
+        assert_eq!(throttle(0, Some(Ok(60))), ["definition.throttle_count"]);
+    }
+
+    #[test]
+    fn paths_are_segments() {
+        for good in ["a", "security/bf/excessive-logins", "a:b/c@d~e+f_g.h", &"a".repeat(255)] {
+            assert!(good.parse::<DefinitionPath>().is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a//b", "a b", "../a", "a/./b", "é", &"a".repeat(256)] {
+            assert!(bad.parse::<DefinitionPath>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn schemas_can_not_reach_outside_or_run_away() {
+        let schema = |text: &str| faults(RawDraft { json_schema: text.into(), ..raw() });
+        assert!(schema(r#"{"type":"object","properties":{"a":{"pattern":"^(a+)+$"}}}"#).is_empty());
+        assert!(schema(r##"{"$defs":{"x":{"type":"string"}},"$ref":"#/$defs/x"}"##).is_empty());
+        for bad in [
+            r#"{"$ref":"https://example.com/schema.json"}"#,
+            r#"{"$ref":"file:///etc/passwd"}"#,
+            r#"{"pattern":"(?=look)ahead"}"#,
+            r#"{"type":"nonsense"}"#,
+            "not json",
+        ] {
+            assert_eq!(schema(bad), ["definition.json_schema"], "{bad}");
+        }
+        let padded = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
+        assert!(schema(&padded(SCHEMA_BYTES_MAX)).is_empty());
+        assert_eq!(schema(&padded(SCHEMA_BYTES_MAX + 1)), ["definition.json_schema"]);
+    }
+
+    #[test]
+    fn a_system_wide_definition_names_no_storage_config() {
+        let config = Uuid::nil().to_string();
+        assert_eq!(
+            faults(RawDraft { storage_config: config.clone(), ..raw() }),
+            ["definition.storage_config"]
+        );
+        let organisation = "acme".parse().ok();
+        assert!(faults(RawDraft { storage_config: config, organisation, ..raw() }).is_empty());
+    }
+
+    #[test]
+    fn unique_by_takes_up_to_32_pointers() {
+        let by = |texts: Vec<String>| faults(RawDraft { unique_by: texts, ..raw() });
+        assert!(by(vec!["/a".into(); 32]).is_empty());
+        assert_eq!(by(vec!["/a".into(); 33]), ["definition.unique_by"]);
+        assert_eq!(by(vec!["a".into()]), ["definition.unique_by"]);
+        assert!(by(vec![String::new()]).is_empty());
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let all =
+            RawDraft { path: "/".into(), unique: Some(Err("x".into())), json_schema: "{".into(), ..raw() };
+        assert_eq!(faults(all), ["definition.path", "definition.unique", "definition.json_schema"]);
+    }
+}

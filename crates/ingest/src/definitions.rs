@@ -1,0 +1,159 @@
+//! The store of definitions: what callers put, get, list and delete. Every
+//! change counts up the registry's revision in the same transaction.
+
+use deadpool_postgres::Pool;
+use sluice_service::{Error, Kind, OrganisationId, postgres::TxError, transaction};
+use uuid::Uuid;
+
+use crate::{
+    definition::{Definition, Draft},
+    registry::definition_from_row,
+};
+
+/// Longest page of a list.
+pub const PAGE_SIZE_MAX: i64 = 1000;
+
+/// Which definition is meant.
+#[derive(Clone, Debug)]
+pub enum Name {
+    /// By path.
+    Path(String),
+    /// By UUID.
+    Id(Uuid),
+}
+
+/// The store.
+#[derive(Clone, Debug)]
+pub struct Definitions {
+    pool: Pool,
+}
+
+fn tenant(organisation: Option<&OrganisationId>) -> &str {
+    organisation.map_or("", OrganisationId::as_str)
+}
+
+fn from_row(row: &tokio_postgres::Row) -> Result<Definition, Error> {
+    definition_from_row(row).map_err(Error::internal)
+}
+
+fn check_etag(present: Option<&Definition>, wanted: &str) -> Result<(), Error> {
+    let matches = wanted.is_empty() || present.is_some_and(|definition| definition.etag == wanted);
+    if matches {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::FailedPrecondition, "ETAG_MISMATCH", "the definition was changed meanwhile"))
+    }
+}
+
+impl Definitions {
+    /// A store on a pool.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Creates or overwrites; says whether it created. With an `etag`, only if
+    /// that is the present one.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION if it is not.
+    pub async fn put(&self, draft: &Draft, etag: &str) -> Result<(Definition, bool), Error> {
+        transaction!(self.pool, "put definition", |tx| {
+            let revision: i64 = tx.query_one(include_str!("sql/next_revision.sql"), &[]).await?.get(0);
+            let tenant = tenant(draft.organisation.as_ref());
+            let present = tx
+                .query_opt(include_str!("sql/lock_definition.sql"), &[&tenant, &draft.path.as_str()])
+                .await?;
+            let present = present.as_ref().map(from_row).transpose()?;
+            check_etag(present.as_ref(), etag)?;
+            let row = tx
+                .query_one(
+                    include_str!("sql/upsert_definition.sql"),
+                    &[
+                        &Uuid::now_v7(),
+                        &tenant,
+                        &draft.path.as_str(),
+                        &draft.description,
+                        &draft.unique_seconds,
+                        &draft.unique_by,
+                        &draft.throttle.map(|throttle| i64::from(throttle.count)),
+                        &draft.throttle.map(|throttle| throttle.period_seconds),
+                        &draft.json_schema,
+                        &draft.storage_config,
+                        &draft.disabled,
+                        &Uuid::new_v4().simple().to_string(),
+                        &revision,
+                    ],
+                )
+                .await?;
+            Ok((from_row(&row)?, present.is_none()))
+        })
+    }
+
+    /// By path the organisation's own or else the system-wide one; by id one of
+    /// either.
+    ///
+    /// # Errors
+    /// NOT_FOUND if there is none.
+    pub async fn get(&self, organisation: Option<&OrganisationId>, name: &Name) -> Result<Definition, Error> {
+        let client = self.pool.get().await?;
+        let tenant = tenant(organisation);
+        let row = match name {
+            Name::Path(path) => {
+                let statement = client.prepare_cached(include_str!("sql/definition_by_path.sql")).await?;
+                client.query_opt(&statement, &[&tenant, path]).await?
+            }
+            Name::Id(id) => {
+                let statement = client.prepare_cached(include_str!("sql/definition_by_id.sql")).await?;
+                client.query_opt(&statement, &[&tenant, id]).await?
+            }
+        };
+        row.as_ref().map(from_row).transpose()?.ok_or_else(|| Error::not_found("definition"))
+    }
+
+    /// Up to `page_size` definitions whose path comes after `after`.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't be read now.
+    pub async fn list(
+        &self,
+        organisation: Option<&OrganisationId>,
+        include_system_wide: bool,
+        after: &str,
+        page_size: i64,
+    ) -> Result<Vec<Definition>, Error> {
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(include_str!("sql/list_definitions.sql")).await?;
+        let tenant = tenant(organisation);
+        let rows = client.query(&statement, &[&tenant, &after, &page_size, &include_system_wide]).await?;
+        rows.iter().map(from_row).collect()
+    }
+
+    /// Deletes a definition of exactly this organisation; answers its id.
+    ///
+    /// # Errors
+    /// NOT_FOUND if there is none; FAILED_PRECONDITION if the etag is not the
+    /// present one.
+    pub async fn delete(
+        &self,
+        organisation: Option<&OrganisationId>,
+        name: &Name,
+        etag: &str,
+    ) -> Result<Uuid, Error> {
+        let named = self.get(organisation, name).await?;
+        if named.draft.organisation.as_ref() != organisation {
+            return Err(Error::not_found("definition"));
+        }
+        let (tenant, path) = (tenant(organisation), named.draft.path.as_str());
+        transaction!(self.pool, "delete definition", |tx| {
+            let revision: i64 = tx.query_one(include_str!("sql/next_revision.sql"), &[]).await?.get(0);
+            let row = tx.query_opt(include_str!("sql/lock_definition.sql"), &[&tenant, &path]).await?;
+            let present = row.as_ref().map(from_row).transpose()?;
+            let present = present.filter(|present| matches!(name, Name::Path(_)) || present.id == named.id);
+            let present = present.ok_or_else(|| Error::not_found("definition"))?;
+            check_etag(Some(&present), etag)?;
+            tx.execute(include_str!("sql/delete_definition.sql"), &[&tenant, &path, &revision]).await?;
+            Ok::<Uuid, TxError>(present.id)
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Finding out how a transaction ended whose session broke around COMMIT.
+//!
+//! `pg_xact_status` alone would not do: after a crash the server may give the
+//! number of a lost transaction to another one, and then says `committed` of
+//! that. So `committed` is believed only together with rows that nobody else
+//! could have written.
+
+use std::time::Duration;
+
+use sluice_service::postgres::Database;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::{Client, Error as PgError, error::SqlState};
+use uuid::Uuid;
+
+use crate::gate::session::{Doubt, GATE_SESSION};
+
+/// How long callers wait for the truth before they are told that it is unknown.
+const DEADLINE: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was committed: the decisions hold.
+    Committed,
+    /// Nothing was kept.
+    RolledBack,
+    /// Not to be found out in time.
+    Unknown,
+}
+
+/// Asks on fresh connections until the transaction is no longer in progress.
+pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match timeout_at(deadline, ask(database, doubt)).await {
+            Err(_) => break,
+            Ok(Ok(Some(ended))) => {
+                tracing::info!(xid = doubt.xid, ?ended, "a commit in doubt was resolved");
+                return ended;
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a commit in doubt is not resolved yet"),
+        }
+        sleep(ASK_EVERY).await;
+    }
+    tracing::error!(xid = doubt.xid, "a commit in doubt could not be resolved");
+    Ended::Unknown
+}
+
+/// `None`: still in progress.
+async fn ask(database: &Database, doubt: &Doubt) -> Result<Option<Ended>, PgError> {
+    let client = database.connect(GATE_SESSION).await?;
+    let status = client.query_one(include_str!("sql/transaction_status.sql"), &[&doubt.xid]).await;
+    let status: Option<String> = match status {
+        Ok(row) => row.get(0),
+        // The server has never heard of the number: it lost it in a crash, or
+        // this is another server, on which the row may or may not appear.
+        Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
+            return Ok(Some(Ended::Unknown));
+        }
+        Err(error) => return Err(error),
+    };
+    match status.as_deref() {
+        Some("in progress") => Ok(None),
+        Some("aborted") => Ok(Some(Ended::RolledBack)),
+        Some("committed") if has_evidence(&client, doubt).await? => Ok(Some(Ended::Committed)),
+        _ => Ok(Some(Ended::Unknown)),
+    }
+}
+
+async fn has_evidence(client: &Client, doubt: &Doubt) -> Result<bool, PgError> {
+    let (keys, ids): (Vec<Uuid>, Vec<Uuid>) = doubt.markers.iter().copied().unzip();
+    if doubt.outbox_ids.is_empty() && keys.is_empty() {
+        return Ok(false);
+    }
+    let row =
+        client.query_one(include_str!("sql/commit_evidence.sql"), &[&doubt.outbox_ids, &keys, &ids]).await?;
+    Ok(row.get("found"))
+}

@@ -1,0 +1,163 @@
+//! One hand-over: rows are read back if they are no longer in memory, sent in
+//! one `RecordResults`, and each gets its own answer.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use deadpool_postgres::Pool;
+use sluice_proto::results::v1::{
+    RecordResultsRequest, ResultBatch, record_results_response::Recording,
+    results_intake_service_client::ResultsIntakeServiceClient,
+};
+use sluice_service::{Error, client::TokenInterceptor};
+use tonic::{service::interceptor::InterceptedService, transport::Channel};
+use uuid::Uuid;
+
+use super::queue::Row;
+use crate::outbox;
+
+/// How long one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+type Client = ResultsIntakeServiceClient<InterceptedService<Channel, TokenInterceptor>>;
+
+/// What became of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// Every result in it is recorded, or the row has gone.
+    Recorded,
+    /// Its storage can't take it now.
+    Deferred,
+    /// It can't be recorded as it is; an operator has to look.
+    SetAside,
+    /// The call did not get through.
+    Failed,
+}
+
+/// The rows of a call, each with what became of it.
+#[derive(Debug)]
+pub struct Handed {
+    /// In the order they were given.
+    pub rows: Vec<(Row, Handover)>,
+}
+
+/// Makes the calls.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    client: Client,
+    pool: Pool,
+    instance: Uuid,
+}
+
+impl Caller {
+    /// A caller; the channel connects when it is first needed.
+    #[must_use]
+    pub fn new(channel: Channel, token: TokenInterceptor, pool: Pool, instance: Uuid) -> Self {
+        Self { client: ResultsIntakeServiceClient::with_interceptor(channel, token), pool, instance }
+    }
+
+    /// Hands rows over.
+    pub async fn hand_over(&self, rows: Vec<Row>) -> Handed {
+        let mut loaded = match self.load(&rows).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::warn!(%error, "the outbox can't be read");
+                return Handed { rows: rows.into_iter().map(|row| (row, Handover::Failed)).collect() };
+            }
+        };
+        let mut sent = Vec::with_capacity(rows.len());
+        let mut handed = Vec::with_capacity(rows.len());
+        for row in rows {
+            match row.message.clone().map(Ok).or_else(|| loaded.remove(&row.id)) {
+                Some(Ok(message)) => sent.push((row, message)),
+                Some(Err(why)) => {
+                    self.set_aside(&row, &why).await;
+                    handed.push((row, Handover::SetAside));
+                }
+                // Recorded and deleted by another instance, or never committed.
+                None => handed.push((row, Handover::Recorded)),
+            }
+        }
+        let handovers = self.send(&sent).await;
+        for ((row, _), handover) in sent.into_iter().zip(handovers) {
+            if handover == Handover::SetAside {
+                self.set_aside(&row, "the results service refused a result").await;
+            }
+            handed.push((row, handover));
+        }
+        Handed { rows: handed }
+    }
+
+    async fn send(&self, sent: &[(Row, Arc<ResultBatch>)]) -> Vec<Handover> {
+        if sent.is_empty() {
+            return Vec::new();
+        }
+        let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
+        let mut request = tonic::Request::new(RecordResultsRequest { batches });
+        request.set_timeout(CALL_TIMEOUT);
+        let answer = self.client.clone().record_results(request).await;
+        let recordings = match answer {
+            Ok(answer) => answer.into_inner().recordings,
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), message = status.message(), "results not recorded");
+                return vec![Handover::Failed; sent.len()];
+            }
+        };
+        let mut recordings = recordings.into_iter().map(Recording::try_from);
+        sent.iter()
+            .map(|(_, message)| {
+                message.results.iter().fold(Handover::Recorded, |worst, _| match recordings.next() {
+                    Some(Ok(Recording::Recorded)) => worst,
+                    Some(Ok(Recording::Refused)) => Handover::SetAside,
+                    Some(Ok(Recording::Deferred)) if worst != Handover::SetAside => Handover::Deferred,
+                    Some(Ok(Recording::Deferred)) => worst,
+                    Some(Ok(Recording::Unspecified) | Err(_)) | None => Handover::Failed,
+                })
+            })
+            .collect()
+    }
+
+    /// The messages of the rows that are not in memory.
+    async fn load(&self, rows: &[Row]) -> Result<HashMap<Uuid, Result<Arc<ResultBatch>, String>>, Error> {
+        let missing: Vec<Uuid> = rows.iter().filter(|row| row.message.is_none()).map(|row| row.id).collect();
+        if missing.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(include_str!("../sql/load_outbox.sql")).await?;
+        let rows = client.query(&statement, &[&missing, &self.instance]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| (row.get("id"), outbox::decode(row.get("format"), row.get("payload")).map(Arc::new)))
+            .collect())
+    }
+
+    async fn set_aside(&self, row: &Row, why: &str) {
+        tracing::error!(
+            outbox = %row.id, organisation = %row.organisation, why,
+            "ALERT: an accepted batch can't be recorded and was set aside"
+        );
+        let set_aside = async {
+            let client = self.pool.get().await?;
+            client.execute(include_str!("../sql/set_aside_outbox.sql"), &[&row.id, &why]).await?;
+            Ok::<(), Error>(())
+        };
+        if let Err(error) = set_aside.await {
+            tracing::error!(outbox = %row.id, %error, "the batch could not be marked as set aside");
+        }
+    }
+
+    /// Gives all rows of this instance to whoever comes first.
+    pub async fn release(&self) {
+        let release = async {
+            let client = self.pool.get().await?;
+            Ok::<u64, Error>(
+                client.execute(include_str!("../sql/release_outbox.sql"), &[&self.instance]).await?,
+            )
+        };
+        match release.await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "outbox rows released"),
+            Err(error) => tracing::warn!(%error, "outbox rows not released; another instance will find them"),
+        }
+    }
+}

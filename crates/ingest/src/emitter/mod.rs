@@ -1,0 +1,204 @@
+//! From the outbox to the results service. Accepted batches come straight from
+//! the lanes, still in memory; rows of a dead or released instance come from the
+//! database. Each is handed over until every result in it is recorded, and then
+//! deleted. Delivery is at least once; recording is idempotent.
+//!
+//! One organisation has at most one call in flight; what it has waiting goes
+//! along in the next. A failing organisation backs off alone; when the results
+//! service itself is away, everything waits.
+
+pub mod call;
+pub mod queue;
+pub mod upkeep;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use uuid::Uuid;
+
+use self::{
+    call::{Caller, Handed, Handover},
+    queue::{Queue, Row},
+};
+use crate::committer::Emission;
+
+/// Calls to the results service at the same time.
+const CALLS_MAX: usize = 4;
+/// First and longest pause after a failure.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After failing for this long, rows are given to whoever comes first.
+const RELEASE_AFTER: Duration = Duration::from_secs(30);
+/// How long a stopping instance goes on emitting what it has.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
+/// Whether emission works: while it does not, nothing is taken over.
+pub type Healthy = Arc<AtomicBool>;
+
+/// The task that emits.
+pub struct Emitter {
+    incoming: mpsc::UnboundedReceiver<Emission>,
+    taken_over: mpsc::Receiver<Row>,
+    caller: Arc<Caller>,
+    done: mpsc::UnboundedSender<Vec<Uuid>>,
+    healthy: Healthy,
+    queue: Queue,
+    calls: JoinSet<Handed>,
+    paused_until: Option<Instant>,
+    failing_since: Option<Instant>,
+    failures: u32,
+}
+
+impl Emitter {
+    /// An emitter. `done` gets the ids of rows to delete.
+    #[must_use]
+    pub fn new(
+        incoming: mpsc::UnboundedReceiver<Emission>,
+        taken_over: mpsc::Receiver<Row>,
+        caller: Caller,
+        done: mpsc::UnboundedSender<Vec<Uuid>>,
+        healthy: Healthy,
+    ) -> Self {
+        Self {
+            incoming,
+            taken_over,
+            caller: Arc::new(caller),
+            done,
+            healthy,
+            queue: Queue::default(),
+            calls: JoinSet::new(),
+            paused_until: None,
+            failing_since: None,
+            failures: 0,
+        }
+    }
+
+    /// Emits until the lanes have ended, then for a little longer, and releases
+    /// what is left.
+    pub async fn run(mut self) {
+        loop {
+            self.dispatch();
+            let wake = self.paused_until.or_else(|| self.queue.next_wake());
+            tokio::select! {
+                emission = self.incoming.recv() => match emission {
+                    Some(emission) => self.take(emission),
+                    None => break,
+                },
+                Some(row) = self.taken_over.recv() => self.queue.push_back(row),
+                Some(handed) = self.calls.join_next() => self.finish(handed).await,
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.paused_until = None,
+            }
+        }
+        let last_calls = async {
+            loop {
+                self.dispatch();
+                match self.calls.join_next().await {
+                    Some(handed) => self.finish(handed).await,
+                    None => break,
+                }
+            }
+        };
+        if timeout(LAST_CALLS, last_calls).await.is_err() {
+            tracing::info!("stopping with batches not yet recorded");
+        }
+        self.caller.release().await;
+    }
+
+    fn take(&mut self, emission: Emission) {
+        let (rows, known) = match emission {
+            Emission::Committed(rows) => (rows, true),
+            Emission::InDoubt(rows) => (rows, false),
+        };
+        for row in rows {
+            self.queue.push_back(Row {
+                id: row.id,
+                organisation: row.organisation,
+                bytes: row.payload.len(),
+                message: known.then_some(row.message),
+            });
+        }
+    }
+
+    fn dispatch(&mut self) {
+        if self.paused_until.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
+        // While failing, one call at a time finds out whether it works again.
+        let calls_max = if self.failing_since.is_some() { 1 } else { CALLS_MAX };
+        while self.calls.len() < calls_max {
+            let rows = self.queue.next_call();
+            if rows.is_empty() {
+                return;
+            }
+            let caller = self.caller.clone();
+            self.calls.spawn(async move { caller.hand_over(rows).await });
+        }
+    }
+
+    async fn finish(&mut self, handed: Result<Handed, tokio::task::JoinError>) {
+        let handed = match handed {
+            Ok(handed) => handed,
+            Err(error) => {
+                // Its rows stay in the outbox under this owner; let go of all,
+                // so that they are found again.
+                tracing::error!(%error, "a hand-over broke off");
+                return self.release_all().await;
+            }
+        };
+        let mut gone = Vec::new();
+        let mut failed = false;
+        for (row, handover) in handed.rows {
+            match handover {
+                Handover::Recorded => {
+                    self.queue.settled(&row);
+                    gone.push(row.id);
+                }
+                Handover::SetAside => self.queue.settled(&row),
+                Handover::Deferred => self.queue.defer(row),
+                Handover::Failed => {
+                    failed = true;
+                    self.queue.give_back(row);
+                }
+            }
+        }
+        if !gone.is_empty() && self.done.send(gone).is_err() {
+            tracing::error!("recorded batches were left in the outbox");
+        }
+        self.note(failed).await;
+    }
+
+    async fn note(&mut self, failed: bool) {
+        self.healthy.store(!failed, Relaxed);
+        if !failed {
+            if self.failing_since.take().is_some() {
+                tracing::info!("the results service is back");
+            }
+            self.failures = 0;
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.failing_since.get_or_insert(now);
+        self.failures += 1;
+        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(6)).min(PAUSE_MAX);
+        self.paused_until = Some(now + pause);
+        if now.duration_since(since) > RELEASE_AFTER {
+            self.failing_since = Some(now);
+            self.release_all().await;
+        }
+    }
+
+    async fn release_all(&mut self) {
+        self.queue = Queue::default();
+        self.caller.release().await;
+    }
+}

@@ -1,0 +1,247 @@
+//! What waits to be emitted, by organisation: fair between them, bounded in
+//! memory. Rows beyond the bound keep only their id and are read back from the
+//! database when their turn comes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use sluice_proto::results::v1::ResultBatch;
+use sluice_service::OrganisationId;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// Kept messages beyond this are let go of.
+const MEMORY_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Bounds of one call.
+const CALL_RESULTS_MAX: usize = 1000;
+const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a row counts for when it is not in memory: as much as it can hold.
+const UNKNOWN_RESULTS: usize = CALL_RESULTS_MAX;
+/// First and longest pause of a single organisation.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A row on its way.
+#[derive(Debug)]
+pub struct Row {
+    /// Its key in the outbox.
+    pub id: Uuid,
+    /// Whose results they are.
+    pub organisation: OrganisationId,
+    /// Size as kept.
+    pub bytes: usize,
+    /// The message, if it is in memory.
+    pub message: Option<Arc<ResultBatch>>,
+}
+
+impl Row {
+    fn memory_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.results.iter().map(|r| r.data.len() + 256).sum())
+    }
+
+    fn results(&self) -> usize {
+        self.message.as_ref().map_or(UNKNOWN_RESULTS, |message| message.results.len())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    rows: VecDeque<Row>,
+    in_flight: usize,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// The waiting rows.
+#[derive(Debug, Default)]
+pub struct Queue {
+    lines: HashMap<OrganisationId, Line>,
+    /// Organisations with rows and nothing in flight, in turn.
+    turns: VecDeque<OrganisationId>,
+    memory_bytes: usize,
+}
+
+impl Queue {
+    /// Appends a row.
+    pub fn push_back(&mut self, mut row: Row) {
+        let bytes = row.memory_bytes();
+        if self.memory_bytes + bytes > MEMORY_BYTES_MAX {
+            row.message = None;
+        } else {
+            self.memory_bytes += bytes;
+        }
+        let organisation = row.organisation.clone();
+        let line = self.lines.entry(organisation.clone()).or_default();
+        line.rows.push_back(row);
+        if line.rows.len() == 1 && line.in_flight == 0 {
+            self.turns.push_back(organisation);
+        }
+    }
+
+    /// The rows of the next call: organisations in turn, all that each has and
+    /// that fits. Empty when nobody is ready.
+    pub fn next_call(&mut self) -> Vec<Row> {
+        let now = Instant::now();
+        let (mut call, mut results, mut bytes) = (Vec::new(), 0, 0);
+        let mut later = VecDeque::new();
+        while let Some(organisation) = self.turns.pop_front() {
+            let Some(line) = self.lines.get_mut(&organisation) else { continue };
+            if line.not_before.is_some_and(|at| at > now) {
+                later.push_back(organisation);
+                continue;
+            }
+            line.not_before = None;
+            while let Some(row) = line.rows.front() {
+                let (more, weight) = (row.results(), row.memory_bytes().max(row.bytes));
+                if !call.is_empty() && (results + more > CALL_RESULTS_MAX || bytes + weight > CALL_BYTES_MAX)
+                {
+                    break;
+                }
+                results += more;
+                bytes += weight;
+                call.extend(line.rows.pop_front());
+                line.in_flight += 1;
+            }
+            if line.in_flight == 0 {
+                // It did not fit at all: first in the next call.
+                later.push_front(organisation);
+                break;
+            }
+            if results >= CALL_RESULTS_MAX || bytes >= CALL_BYTES_MAX {
+                break;
+            }
+        }
+        later.append(&mut self.turns);
+        self.turns = later;
+        call
+    }
+
+    /// When the first paused organisation may go on.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.turns.iter().filter_map(|organisation| self.lines.get(organisation)?.not_before).min()
+    }
+
+    /// A row that was in flight needs no more.
+    pub fn settled(&mut self, row: &Row) {
+        self.memory_bytes = self.memory_bytes.saturating_sub(row.memory_bytes());
+        self.landed(&row.organisation, |line| line.failures = 0);
+    }
+
+    /// A row that was in flight has to go again, ahead of the others.
+    pub fn give_back(&mut self, row: Row) {
+        let organisation = row.organisation.clone();
+        self.landed(&organisation, |line| line.rows.push_front(row));
+    }
+
+    /// Like [`Self::give_back`], after a pause of its organisation.
+    pub fn defer(&mut self, row: Row) {
+        let organisation = row.organisation.clone();
+        self.landed(&organisation, |line| {
+            line.failures += 1;
+            let pause = PAUSE_MIN.saturating_mul(1 << line.failures.min(8)).min(PAUSE_MAX);
+            line.not_before = Some(Instant::now() + pause);
+            line.rows.push_front(row);
+        });
+    }
+
+    fn landed(&mut self, organisation: &OrganisationId, change: impl FnOnce(&mut Line)) {
+        // After a release the queue knows nothing of calls that were in flight.
+        let Some(line) = self.lines.get_mut(organisation) else { return };
+        line.in_flight = line.in_flight.saturating_sub(1);
+        change(line);
+        match (line.in_flight, line.rows.is_empty()) {
+            (0, true) => drop(self.lines.remove(organisation)),
+            (0, false) if !self.turns.contains(organisation) => self.turns.push_back(organisation.clone()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::results::v1::NewResult;
+
+    use super::*;
+
+    fn row(organisation: &str, results: usize, data: usize) -> Row {
+        let result = NewResult { data: vec![0; data].into(), ..NewResult::default() };
+        let message = ResultBatch { results: vec![result; results], ..ResultBatch::default() };
+        Row {
+            id: Uuid::now_v7(),
+            organisation: organisation.parse().unwrap(),
+            bytes: 100,
+            message: Some(Arc::new(message)),
+        }
+    }
+
+    fn names(rows: &[Row]) -> Vec<&str> {
+        rows.iter().map(|row| row.organisation.as_str()).collect()
+    }
+
+    #[test]
+    fn one_organisation_has_one_call_in_flight() {
+        let mut queue = Queue::default();
+        queue.push_back(row("a", 1, 1));
+        let call = queue.next_call();
+        queue.push_back(row("a", 1, 1));
+        queue.push_back(row("b", 1, 1));
+        assert_eq!(names(&queue.next_call()), ["b"]);
+        assert!(queue.next_call().is_empty());
+        queue.settled(&call[0]);
+        assert_eq!(names(&queue.next_call()), ["a"]);
+    }
+
+    #[test]
+    fn a_call_is_bounded_in_results_and_bytes() {
+        let mut queue = Queue::default();
+        for _ in 0..3 {
+            queue.push_back(row("a", 500, 1));
+        }
+        assert_eq!(queue.next_call().len(), 2);
+        let mut queue = Queue::default();
+        for _ in 0..3 {
+            queue.push_back(row("a", 1, 2_000_000));
+        }
+        assert_eq!(queue.next_call().len(), 2);
+        let mut queue = Queue::default();
+        queue.push_back(row("a", 1, 5_000_000));
+        assert_eq!(queue.next_call().len(), 1);
+    }
+
+    #[test]
+    fn what_goes_back_keeps_its_place_and_a_deferred_organisation_pauses() {
+        let mut queue = Queue::default();
+        queue.push_back(row("a", 600, 1));
+        queue.push_back(row("a", 600, 1));
+        let first = queue.next_call().remove(0);
+        let id = first.id;
+        queue.give_back(first);
+        let again = queue.next_call().remove(0);
+        assert_eq!(again.id, id);
+        queue.defer(again);
+        assert!(queue.next_call().is_empty());
+        assert!(queue.next_wake().is_some());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_given_back() {
+        let mut queue = Queue::default();
+        for _ in 0..8 {
+            queue.push_back(row("a", 1, 4_000_000));
+        }
+        assert!(queue.memory_bytes <= MEMORY_BYTES_MAX);
+        loop {
+            let call = queue.next_call();
+            if call.is_empty() {
+                break;
+            }
+            call.iter().for_each(|row| queue.settled(row));
+        }
+        assert_eq!(queue.memory_bytes, 0);
+        assert!(queue.lines.is_empty());
+    }
+}

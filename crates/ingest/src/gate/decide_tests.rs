@@ -1,0 +1,247 @@
+//! The decision against a small model of the contract's rules, over random
+//! histories: many batches, a moving clock, slots that roll over. The store in
+//! between does what the SQL does.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::definition::{Definition, RawDraft};
+
+const UNIQUE_SECONDS: i64 = 40;
+const RETENTION_SECONDS: u64 = 100;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+fn definition() -> Arc<Definition> {
+    let raw = RawDraft { path: "p".into(), ..RawDraft::default() };
+    let draft = raw.check(Duration::from_secs(1)).unwrap();
+    Arc::new(Definition::new(Uuid::nil(), String::new(), draft, UNIX_EPOCH, UNIX_EPOCH).unwrap())
+}
+
+/// What a random observation looks like: small numbers, so that they meet.
+#[derive(Clone, Debug)]
+struct Sketch {
+    chkpt: Option<u8>,
+    unique: Option<u8>,
+    throttled: bool,
+    content: i64,
+}
+
+fn candidate(sketch: &Sketch, definition: &Arc<Definition>) -> Candidate {
+    let key = |domain: u128, n: u8| Uuid::from_u128(domain << 8 | u128::from(n));
+    Candidate {
+        organisation: "acme".parse().unwrap(),
+        definition: definition.clone(),
+        id: Uuid::now_v7(),
+        identifier: String::new(),
+        poll: String::new(),
+        task: String::new(),
+        media_type: String::new(),
+        data: Bytes::new(),
+        marker: sketch.chkpt.map(|n| key(1, n)),
+        fingerprint: sketch.content,
+        window: sketch.unique.map(|n| (key(2, n), UNIQUE_SECONDS)),
+        throttle: sketch.throttled.then(|| (key(3, 0), Throttle { count: 3, period_seconds: 10 })),
+    }
+}
+
+/// The tables, with slots, as the statements treat them.
+#[derive(Default)]
+struct Store {
+    current: usize,
+    since: u64,
+    markers: [HashMap<Uuid, Marker>; 3],
+    windows: [HashMap<Uuid, Window>; 3],
+    counters: HashMap<Uuid, Counter>,
+}
+
+impl Store {
+    fn roll_over(&mut self, now: u64) {
+        if now >= self.since + RETENTION_SECONDS / 2 {
+            self.current = (self.current + 1) % 3;
+            self.since = now;
+            self.markers[self.current].clear();
+            self.windows[self.current].clear();
+        }
+    }
+
+    fn found<T: Copy>(
+        &self,
+        slots: &[HashMap<Uuid, T>; 3],
+        key: Uuid,
+        newer: fn(&T, &T) -> bool,
+    ) -> Option<Found<T>> {
+        let mut rows = slots.iter().filter_map(|slot| slot.get(&key).copied());
+        let first = rows.next()?;
+        let row = rows.fold(first, |best, row| if newer(&row, &best) { row } else { best });
+        Some(Found { row, in_current_slot: slots[self.current].contains_key(&key) })
+    }
+
+    fn publish(&mut self, now: u64, batch: &[&Candidate]) -> Vec<Decision> {
+        let presumed = Presumed::of(batch);
+        let markers = presumed.markers.iter();
+        let windows = presumed.windows.iter();
+        let seen = Seen {
+            now: at(now),
+            markers: markers
+                .filter_map(|row| Some((row.0, self.found(&self.markers, row.0, |_, _| false)?)))
+                .collect(),
+            windows: windows
+                .filter_map(|row| {
+                    Some((row.0, self.found(&self.windows, row.0, |a, b| a.accepted_at > b.accepted_at)?))
+                })
+                .collect(),
+            counters: presumed
+                .counters
+                .iter()
+                .map(|key| {
+                    let zero = Counter { window_start: UNIX_EPOCH, used: 0 };
+                    (*key, self.counters.get(key).copied().unwrap_or(zero))
+                })
+                .collect(),
+        };
+        let verdict = decide(batch, &presumed, &seen);
+        for &(key, id, fingerprint) in &presumed.markers {
+            let marker = Marker { outcome: Final::Success, ingest_id: Some(id), fingerprint };
+            self.markers[self.current].entry(key).or_insert(marker);
+        }
+        for &(key, ingest_id) in &presumed.windows {
+            let window = Window { ingest_id, accepted_at: at(now) };
+            self.windows[self.current].entry(key).or_insert(window);
+        }
+        self.markers[self.current].extend(verdict.markers.iter().copied());
+        self.windows[self.current].extend(verdict.windows.iter().copied());
+        self.counters.extend(verdict.counters.iter().copied());
+        verdict.decisions
+    }
+}
+
+/// The contract's rules, told as simply as they can be.
+#[derive(Default)]
+struct Model {
+    /// chkpt → (how it ended, id told, content).
+    processed: BTreeMap<u8, (Final, Option<Uuid>, i64)>,
+    /// unique key → every acceptance.
+    accepted: BTreeMap<u8, Vec<(u64, Uuid)>>,
+    /// Acceptances of the throttled definition.
+    throttled: Vec<u64>,
+}
+
+impl Model {
+    fn publish(&mut self, now: u64, sketch: &Sketch, id: Uuid) -> Decision {
+        if let Some((original, ingest_id, content)) = sketch.chkpt.and_then(|n| self.processed.get(&n)) {
+            return Decision::Duplicate {
+                original: *original,
+                ingest_id: *ingest_id,
+                content_differs: *content != sketch.content,
+            };
+        }
+        let (decision, ended, told) = self.judge(now, sketch, id);
+        if let Some(chkpt) = sketch.chkpt {
+            self.processed.insert(chkpt, (ended, told, sketch.content));
+        }
+        decision
+    }
+
+    fn judge(&mut self, now: u64, sketch: &Sketch, id: Uuid) -> (Decision, Final, Option<Uuid>) {
+        let lately = sketch.unique.and_then(|n| {
+            let acceptances = self.accepted.get(&n)?;
+            acceptances.iter().find(|(when, _)| now - when < UNIQUE_SECONDS as u64).map(|(_, id)| *id)
+        });
+        if let Some(ingest_id) = lately {
+            return (Decision::Suppressed { ingest_id }, Final::Suppressed, Some(ingest_id));
+        }
+        if sketch.throttled {
+            let window = |when: u64| (1_700_000_000 + when) / 10;
+            let used = self.throttled.iter().filter(|when| window(**when) == window(now)).count();
+            if used >= 3 {
+                let ends = UNIX_EPOCH + Duration::from_secs((window(now) + 1) * 10);
+                return (Decision::Throttled { window_ends: ends }, Final::Throttled, None);
+            }
+            self.throttled.push(now);
+        }
+        if let Some(n) = sketch.unique {
+            self.accepted.entry(n).or_default().push((now, id));
+        }
+        (Decision::Success, Final::Success, Some(id))
+    }
+}
+
+fn any_sketch() -> impl Strategy<Value = Sketch> {
+    let unique = prop::option::of(0..5_u8);
+    (prop::option::of(0..40_u8), unique, any::<bool>(), 0..2_i64)
+        .prop_map(|(chkpt, unique, throttled, content)| Sketch { chkpt, unique, throttled, content })
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_model_within_the_retention(
+        batches in prop::collection::vec((0..12_u64, prop::collection::vec(any_sketch(), 1..8)), 1..9)
+    ) {
+        // At most 8 pauses below 12 s: all within the retention of 100 s, over
+        // which slots roll once.
+        let definition = definition();
+        let (mut store, mut model, mut now) = (Store::default(), Model::default(), 0);
+        for (pause, sketches) in batches {
+            now += pause;
+            store.roll_over(now);
+            let candidates: Vec<_> = sketches.iter().map(|sketch| candidate(sketch, &definition)).collect();
+            let borrowed: Vec<&Candidate> = candidates.iter().collect();
+            let decided = store.publish(now, &borrowed);
+            let expected: Vec<_> =
+                sketches.iter().zip(&candidates).map(|(sketch, c)| model.publish(now, sketch, c.id)).collect();
+            prop_assert_eq!(decided, expected);
+        }
+    }
+
+    #[test]
+    fn no_window_is_ever_shortened_by_the_clean_up(
+        pauses in prop::collection::vec(0..60_u64, 1..40)
+    ) {
+        let definition = definition();
+        let sketch = Sketch { chkpt: None, unique: Some(1), throttled: false, content: 0 };
+        let (mut store, mut now, mut last) = (Store::default(), 0, None);
+        for pause in pauses {
+            now += pause;
+            store.roll_over(now);
+            let candidate = candidate(&sketch, &definition);
+            let decided = store.publish(now, &[&candidate]);
+            let open = last.is_some_and(|when| now - when < UNIQUE_SECONDS as u64);
+            prop_assert_eq!(decided[0] == Decision::Success, !open);
+            if !open {
+                last = Some(now);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_in_request_order_is_presumed() {
+    let definition = definition();
+    let sketch = Sketch { chkpt: Some(1), unique: Some(1), throttled: true, content: 0 };
+    let (first, second) = (candidate(&sketch, &definition), candidate(&sketch, &definition));
+    let presumed = Presumed::of(&[&first, &second]);
+    assert_eq!(presumed.markers, [(first.marker.unwrap(), first.id, 0)]);
+    assert_eq!(presumed.windows, [(first.window.unwrap().0, first.id)]);
+    assert_eq!(presumed.counters.len(), 1);
+}
+
+#[test]
+fn the_common_case_needs_no_correction() {
+    let definition = definition();
+    let sketch = Sketch { chkpt: Some(1), unique: Some(1), throttled: false, content: 0 };
+    let candidate = candidate(&sketch, &definition);
+    let seen =
+        Seen { now: at(0), markers: HashMap::new(), windows: HashMap::new(), counters: HashMap::new() };
+    let verdict = decide(&[&candidate], &Presumed::of(&[&candidate]), &seen);
+    assert_eq!(verdict.decisions, [Decision::Success]);
+    assert!(verdict.markers.is_empty() && verdict.windows.is_empty() && verdict.counters.is_empty());
+}

@@ -1,0 +1,394 @@
+//! The gate's transaction on one database session: two round trips. First all
+//! presumed rows, locks and reads; then, after the decision, the corrections,
+//! the outbox and COMMIT. Statements of one trip are pipelined.
+
+use std::{collections::HashMap, time::Duration};
+
+use sluice_service::{
+    Error,
+    postgres::{Database, Failure, Session, classify},
+};
+use tokio_postgres::{Client, Error as PgError, Row, Statement, types::ToSql};
+use uuid::Uuid;
+
+use super::decide::{Counter, Found, Marker, Presumed, Seen, Verdict, Window, decide};
+use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
+
+/// The advisory lock gates hold shared and the roll-over exclusively.
+pub const GATE_LOCK: i64 = 0x67_61_74_65;
+
+/// What every gate session is set to: durable commits, and no lock held or
+/// waited for longer than the callers of others can bear.
+pub const GATE_SESSION: Session = Session {
+    application_name: "sluice-ingest-gate",
+    parameters: &[
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "1s"),
+        ("idle_in_transaction_session_timeout", "2s"),
+        ("statement_timeout", "5s"),
+        // Plans are pinned: every statement is an index look-up by keys.
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ],
+};
+
+/// How long one round trip may take before the session is given up.
+const TRIP_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Why a try at a transaction did not end in COMMIT.
+#[derive(Debug)]
+pub enum GateError {
+    /// Definitions changed since the check. Rolled back.
+    Stale {
+        /// The revision the database has.
+        revision: i64,
+    },
+    /// Deadlock or serialization failure. Rolled back.
+    Conflict,
+    /// A lock was not to be had in time, or the server is short of something.
+    /// Rolled back.
+    Busy,
+    /// The session broke before COMMIT was sent: nothing was kept.
+    Disconnected,
+    /// A statement failed on its values, or a row could not be encoded. Rolled
+    /// back.
+    Statement(Error),
+    /// The session broke after COMMIT was sent.
+    InDoubt(Box<Doubt>),
+}
+
+/// What is needed to find out how a transaction ended.
+#[derive(Debug)]
+pub struct Doubt {
+    /// The transaction's id.
+    pub xid: String,
+    /// Ids of the outbox rows it wrote.
+    pub outbox_ids: Vec<Uuid>,
+    /// Markers it wrote.
+    pub markers: Vec<(Uuid, Uuid)>,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+macro_rules! statements {
+    ($($name:ident: $sql:expr,)*) => {
+        struct Statements { $($name: Statement,)* }
+        impl Statements {
+            async fn prepare(client: &Client) -> Result<Self, PgError> {
+                Ok(Self { $($name: client.prepare($sql).await?,)* })
+            }
+        }
+    };
+}
+statements! {
+    begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
+    commit: "COMMIT",
+    rollback: "ROLLBACK",
+    gate_lock: include_str!("../sql/gate_lock.sql"),
+    insert_markers: include_str!("../sql/insert_markers.sql"),
+    insert_windows: include_str!("../sql/insert_windows.sql"),
+    insert_counters: include_str!("../sql/insert_counters.sql"),
+    select_markers: include_str!("../sql/select_markers.sql"),
+    lock_windows: include_str!("../sql/lock_windows.sql"),
+    select_old_windows: include_str!("../sql/select_old_windows.sql"),
+    lock_counters: include_str!("../sql/lock_counters.sql"),
+    moment: include_str!("../sql/gate_moment.sql"),
+    correct_markers: include_str!("../sql/correct_markers.sql"),
+    correct_windows: include_str!("../sql/correct_windows.sql"),
+    update_counters: include_str!("../sql/update_counters.sql"),
+    insert_outbox: include_str!("../sql/insert_outbox.sql"),
+    status: include_str!("../sql/transaction_status.sql"),
+}
+
+/// A session with the gate's statements prepared.
+pub struct GateSession {
+    client: Client,
+    statements: Statements,
+}
+
+type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
+
+/// Statements of one round trip, in order.
+struct Trip<'a>(Vec<(&'a Statement, Params<'a>)>);
+
+impl<'a> Trip<'a> {
+    fn add(&mut self, statement: &'a Statement, params: Params<'a>) -> usize {
+        self.0.push((statement, params));
+        self.0.len() - 1
+    }
+
+    /// Sends everything at once and waits for every answer. `None`: it took too
+    /// long, and what became of it is not known.
+    async fn run(&self, client: &Client) -> Option<Vec<Result<Vec<Row>, PgError>>> {
+        let answers = self.0.iter().map(|(statement, params)| client.query(*statement, params));
+        tokio::time::timeout(TRIP_TIMEOUT, in_order(answers)).await.ok()
+    }
+}
+
+/// Polls futures in order, so that what they send on their first poll is sent
+/// in order.
+async fn in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    // `join_all` polls up to 30 futures in order, which a trip stays below.
+    futures_util::future::join_all(futures).await
+}
+
+fn columns<A: Clone, B: Clone>(rows: &[(A, B)]) -> (Vec<A>, Vec<B>) {
+    rows.iter().cloned().unzip()
+}
+
+/// Arrays of the presumed rows, as the statements take them.
+struct PresumedColumns {
+    marker_keys: Vec<Uuid>,
+    marker_ids: Vec<Uuid>,
+    fingerprints: Vec<i64>,
+    window_keys: Vec<Uuid>,
+    window_ids: Vec<Uuid>,
+}
+
+impl PresumedColumns {
+    fn of(presumed: &Presumed) -> Self {
+        let (window_keys, window_ids) = columns(&presumed.windows);
+        Self {
+            marker_keys: presumed.markers.iter().map(|row| row.0).collect(),
+            marker_ids: presumed.markers.iter().map(|row| row.1).collect(),
+            fingerprints: presumed.markers.iter().map(|row| row.2).collect(),
+            window_keys,
+            window_ids,
+        }
+    }
+}
+
+impl GateSession {
+    /// Opens a session and prepares every statement.
+    ///
+    /// # Errors
+    /// If the database can't be reached or the schema does not fit.
+    pub async fn open(database: &Database) -> Result<Self, PgError> {
+        let client = database.connect(GATE_SESSION).await?;
+        let statements = Statements::prepare(&client).await?;
+        Ok(Self { client, statements })
+    }
+
+    /// Whether the connection is known to be gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Decides candidates, all checked against definitions of at least
+    /// `minimum_revision`, and commits. `outbox_of` makes the outbox rows of
+    /// what was decided.
+    ///
+    /// # Errors
+    /// See [`GateError`]. After any but `Disconnected` and `InDoubt` the session
+    /// is fit for another try.
+    pub async fn decide(
+        &self,
+        candidates: &[&Candidate],
+        minimum_revision: i64,
+        outbox_of: impl FnOnce(&Verdict) -> Result<Vec<OutboxRow>, Error>,
+    ) -> Result<(Verdict, Vec<OutboxRow>), GateError> {
+        let presumed = Presumed::of(candidates);
+        let (seen, moment) = self.look(&presumed).await?;
+        if moment.revision > minimum_revision {
+            self.rollback().await?;
+            return Err(GateError::Stale { revision: moment.revision });
+        }
+        let verdict = decide(candidates, &presumed, &seen);
+        let outbox = match outbox_of(&verdict) {
+            Ok(outbox) => outbox,
+            Err(error) => {
+                self.rollback().await?;
+                return Err(GateError::Statement(error));
+            }
+        };
+        match self.commit(&verdict, &outbox, &moment.xid).await {
+            Ok(()) => Ok((verdict, outbox)),
+            Err(CommitError::RolledBack(error)) => Err(error),
+            Err(CommitError::InDoubt) => {
+                let markers = presumed.markers.iter().map(|&(key, id, _)| (key, id)).collect();
+                let outbox_ids = outbox.iter().map(|row| row.id).collect();
+                Err(GateError::InDoubt(Box::new(Doubt { xid: moment.xid, outbox_ids, markers, verdict })))
+            }
+        }
+    }
+
+    /// The first round trip: presume, lock, read.
+    async fn look(&self, presumed: &Presumed) -> Result<(Seen, Moment), GateError> {
+        let s = &self.statements;
+        let given = PresumedColumns::of(presumed);
+        let success = Final::Success.code();
+        let mut trip = Trip(Vec::with_capacity(12));
+        trip.add(&s.begin, vec![]);
+        trip.add(&s.gate_lock, vec![&GATE_LOCK]);
+        let (mut markers, mut windows, mut old_windows, mut counters) = (None, None, None, None);
+        if !presumed.markers.is_empty() {
+            trip.add(
+                &s.insert_markers,
+                vec![&given.marker_keys, &given.marker_ids, &given.fingerprints, &success],
+            );
+        }
+        if !presumed.windows.is_empty() {
+            trip.add(&s.insert_windows, vec![&given.window_keys, &given.window_ids]);
+        }
+        if !presumed.counters.is_empty() {
+            trip.add(&s.insert_counters, vec![&presumed.counters]);
+        }
+        if !presumed.markers.is_empty() {
+            markers = Some(trip.add(&s.select_markers, vec![&given.marker_keys, &given.marker_ids]));
+        }
+        if !presumed.windows.is_empty() {
+            windows = Some(trip.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
+            old_windows = Some(trip.add(&s.select_old_windows, vec![&given.window_keys]));
+        }
+        if !presumed.counters.is_empty() {
+            counters = Some(trip.add(&s.lock_counters, vec![&presumed.counters]));
+        }
+        let moment = trip.add(&s.moment, vec![]);
+
+        let answers = trip.run(&self.client).await.ok_or(GateError::Disconnected)?;
+        let answers = match answers.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(answers) => answers,
+            Err(error) => return Err(self.failed(error).await),
+        };
+        let rows = |at: Option<usize>| at.map_or(&[][..], |at| &answers[at][..]);
+        let moment = &answers[moment][0];
+        let seen = Seen {
+            now: moment.get("now"),
+            markers: markers_of(rows(markers)),
+            windows: windows_of(rows(windows), rows(old_windows)),
+            counters: counters_of(rows(counters)),
+        };
+        Ok((seen, Moment { revision: moment.get("revision"), xid: moment.get("xid") }))
+    }
+
+    /// The second round trip: corrections, counters, outbox, COMMIT, and how it
+    /// ended (a COMMIT of an aborted transaction rolls back without an error).
+    async fn commit(&self, verdict: &Verdict, outbox: &[OutboxRow], xid: &str) -> Result<(), CommitError> {
+        let s = &self.statements;
+        let (marker_keys, markers) = columns(&verdict.markers);
+        let marker_ids: Vec<_> = markers.iter().map(|marker| marker.ingest_id).collect();
+        let fingerprints: Vec<_> = markers.iter().map(|marker| marker.fingerprint).collect();
+        let outcomes: Vec<_> = markers.iter().map(|marker| marker.outcome.code()).collect();
+        let (window_keys, windows) = columns(&verdict.windows);
+        let window_ids: Vec<_> = windows.iter().map(|window| window.ingest_id).collect();
+        let accepted: Vec<_> = windows.iter().map(|window| window.accepted_at).collect();
+        let (counter_keys, counters) = columns(&verdict.counters);
+        let starts: Vec<_> = counters.iter().map(|counter| counter.window_start).collect();
+        let used: Vec<_> = counters.iter().map(|counter| counter.used).collect();
+        let ids: Vec<_> = outbox.iter().map(|row| row.id).collect();
+        let organisations: Vec<_> = outbox.iter().map(|row| row.organisation.as_str()).collect();
+        let results: Vec<_> = outbox.iter().map(|row| row.results).collect();
+        let traces: Vec<_> = outbox.iter().map(|row| row.traceparent.as_str()).collect();
+        let payloads: Vec<_> = outbox.iter().map(|row| &row.payload[..]).collect();
+        let owner = outbox.first().map(|row| row.owner);
+        let format = crate::outbox::FORMAT;
+
+        let mut trip = Trip(Vec::with_capacity(6));
+        if !verdict.markers.is_empty() {
+            trip.add(&s.correct_markers, vec![&marker_keys, &marker_ids, &fingerprints, &outcomes]);
+        }
+        if !verdict.windows.is_empty() {
+            trip.add(&s.correct_windows, vec![&window_keys, &window_ids, &accepted]);
+        }
+        if !verdict.counters.is_empty() {
+            trip.add(&s.update_counters, vec![&counter_keys, &starts, &used]);
+        }
+        if !outbox.is_empty() {
+            trip.add(
+                &s.insert_outbox,
+                vec![&ids, &organisations, &owner, &format, &results, &traces, &payloads],
+            );
+        }
+        trip.add(&s.commit, vec![]);
+        let status = trip.add(&s.status, vec![&xid]);
+
+        let answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
+        let answers = match answers.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(answers) => answers,
+            Err(error) if classify(&error) == Failure::Connection => return Err(CommitError::InDoubt),
+            Err(error) => return Err(CommitError::RolledBack(self.failed(error).await)),
+        };
+        match answers[status][0].get(0) {
+            Some("committed") => Ok(()),
+            Some("aborted") => Err(CommitError::RolledBack(GateError::Busy)),
+            _ => Err(CommitError::InDoubt),
+        }
+    }
+
+    /// Rolls back after an error and says what kind it was.
+    async fn failed(&self, error: PgError) -> GateError {
+        let failure = classify(&error);
+        if failure == Failure::Connection || self.rollback().await.is_err() {
+            tracing::warn!(%error, "the gate's session broke before its commit");
+            return GateError::Disconnected;
+        }
+        match failure {
+            Failure::Conflict => GateError::Conflict,
+            Failure::Busy | Failure::Connection => {
+                tracing::warn!(%error, "the gate could not be passed in time");
+                GateError::Busy
+            }
+            Failure::Statement => GateError::Statement(Error::internal(error)),
+        }
+    }
+
+    async fn rollback(&self) -> Result<(), GateError> {
+        let rollback = self.client.query(&self.statements.rollback, &[]);
+        match tokio::time::timeout(TRIP_TIMEOUT, rollback).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(GateError::Disconnected),
+        }
+    }
+}
+
+enum CommitError {
+    RolledBack(GateError),
+    InDoubt,
+}
+
+struct Moment {
+    revision: i64,
+    xid: String,
+}
+
+fn markers_of(rows: &[Row]) -> HashMap<Uuid, Found<Marker>> {
+    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let Some(outcome) = Final::from_code(row.get("outcome")) else { continue };
+        let marker = Marker { outcome, ingest_id: row.get("ingest_id"), fingerprint: row.get("fingerprint") };
+        let found = Found { row: marker, in_current_slot: row.get("in_current_slot") };
+        // Carried over from slot to slot all rows of a key say the same.
+        markers
+            .entry(row.get("key"))
+            .and_modify(|known| known.in_current_slot |= found.in_current_slot)
+            .or_insert(found);
+    }
+    markers
+}
+
+fn windows_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Window>> {
+    let mut windows: HashMap<Uuid, Found<Window>> = HashMap::with_capacity(current.len() + old.len());
+    let tagged = current.iter().map(|row| (row, true)).chain(old.iter().map(|row| (row, false)));
+    for (row, in_current_slot) in tagged {
+        let window = Window { ingest_id: row.get("ingest_id"), accepted_at: row.get("accepted_at") };
+        windows
+            .entry(row.get("key"))
+            .and_modify(|known| {
+                if window.accepted_at > known.row.accepted_at {
+                    known.row = window;
+                }
+            })
+            .or_insert(Found { row: window, in_current_slot });
+    }
+    windows
+}
+
+fn counters_of(rows: &[Row]) -> HashMap<Uuid, Counter> {
+    rows.iter()
+        .map(|row| (row.get("key"), Counter { window_start: row.get("window_start"), used: row.get("used") }))
+        .collect()
+}

@@ -1,0 +1,174 @@
+//! `DefinitionService` over gRPC.
+
+use std::time::Duration;
+
+use sluice_proto::ingest::v1::{
+    self as proto, DefinitionViolation, DeleteDefinitionRequest, DeleteDefinitionResponse,
+    GetDefinitionRequest, GetDefinitionResponse, ListDefinitionsRequest, ListDefinitionsResponse,
+    PutDefinitionRequest, PutDefinitionResponse, ValidateDefinitionRequest, ValidateDefinitionResponse,
+    definition_service_server::DefinitionService,
+};
+use sluice_service::{Error, Kind, OrganisationId, auth::Access};
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use crate::{
+    definition::RawDraft,
+    definitions::{Definitions, Name, PAGE_SIZE_MAX},
+};
+
+const PAGE_SIZE_DEFAULT: i64 = 100;
+
+/// The handlers.
+#[derive(Clone, Debug)]
+pub struct DefinitionHandlers {
+    definitions: Definitions,
+    retention: Duration,
+}
+
+impl DefinitionHandlers {
+    /// Handlers on a store; windows may be as long as `retention`.
+    #[must_use]
+    pub fn new(definitions: Definitions, retention: Duration) -> Self {
+        Self { definitions, retention }
+    }
+}
+
+/// A definition as written, for the organisation it names. Empty is
+/// system-wide, whoever asks: that is the contract's word for it.
+fn raw_draft(access: &Access, message: Option<&proto::Definition>) -> Result<RawDraft, Error> {
+    let message = message.ok_or_else(|| Error::invalid("definition", "must be given"))?;
+    let organisation = match message.organisation.as_str() {
+        "" => None,
+        name => Some(access.organisation(name)?),
+    };
+    Ok(RawDraft { organisation, ..convert::raw_draft(message) })
+}
+
+fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(), Error> {
+    if organisation.is_some() || access.is_for_all_organisations() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::PermissionDenied,
+        "SYSTEM_WIDE",
+        "a system-wide definition is written with a token for all organisations only: name your organisation",
+    ))
+}
+
+fn name(path: String, id: &str) -> Result<Name, Error> {
+    match (path.is_empty(), id.is_empty()) {
+        (false, true) => Ok(Name::Path(path)),
+        // No definition has a malformed id.
+        (true, false) => id.parse().map(Name::Id).map_err(|_| Error::not_found("definition")),
+        _ => Err(Error::invalid("path", "give either path or id")),
+    }
+}
+
+#[tonic::async_trait]
+impl DefinitionService for DefinitionHandlers {
+    async fn put_definition(
+        &self,
+        request: Request<PutDefinitionRequest>,
+    ) -> Result<Response<PutDefinitionResponse>, Status> {
+        let access = Access::of(&request)?;
+        let message = request.into_inner().definition;
+        let raw = raw_draft(&access, message.as_ref())?;
+        may_write(&access, raw.organisation.as_ref())?;
+        let draft = raw.check(self.retention).map_err(Error::invalid_all)?;
+        let etag = message.map(|message| message.etag).unwrap_or_default();
+        let (definition, created) = self.definitions.put(&draft, &etag).await?;
+        tracing::info!(
+            token = access.token_id(), organisation = raw_name(draft.organisation.as_ref()), path = %draft.path,
+            created, "definition put"
+        );
+        Ok(Response::new(PutDefinitionResponse {
+            definition: Some(convert::definition(&definition)),
+            created,
+        }))
+    }
+
+    async fn get_definition(
+        &self,
+        request: Request<GetDefinitionRequest>,
+    ) -> Result<Response<GetDefinitionResponse>, Status> {
+        let access = Access::of(&request)?;
+        let request = request.into_inner();
+        let organisation = access.organisation_or_all(&request.organisation)?;
+        let definition =
+            self.definitions.get(organisation.as_ref(), &name(request.path, &request.id)?).await?;
+        Ok(Response::new(GetDefinitionResponse { definition: Some(convert::definition(&definition)) }))
+    }
+
+    async fn list_definitions(
+        &self,
+        request: Request<ListDefinitionsRequest>,
+    ) -> Result<Response<ListDefinitionsResponse>, Status> {
+        let access = Access::of(&request)?;
+        let request = request.into_inner();
+        let organisation = access.organisation_or_all(&request.organisation)?;
+        let page_size = match i64::from(request.page_size) {
+            0 => PAGE_SIZE_DEFAULT,
+            size if (1..=PAGE_SIZE_MAX).contains(&size) => size,
+            _ => return Err(Error::invalid("page_size", format!("must be 1 to {PAGE_SIZE_MAX}")).into()),
+        };
+        // The token is the last path of the page before: it grants nothing.
+        let after = match request.page_token.as_str() {
+            "" => String::new(),
+            token => token
+                .parse::<crate::definition::DefinitionPath>()
+                .map(|path| path.to_string())
+                .map_err(|_| Error::invalid("page_token", "is not one of this list"))?,
+        };
+        let include = request.include_system_wide;
+        let mut found = self.definitions.list(organisation.as_ref(), include, &after, page_size + 1).await?;
+        let more = found.len() > usize::try_from(page_size).unwrap_or(usize::MAX);
+        if more {
+            found.pop();
+        }
+        let last = found.last().filter(|_| more).map(|definition| definition.draft.path.to_string());
+        Ok(Response::new(ListDefinitionsResponse {
+            definitions: found.iter().map(convert::definition).collect(),
+            next_page_token: last.unwrap_or_default(),
+        }))
+    }
+
+    async fn delete_definition(
+        &self,
+        request: Request<DeleteDefinitionRequest>,
+    ) -> Result<Response<DeleteDefinitionResponse>, Status> {
+        let access = Access::of(&request)?;
+        let request = request.into_inner();
+        let organisation = access.organisation_or_all(&request.organisation)?;
+        let name = name(request.path, &request.id)?;
+        let id = self.definitions.delete(organisation.as_ref(), &name, &request.etag).await?;
+        tracing::info!(
+            token = access.token_id(),
+            organisation = raw_name(organisation.as_ref()),
+            ?name,
+            "definition deleted"
+        );
+        Ok(Response::new(DeleteDefinitionResponse { id: id.to_string() }))
+    }
+
+    async fn validate_definition(
+        &self,
+        request: Request<ValidateDefinitionRequest>,
+    ) -> Result<Response<ValidateDefinitionResponse>, Status> {
+        let access = Access::of(&request)?;
+        let raw = raw_draft(&access, request.into_inner().definition.as_ref())?;
+        let violations = match raw.check(self.retention) {
+            Ok(_) => Vec::new(),
+            Err(violations) => violations
+                .into_iter()
+                .map(|v| DefinitionViolation { field: v.field, description: v.description })
+                .collect(),
+        };
+        Ok(Response::new(ValidateDefinitionResponse { valid: violations.is_empty(), violations }))
+    }
+}
+
+/// An organisation for the log; empty is system-wide.
+fn raw_name(organisation: Option<&OrganisationId>) -> &str {
+    organisation.map_or("", OrganisationId::as_str)
+}

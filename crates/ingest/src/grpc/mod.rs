@@ -1,0 +1,5 @@
+//! The gRPC surface: handlers convert, call, convert.
+
+pub mod convert;
+pub mod definitions;
+pub mod publish;

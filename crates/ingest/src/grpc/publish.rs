@@ -1,0 +1,121 @@
+//! `IngestService`: publishing over gRPC.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use prost::Message;
+use sluice_proto::{
+    google::rpc,
+    ingest::v1::{
+        PublishFileRequest, PublishFileResponse, PublishObservationsRequest, PublishObservationsResponse,
+        ingest_service_server::IngestService,
+    },
+};
+use sluice_service::{Error, Kind, auth::Access};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert;
+use crate::{
+    observation::Batch,
+    publisher::{Pending, Publisher},
+};
+
+/// Requests of one stream that may be under way at the same time.
+const STREAM_AHEAD: usize = 8;
+
+/// The handlers.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    publisher: Publisher,
+}
+
+impl Ingest {
+    /// Handlers on a publisher.
+    #[must_use]
+    pub fn new(publisher: Publisher) -> Self {
+        Self { publisher }
+    }
+
+    async fn begin(&self, access: &Access, request: PublishObservationsRequest) -> Result<Begun, Error> {
+        let organisation = access.organisation(&request.organisation)?;
+        let chkpts = request.observations.iter().map(|observation| observation.chkpt.clone()).collect();
+        let observations = request.observations.into_iter().map(convert::observation).collect();
+        let batch = Batch::new(organisation, request.request_id, observations, self.publisher.limits())?;
+        Ok(Begun { chkpts, pending: self.publisher.begin(batch).await? })
+    }
+}
+
+/// A batch on its way, with what the answer repeats.
+struct Begun {
+    chkpts: Vec<String>,
+    pending: Pending,
+}
+
+impl Begun {
+    async fn finish(self) -> Result<PublishObservationsResponse, Error> {
+        Ok(convert::response(self.chkpts, self.pending.finish().await?))
+    }
+}
+
+/// A refused request of a stream, as a message.
+fn refused(error: Error) -> PublishObservationsResponse {
+    let status = Status::from(error);
+    // The details of a status are an encoded google.rpc.Status.
+    let status = rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    });
+    PublishObservationsResponse { status: Some(status), ..PublishObservationsResponse::default() }
+}
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    async fn publish_observations(
+        &self,
+        request: Request<PublishObservationsRequest>,
+    ) -> Result<Response<PublishObservationsResponse>, Status> {
+        let access = Access::of(&request)?;
+        let begun = self.begin(&access, request.into_inner()).await?;
+        Ok(Response::new(begun.finish().await?))
+    }
+
+    type StreamObservationsStream =
+        Pin<Box<dyn Stream<Item = Result<PublishObservationsResponse, Status>> + Send>>;
+
+    async fn stream_observations(
+        &self,
+        request: Request<Streaming<PublishObservationsRequest>>,
+    ) -> Result<Response<Self::StreamObservationsStream>, Status> {
+        let access = Access::of(&request)?;
+        let handlers = self.clone();
+        // Requests are begun one after the other, so decided in order; their
+        // answers are waited for side by side and given in order.
+        let answers = request
+            .into_inner()
+            .then(move |message| {
+                let (handlers, access) = (handlers.clone(), access.clone());
+                async move {
+                    let message = message?;
+                    access.still_valid()?;
+                    Ok(handlers.begin(&access, message).await)
+                }
+            })
+            .map(|begun: Result<Result<Begun, Error>, Status>| async move {
+                match begun? {
+                    Ok(begun) => Ok(begun.finish().await.unwrap_or_else(refused)),
+                    Err(error) => Ok(refused(error)),
+                }
+            })
+            .buffered(STREAM_AHEAD);
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn publish_file(
+        &self,
+        _request: Request<Streaming<PublishFileRequest>>,
+    ) -> Result<Response<PublishFileResponse>, Status> {
+        Err(Error::new(Kind::Unimplemented, "UNIMPLEMENTED", "files can't be published in this release")
+            .into())
+    }
+}

@@ -1,0 +1,97 @@
+//! What a publisher sends, as values: a [`Batch`] that exists is within its
+//! limits; an [`Observation`] may still be refused by the check, alone.
+
+use bytes::Bytes;
+use sluice_service::{Error, Kind, OrganisationId};
+
+/// Longest `request_id`, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest `chkpt`, `identifier`, `poll` and `task`, in bytes.
+pub const FIELD_BYTES_MAX: usize = 512;
+/// Longest media type, in bytes.
+pub const TYPE_BYTES_MAX: usize = 255;
+/// What the data is when the publisher does not say.
+pub const TYPE_DEFAULT: &str = "application/json";
+
+/// Bounds on requests; operators may change them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most observations in one request.
+    pub observations_max: usize,
+    /// Largest content of one observation, in bytes.
+    pub observation_bytes_max: usize,
+}
+
+/// The content as it came.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Bytes to be kept as they are.
+    Data(Bytes),
+    /// JSON text to be kept as it is.
+    Json(Bytes),
+    /// JSON typed by hand, already written out; or why that can't be.
+    Body(Result<Bytes, String>),
+    /// None was given.
+    Absent,
+}
+
+/// One observation as it was sent.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The definition's path, not yet looked up.
+    pub definition: String,
+    /// Progress marker; empty is absent.
+    pub chkpt: String,
+    /// Empty means the definition's path.
+    pub identifier: String,
+    /// Empty means the request's own.
+    pub poll: String,
+    /// May be empty.
+    pub task: String,
+    /// Media type; empty means JSON.
+    pub media_type: String,
+    /// What is to be kept.
+    pub content: Content,
+}
+
+/// The observations of one request, within its limits.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The tenant.
+    pub organisation: OrganisationId,
+    /// Makes resending safe; empty is absent.
+    pub request_id: String,
+    /// In request order.
+    pub observations: Vec<Observation>,
+}
+
+impl Batch {
+    /// Checks what concerns the request as a whole.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for an empty or too large batch or a too long id.
+    pub fn new(
+        organisation: OrganisationId,
+        request_id: String,
+        observations: Vec<Observation>,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        if request_id.len() > REQUEST_ID_BYTES_MAX {
+            return Err(Error::invalid("request_id", format!("must be up to {REQUEST_ID_BYTES_MAX} bytes")));
+        }
+        if observations.is_empty() {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "EMPTY_BATCH",
+                "observations: at least one is needed",
+            ));
+        }
+        if observations.len() > limits.observations_max {
+            return Err(Error::invalid(
+                "observations",
+                format!("must be up to {} in one request", limits.observations_max),
+            ));
+        }
+        Ok(Self { organisation, request_id, observations })
+    }
+}

@@ -1,0 +1,157 @@
+//! What is kept of an accepted batch until the results service has it: one row
+//! per organisation and commit, holding the encoded and compressed message that
+//! will be sent. Format N is read by the build after the one that writes it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use sluice_proto::results::v1::{NewResult, ResultBatch};
+use sluice_service::{Error, OrganisationId};
+use uuid::Uuid;
+
+use crate::{check::Candidate, outcome::Decision};
+
+/// The format this build writes: a zstd frame around an encoded `ResultBatch`.
+pub const FORMAT: i16 = 1;
+/// Largest row before compression; an observation is never split.
+const ROW_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most results in a row: as many as one `RecordResults` takes.
+const ROW_RESULTS_MAX: usize = 1000;
+/// What a result takes beside its data, about.
+const RESULT_OVERHEAD_BYTES: usize = 256;
+/// A frame that claims more is not decoded.
+const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// zstd's fastest regular level.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// A row as it is written, with the message still in memory.
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Whose results they are.
+    pub organisation: OrganisationId,
+    /// The instance that emits it.
+    pub owner: Uuid,
+    /// Number of results in it.
+    pub results: i32,
+    /// W3C trace context; may be empty.
+    pub traceparent: String,
+    /// What is kept.
+    pub payload: Bytes,
+    /// What will be sent.
+    pub message: Arc<ResultBatch>,
+}
+
+/// The rows of what was accepted: per organisation in order of first
+/// appearance, each within the bounds of a row.
+///
+/// # Errors
+/// INTERNAL if a row can't be compressed.
+pub fn rows(candidates: &[&Candidate], decisions: &[Decision], owner: Uuid) -> Result<Vec<OutboxRow>, Error> {
+    let mut open: Vec<OpenRow> = Vec::new();
+    let accepted = candidates.iter().zip(decisions).filter(|(_, decision)| **decision == Decision::Success);
+    for (candidate, _) in accepted {
+        let bytes = candidate.data.len() + RESULT_OVERHEAD_BYTES;
+        let fitting = open.iter_mut().rev().find(|row| {
+            row.organisation == candidate.organisation
+                && row.bytes + bytes <= ROW_BYTES_MAX
+                && row.results.len() < ROW_RESULTS_MAX
+        });
+        match fitting {
+            Some(row) => {
+                row.results.push(new_result(candidate));
+                row.bytes += bytes;
+            }
+            None => open.push(OpenRow {
+                organisation: candidate.organisation.clone(),
+                results: vec![new_result(candidate)],
+                bytes,
+            }),
+        }
+    }
+    open.into_iter().map(|row| row.close(owner)).collect()
+}
+
+/// A row that still takes results.
+struct OpenRow {
+    organisation: OrganisationId,
+    results: Vec<NewResult>,
+    bytes: usize,
+}
+
+impl OpenRow {
+    fn close(self, owner: Uuid) -> Result<OutboxRow, Error> {
+        let message = ResultBatch {
+            organisation: self.organisation.as_str().to_owned(),
+            results: self.results,
+            traceparent: String::new(),
+        };
+        Ok(OutboxRow {
+            id: Uuid::now_v7(),
+            organisation: self.organisation,
+            owner,
+            results: i32::try_from(message.results.len()).map_err(Error::internal)?,
+            traceparent: message.traceparent.clone(),
+            payload: encode(&message)?,
+            message: Arc::new(message),
+        })
+    }
+}
+
+fn new_result(candidate: &Candidate) -> NewResult {
+    NewResult {
+        id: candidate.id.to_string(),
+        definition: candidate.definition.draft.path.as_str().to_owned(),
+        poll: candidate.poll.clone(),
+        task: candidate.task.clone(),
+        identifier: candidate.identifier.clone(),
+        r#type: candidate.media_type.clone(),
+        storage_config: candidate
+            .definition
+            .draft
+            .storage_config
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        data: candidate.data.clone(),
+    }
+}
+
+fn encode(batch: &ResultBatch) -> Result<Bytes, Error> {
+    zstd::bulk::compress(&batch.encode_to_vec(), COMPRESSION_LEVEL).map(Bytes::from).map_err(Error::internal)
+}
+
+/// Reads a kept row.
+///
+/// # Errors
+/// Why it can't be read.
+pub fn decode(format: i16, payload: &[u8]) -> Result<ResultBatch, String> {
+    if format != FORMAT {
+        return Err(format!("format {format} is not known to this build"));
+    }
+    let message = zstd::bulk::decompress(payload, DECODED_BYTES_MAX).map_err(|error| error.to_string())?;
+    ResultBatch::decode(&message[..]).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> ResultBatch {
+        let result = NewResult { id: Uuid::now_v7().to_string(), data: "{}".into(), ..NewResult::default() };
+        ResultBatch { organisation: "acme".into(), results: vec![result; 3], traceparent: String::new() }
+    }
+
+    #[test]
+    fn a_row_reads_back_as_it_was_written() {
+        let batch = batch();
+        assert_eq!(decode(FORMAT, &encode(&batch).unwrap()), Ok(batch));
+    }
+
+    #[test]
+    fn what_can_not_be_read_says_so() {
+        assert!(decode(FORMAT + 1, &encode(&batch()).unwrap()).is_err());
+        assert!(decode(FORMAT, b"no frame").is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! What became of an observation: one of six outcomes, never two.
+
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+/// An outcome that a marker remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i16)]
+pub enum Final {
+    /// Accepted.
+    Success = 1,
+    /// An equal one was accepted lately.
+    Suppressed = 2,
+    /// The throttle window was full.
+    Throttled = 3,
+}
+
+impl Final {
+    /// As kept in the marker table.
+    #[must_use]
+    pub fn code(self) -> i16 {
+        self as i16
+    }
+
+    /// From the marker table.
+    #[must_use]
+    pub fn from_code(code: i16) -> Option<Self> {
+        [Self::Success, Self::Suppressed, Self::Throttled].into_iter().find(|o| o.code() == code)
+    }
+}
+
+/// What the gate decided about an observation that passed the check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Accepted under its own id.
+    Success,
+    /// Its marker was processed before.
+    Duplicate {
+        /// How it ended then.
+        original: Final,
+        /// The id that was told then.
+        ingest_id: Option<Uuid>,
+        /// Whether this content is another one.
+        content_differs: bool,
+    },
+    /// Equal to an accepted one.
+    Suppressed {
+        /// That one's id.
+        ingest_id: Uuid,
+    },
+    /// Over the throttle.
+    Throttled {
+        /// When the window ends.
+        window_ends: SystemTime,
+    },
+}
+
+/// Why the caller is at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Stable, upper snake case.
+    pub reason: &'static str,
+    /// Which rule and where.
+    pub details: String,
+    /// Whether a change of definitions could take it away.
+    pub depends_on_definition: bool,
+}
+
+/// Why the service can't decide now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    /// Nothing was kept.
+    NotKept,
+    /// It may have been kept.
+    OutcomeUnknown,
+}
+
+/// Asks the caller to come again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// What is known of this try.
+    pub reason: RetryReason,
+    /// For people.
+    pub details: &'static str,
+    /// Whole seconds, at least 1.
+    pub delay: Duration,
+}
+
+impl Retry {
+    /// Nothing was kept; come again in a second.
+    #[must_use]
+    pub fn not_kept(details: &'static str) -> Self {
+        Self { reason: RetryReason::NotKept, details, delay: Duration::from_secs(1) }
+    }
+
+    /// It may have been kept; come again in a second with the same marker.
+    #[must_use]
+    pub fn outcome_unknown() -> Self {
+        Self {
+            reason: RetryReason::OutcomeUnknown,
+            details: "the database broke off during the commit: resend with the same chkpt or request_id",
+            delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The outcome of one observation, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The gate decided.
+    Decided {
+        /// What it decided.
+        decision: Decision,
+        /// The id, if the observation was accepted.
+        id: Uuid,
+        /// The etag of the definition applied.
+        etag: String,
+        /// Content bytes.
+        bytes: usize,
+    },
+    /// The caller's fault.
+    Error {
+        /// Which one.
+        fault: Fault,
+        /// The etag of the definition applied, if there was one.
+        etag: String,
+    },
+    /// Not decided now.
+    Retry(Retry),
+}

@@ -1,0 +1,222 @@
+//! Definitions in memory. Every check reads one [`Snapshot`]; a follower task
+//! brings in changes by revision, and who must not answer from an old snapshot
+//! asks for a look at the database that begins after the question.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use deadpool_postgres::Pool;
+use sluice_service::{Error, OrganisationId};
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::Row;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::definition::{Definition, Draft, Throttle};
+
+/// How often changes are looked for when nobody asks.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How many may wait for one look.
+const WAITING_MAX: usize = 4096;
+
+/// The definitions of one path: the system-wide one and those of organisations.
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    system_wide: Option<Arc<Definition>>,
+    own: HashMap<OrganisationId, Arc<Definition>>,
+}
+
+/// The definitions of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    revision: i64,
+    paths: HashMap<String, Rules>,
+}
+
+impl Snapshot {
+    /// The revision this is a snapshot of.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The definition that rules an organisation's observations of a path: its
+    /// own, or else the system-wide one.
+    #[must_use]
+    pub fn find(&self, organisation: &OrganisationId, path: &str) -> Option<&Arc<Definition>> {
+        let rules = self.paths.get(path)?;
+        rules.own.get(organisation).or(rules.system_wide.as_ref())
+    }
+
+    /// A snapshot of given definitions.
+    #[cfg(test)]
+    pub fn of(revision: i64, definitions: impl IntoIterator<Item = Definition>) -> Self {
+        let mut snapshot = Self { revision, ..Self::default() };
+        for definition in definitions {
+            snapshot.put(Arc::new(definition));
+        }
+        snapshot
+    }
+
+    fn put(&mut self, definition: Arc<Definition>) {
+        let rules = self.paths.entry(definition.draft.path.as_str().to_owned()).or_default();
+        match &definition.draft.organisation {
+            None => rules.system_wide = Some(definition),
+            Some(organisation) => drop(rules.own.insert(organisation.clone(), definition)),
+        }
+    }
+
+    fn remove(&mut self, organisation: &str, path: &str) {
+        let Some(rules) = self.paths.get_mut(path) else { return };
+        if organisation.is_empty() {
+            rules.system_wide = None;
+        } else {
+            rules.own.retain(|own, _| own.as_str() != organisation);
+        }
+        if rules.system_wide.is_none() && rules.own.is_empty() {
+            self.paths.remove(path);
+        }
+    }
+}
+
+/// A definition as its row says.
+///
+/// # Errors
+/// If the row holds what no put could have written.
+pub fn definition_from_row(row: &Row) -> Result<Definition, String> {
+    let organisation: String = row.get("organisation");
+    let throttle_count: Option<i64> = row.get("throttle_count");
+    let period_seconds: Option<i64> = row.get("throttle_period_seconds");
+    let throttle = match (throttle_count.and_then(|count| u32::try_from(count).ok()), period_seconds) {
+        (Some(count), Some(period_seconds)) => Some(Throttle { count, period_seconds }),
+        _ => None,
+    };
+    let draft = Draft {
+        organisation: match organisation.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(|_| "organisation")?),
+        },
+        path: row.get::<_, String>("path").parse()?,
+        description: row.get("description"),
+        unique_seconds: row.get("unique_seconds"),
+        unique_by: row.get("unique_by"),
+        throttle,
+        json_schema: row.get("json_schema"),
+        storage_config: row.get("storage_config"),
+        disabled: row.get("disabled"),
+    };
+    let (created, updated): (SystemTime, SystemTime) = (row.get("date_created"), row.get("date_updated"));
+    Definition::new(row.get::<_, Uuid>("id"), row.get("etag"), draft, created, updated)
+}
+
+/// The definitions in force, and the way to a newer look at them.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    current: Arc<ArcSwap<Snapshot>>,
+    ask: mpsc::Sender<oneshot::Sender<Result<(), ()>>>,
+}
+
+impl Registry {
+    /// An empty registry and the follower that fills it; spawn the latter.
+    #[must_use]
+    pub fn new(pool: Pool) -> (Self, Follower) {
+        let (ask, asked) = mpsc::channel(WAITING_MAX);
+        let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        (Self { current: current.clone(), ask }, Follower { pool, current, asked })
+    }
+
+    /// The newest snapshot at hand.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Waits for a look at the database that begins after this call. Calls at
+    /// the same time share one look.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't be read now.
+    pub async fn refresh(&self) -> Result<Arc<Snapshot>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let unavailable = || Error::unavailable("the definitions can't be read now");
+        self.ask.try_send(answer).map_err(|_| unavailable())?;
+        match answered.await {
+            Ok(Ok(())) => Ok(self.snapshot()),
+            _ => Err(unavailable()),
+        }
+    }
+}
+
+/// Brings changes of definitions into memory.
+#[derive(Debug)]
+pub struct Follower {
+    pool: Pool,
+    current: Arc<ArcSwap<Snapshot>>,
+    asked: mpsc::Receiver<oneshot::Sender<Result<(), ()>>>,
+}
+
+impl Follower {
+    /// Follows until shutdown.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut waiting = Vec::new();
+        let mut loaded = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = self.asked.recv_many(&mut waiting, WAITING_MAX) => {}
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+            }
+            let look = self.look(loaded).await;
+            loaded |= look.is_ok();
+            if let (Err(error), false) = (&look, waiting.is_empty()) {
+                tracing::warn!(%error, cause = ?std::error::Error::source(error), "definitions not read");
+            }
+            for answer in waiting.drain(..) {
+                // Who asked may have gone; then nobody needs the answer.
+                let _gone = answer.send(look.as_ref().map(drop).map_err(drop));
+            }
+        }
+    }
+
+    async fn look(&self, loaded: bool) -> Result<(), Error> {
+        let client = self.pool.get().await?;
+        let known = self.current.load();
+        let statement = client.prepare_cached(include_str!("sql/select_revision.sql")).await?;
+        let revision: i64 = client.query_one(&statement, &[]).await?.get(0);
+        if loaded && revision == known.revision {
+            return Ok(());
+        }
+        // A revision below the known one is another database, for example one
+        // restored from a backup: begin anew.
+        let base = if revision < known.revision { Snapshot::default() } else { (**known).clone() };
+        let since = if loaded { base.revision } else { -1 };
+        let statement = client.prepare_cached(include_str!("sql/select_changed_definitions.sql")).await?;
+        let rows = client.query(&statement, &[&since]).await?;
+        let next = apply(base, &rows);
+        tracing::debug!(revision = next.revision, changed = rows.len(), "definitions changed");
+        self.current.store(Arc::new(next));
+        Ok(())
+    }
+}
+
+fn apply(mut snapshot: Snapshot, rows: &[Row]) -> Snapshot {
+    for row in rows {
+        snapshot.revision = row.get("now_revision");
+        // The row of the revision alone, when nothing changed.
+        let Some(organisation) = row.get::<_, Option<&str>>("organisation") else { continue };
+        let path: &str = row.get("path");
+        if row.get("deleted") {
+            snapshot.remove(organisation, path);
+            continue;
+        }
+        match definition_from_row(row) {
+            Ok(definition) => snapshot.put(Arc::new(definition)),
+            Err(fault) => tracing::error!(organisation, path, fault, "a kept definition is not usable"),
+        }
+    }
+    snapshot
+}

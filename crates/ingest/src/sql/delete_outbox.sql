@@ -1,0 +1,2 @@
+-- Rows whose results are all recorded. Primary key.
+DELETE FROM outbox WHERE id = ANY($1)

@@ -1,0 +1,4 @@
+-- Forgets instances that have been silent for an hour and own nothing any more.
+DELETE FROM instance i
+WHERE i.date_seen < clock_timestamp() - interval '1 hour'
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.owner = i.id)

@@ -1,0 +1,2 @@
+-- The definitions' revision. One row.
+SELECT revision FROM registry_revision

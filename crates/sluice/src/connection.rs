@@ -1,0 +1,136 @@
+//! Clients of a pair: channels, the token in each request's metadata, and the
+//! limits that large lists need.
+
+use std::time::Duration;
+
+use sluice_proto::{
+    ingest::v1::{
+        definition_service_client::DefinitionServiceClient, ingest_service_client::IngestServiceClient,
+    },
+    results::v1::results_service_client::ResultsServiceClient,
+};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use crate::failure::Failure;
+
+/// Largest answer that is read: a list page with 16 MiB of data and its records.
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a connection may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Windows that let a whole batch pass without waiting for an update.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Puts a token into every request.
+#[derive(Clone)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+impl Bearer {
+    /// For the token's text.
+    ///
+    /// # Errors
+    /// If it can't stand in a header. The text is not part of the error.
+    pub fn new(token: &str) -> Result<Self, Failure> {
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| Failure::unusable("the token has characters that no token has"))?;
+        // Not shown when a request is printed for debugging.
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A channel whose requests carry a token.
+pub type Authorised = InterceptedService<Channel, Bearer>;
+
+/// A channel to a service's URL, connected when first needed and again whenever
+/// it broke.
+///
+/// # Errors
+/// If the URL is malformed.
+pub fn channel(url: &str) -> Result<Channel, Failure> {
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|fault| Failure::unusable(format!("{url}: {fault}")))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    Ok(endpoint.connect_lazy())
+}
+
+/// The clients of a pair, all with one token.
+#[derive(Clone)]
+pub struct Clients {
+    /// Publishes observations.
+    pub ingest: IngestServiceClient<Authorised>,
+    /// Keeps the rules.
+    pub definitions: DefinitionServiceClient<Authorised>,
+    /// Lists, downloads and acknowledges results.
+    pub results: ResultsServiceClient<Authorised>,
+}
+
+impl Clients {
+    /// Clients of the two services at these URLs.
+    ///
+    /// # Errors
+    /// If a URL or the token is malformed.
+    pub fn new(ingest: &str, results: &str, token: &str) -> Result<Self, Failure> {
+        Ok(Self::over(channel(ingest)?, channel(results)?, &Bearer::new(token)?))
+    }
+
+    /// Clients over channels that exist.
+    #[must_use]
+    pub fn over(ingest: Channel, results: Channel, bearer: &Bearer) -> Self {
+        let ingest = InterceptedService::new(ingest, bearer.clone());
+        let results = InterceptedService::new(results, bearer.clone());
+        Self {
+            ingest: IngestServiceClient::new(ingest.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            definitions: DefinitionServiceClient::new(ingest).max_decoding_message_size(ANSWER_BYTES_MAX),
+            results: ResultsServiceClient::new(results).max_decoding_message_size(ANSWER_BYTES_MAX),
+        }
+    }
+}
+
+/// Whether the service at a URL says that it is SERVING.
+pub async fn is_serving(url: &str) -> bool {
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+    let check = async {
+        let channel = channel(url).ok()?;
+        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()?;
+        (answer.into_inner().status() == ServingStatus::Serving).then_some(())
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, check).await.is_ok_and(|serving| serving.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_could_break_out_of_its_header_is_refused() {
+        assert!(Bearer::new("sluice_a_b").is_ok());
+        assert!(Bearer::new("sluice_a_b\r\nx: y").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_scheme_is_enough() {
+        assert!(channel("127.0.0.1:7401").is_ok());
+        assert!(channel("http://127.0.0.1:7401").is_ok());
+        assert!(channel("http://not a host").is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! The command `sluice`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice::main()
+}

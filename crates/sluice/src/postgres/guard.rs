@@ -1,0 +1,132 @@
+//! Servers that must not outlive their owner, and what to do about those that
+//! did. PostgreSQL does not notice that the process which started it is gone,
+//! so a small helper, `sluice postgres-guard`, waits for that and stops it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::failure::{Context, Failure};
+
+/// How long a fast shutdown may take before it is made an immediate one.
+const FAST_DEADLINE: Duration = Duration::from_secs(20);
+/// How long an immediate shutdown may take.
+const IMMEDIATE_DEADLINE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// The arguments of the helper.
+#[derive(Debug, clap::Args)]
+pub struct GuardArgs {
+    /// The cluster's folder.
+    #[arg(long)]
+    folder: PathBuf,
+    /// The server's process id.
+    #[arg(long)]
+    pid: u32,
+    /// Remove the folder when the server has stopped.
+    #[arg(long)]
+    remove: bool,
+}
+
+/// A running helper. It acts when this is dropped or its process is gone, and
+/// finds nothing to do when the server was stopped before.
+#[derive(Debug)]
+pub struct Guard {
+    // Its standard input is the pipe whose end the helper waits for.
+    _helper: Child,
+}
+
+impl Guard {
+    pub(super) fn start(executable: &Path, folder: &Path, pid: u32, remove: bool) -> Result<Self, Failure> {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new(executable);
+        command.arg("postgres-guard").arg("--folder").arg(folder).arg("--pid").arg(pid.to_string());
+        if remove {
+            command.arg("--remove");
+        }
+        // In a process group of its own: what kills the owner's must spare it.
+        command.process_group(0).current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { _helper: command.spawn().context(executable.display())? })
+    }
+}
+
+/// The helper: waits for the end of its standard input, then stops the server.
+#[must_use]
+pub fn guard(args: &GuardArgs) -> ExitCode {
+    drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
+    let stopping = async {
+        let data = args.folder.join("data");
+        if postmaster(&data) == Some(args.pid) {
+            drop(stop(&data, args.pid).await);
+        }
+        if args.remove {
+            drop(fs::remove_dir_all(&args.folder));
+        }
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime.block_on(stopping),
+        Err(_) => return ExitCode::FAILURE,
+    }
+    ExitCode::SUCCESS
+}
+
+/// Ends a server that still runs on a data directory whose lock we hold.
+pub(super) async fn stop_leftover(data: &Path) -> Result<(), Failure> {
+    match postmaster(data) {
+        Some(pid) => stop(data, pid).await,
+        None => Ok(()),
+    }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("no such process"))?;
+    kill_process(pid, signal).map_err(Into::into)
+}
+
+/// The process that runs on a data directory: the one its pid file names, if it
+/// lives and is a server of just this directory.
+fn postmaster(data: &Path) -> Option<u32> {
+    let file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid: u32 = file.lines().next()?.trim().parse().ok()?;
+    (lives(pid) && works_in(pid, data)).then_some(pid)
+}
+
+fn lives(pid: u32) -> bool {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok())
+}
+
+/// Whether a process is a server of this data directory, and not some other
+/// program that was given the same process id later. A server's working
+/// directory is its data directory; without /proc its command line tells.
+fn works_in(pid: u32, data: &Path) -> bool {
+    if Path::new("/proc/self/cwd").exists() {
+        return fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data);
+    }
+    let said = Command::new("ps").args(["-o", "command=", "-p", &pid.to_string()]).output();
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(&*data.to_string_lossy()))
+}
+
+async fn stop(data: &Path, pid: u32) -> Result<(), Failure> {
+    for (signal, patience) in [(Signal::INT, FAST_DEADLINE), (Signal::QUIT, IMMEDIATE_DEADLINE)] {
+        drop(send(pid, signal));
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if postmaster(data) != Some(pid) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    Err(Failure::new(format!(
+        "{}: a PostgreSQL (process {pid}) still runs here and does not stop",
+        data.display()
+    )))
+}

@@ -1,0 +1,393 @@
+//! A private PostgreSQL cluster as a value: made in a folder of its own,
+//! durable, reachable on loopback with a random password only, and gone when
+//! its owner is. `sluice dev`, `demo` and `bench` stand on it, and the tests.
+//!
+//! In the folder: `data` (the data directory), `password`, `server.log`, `lock`.
+
+mod guard;
+mod owner;
+mod programs;
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::Write as _,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::process::{Child, Command};
+use tokio_postgres::NoTls;
+
+use crate::failure::{Context, Failure};
+
+pub use guard::{Guard, GuardArgs, guard};
+use owner::Owner;
+pub use programs::{Programs, is_root};
+
+/// The superuser of a private cluster.
+const USER: &str = "sluice";
+/// How long a start may take, crash recovery included.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a fast shutdown may take before it is made an immediate one.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// How often a start looks whether it is done.
+const POLL: Duration = Duration::from_millis(25);
+/// How often a start is tried: the port may be taken in the meantime, or the
+/// processes of a killed server may not be gone yet.
+const TRIES_MAX: u32 = 20;
+/// How long to wait between two tries.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Settings for a developer's machine of 2 to 8 cores. What durability stands
+/// on is spelled out, so that no default elsewhere can take it away.
+const SETTINGS: [&str; 15] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "autovacuum=on",
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "max_connections=200",
+    "shared_buffers=256MB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "jit=off",
+    "password_encryption=scram-sha-256",
+    "logging_collector=off",
+    "log_checkpoints=off",
+    "log_line_prefix=%m [%p] %q%a/%d ",
+];
+
+/// A private cluster. Dropping it ends its server at once.
+#[derive(Debug)]
+pub struct Cluster {
+    programs: Programs,
+    owner: Option<Owner>,
+    folder: PathBuf,
+    password: String,
+    wal_compression: &'static str,
+    port: u16,
+    server: Option<Child>,
+    _lock: File,
+}
+
+impl Cluster {
+    /// Opens the cluster in `folder`, makes it if there is none, and ends a
+    /// server that a killed owner left behind.
+    ///
+    /// # Errors
+    /// If the server programs are missing, the folder is in use or can't be
+    /// reached by the server's user, or the cluster can't be made.
+    pub async fn open(folder: &Path, may_install: bool) -> Result<Self, Failure> {
+        // The server's user only passes through; all that is secret in here is
+        // readable by its owner only.
+        let mode = if is_root() { 0o711 } else { 0o700 };
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(mode).create(folder).context(folder.display())?;
+        let folder = fs::canonicalize(folder).context(folder.display())?;
+        let lock = lock(&folder)?;
+        let data = folder.join("data");
+        let programs = Programs::find_or_install(programs::major_of_data(&data), may_install)?;
+        let owner = Owner::of_server()?;
+        if let Some(owner) = &owner {
+            owner.check_reach(&folder)?;
+        }
+        guard::stop_leftover(&data).await?;
+        let mut cluster = Self {
+            programs,
+            owner,
+            folder,
+            password: String::new(),
+            wal_compression: "pglz",
+            port: 0,
+            server: None,
+            _lock: lock,
+        };
+        cluster.password = match fs::read_to_string(cluster.folder.join("password")) {
+            Ok(password) if data.exists() => password,
+            _ => cluster.make().await?,
+        };
+        cluster.wal_compression = cluster.find_wal_compression().await;
+        Ok(cluster)
+    }
+
+    /// Starts the server and waits until it answers. The port is kept over
+    /// restarts, so that who is connected finds it again.
+    ///
+    /// # Errors
+    /// If it doesn't come up; the end of its log says why.
+    pub async fn start(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + START_DEADLINE;
+        for _ in 0..TRIES_MAX {
+            if self.port == 0 {
+                self.port = free_port()?;
+            }
+            let log = open_log(&self.folder.join("server.log"))?;
+            let said_before = log.metadata().map_or(0, |meta| meta.len());
+            self.server = Some(self.spawn(log)?);
+            if self.answers(deadline).await? {
+                return Ok(());
+            }
+            self.server = None;
+            let said = self.log_since(said_before);
+            if said.contains("could not bind") || said.contains("could not create any TCP/IP sockets") {
+                self.port = 0;
+            } else if !said.contains("is still in use") && !said.contains("lock file") {
+                return Err(Failure::new(format!("PostgreSQL did not start:\n{}", said.trim_end())));
+            }
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        }
+        Err(Failure::new(format!("PostgreSQL did not start; see {}/server.log", self.folder.display())))
+    }
+
+    /// Starts a helper process that ends the server when this process is gone,
+    /// however it went. `executable` is the `sluice` program; with `remove` the
+    /// helper also removes the folder.
+    ///
+    /// # Errors
+    /// If the server isn't running or the helper can't be started.
+    pub fn guard(&self, executable: &Path, remove: bool) -> Result<Guard, Failure> {
+        let pid = self.pid().ok_or_else(|| Failure::new("PostgreSQL is not running"))?;
+        Guard::start(executable, &self.folder, pid, remove)
+    }
+
+    /// The server's process id, if it was started and did not end.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().and_then(Child::id)
+    }
+
+    /// The server's TCP port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The cluster's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The URL of one of its databases. Holds the password.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+
+    /// Creates a database unless it exists.
+    ///
+    /// # Errors
+    /// If the server says no.
+    pub async fn create_database(&self, name: &str) -> Result<(), Failure> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.url("postgres"), NoTls).await.context("PostgreSQL")?;
+        let connection = tokio::spawn(connection);
+        let known = client
+            .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
+            .await
+            .context("PostgreSQL")?;
+        if known.is_none() {
+            // The name is ours, never a caller's; identifiers take no parameters.
+            client
+                .batch_execute(&format!("CREATE DATABASE {name}"))
+                .await
+                .context(format_args!("database {name}"))?;
+        }
+        connection.abort();
+        Ok(())
+    }
+
+    /// Waits until the server ends by itself. For ever, if it isn't running.
+    pub async fn ended(&mut self) {
+        match &mut self.server {
+            Some(server) => drop(server.wait().await),
+            None => std::future::pending().await,
+        }
+        self.server = None;
+    }
+
+    /// Stops the server fast: open transactions are rolled back, all that was
+    /// committed is on disk. Twice is safe.
+    ///
+    /// # Errors
+    /// If the signal can't be sent.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        for (signal, patience) in [
+            (rustix::process::Signal::INT, STOP_DEADLINE),
+            (rustix::process::Signal::QUIT, STOP_DEADLINE),
+            (rustix::process::Signal::KILL, STOP_DEADLINE),
+        ] {
+            let Some(pid) = server.id() else { return Ok(()) };
+            guard::send(pid, signal).context("PostgreSQL")?;
+            if tokio::time::timeout(patience, server.wait()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Failure::new("PostgreSQL does not stop"))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// A server program's command, run as the server's user.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.path(program));
+        if let Some(owner) = &self.owner {
+            command.uid(owner.uid).gid(owner.gid);
+        }
+        // A terminal's Ctrl-C is for the owner, which stops things in order.
+        command.process_group(0).current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());
+        command.kill_on_drop(false);
+        command
+    }
+
+    fn spawn(&self, log: File) -> Result<Child, Failure> {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        command.arg("-c").arg(format!("wal_compression={}", self.wal_compression));
+        let errors = log.try_clone().context("server.log")?;
+        command.stdout(log).stderr(errors).spawn().context("PostgreSQL")
+    }
+
+    /// Whether the server comes up; false when it ended.
+    async fn answers(&mut self, deadline: Instant) -> Result<bool, Failure> {
+        let url = self.url("postgres");
+        let server = self.server.as_mut().ok_or_else(|| Failure::new("PostgreSQL is not running"))?;
+        loop {
+            if server.try_wait().context("PostgreSQL")?.is_some() {
+                return Ok(false);
+            }
+            if let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await {
+                let connection = tokio::spawn(connection);
+                let answer = client.batch_execute("SELECT 1").await;
+                connection.abort();
+                if answer.is_ok() {
+                    return Ok(true);
+                }
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new("PostgreSQL did not start in time"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn log_since(&self, start: u64) -> String {
+        let all = fs::read(self.folder.join("server.log")).unwrap_or_default();
+        let start = usize::try_from(start).unwrap_or(0).min(all.len());
+        String::from_utf8_lossy(&all[start..]).into_owned()
+    }
+
+    /// Makes the data directory under another name and renames it when it is
+    /// whole, so that a killed start leaves no half one. Returns the password.
+    async fn make(&self) -> Result<String, Failure> {
+        let (making, password_file) = (self.folder.join("data.new"), self.folder.join("password.new"));
+        if self.data().exists() {
+            return Err(Failure::new(format!("{}: password file missing", self.folder.display())));
+        }
+        if making.exists() {
+            fs::remove_dir_all(&making).context(making.display())?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(&making).context(making.display())?;
+        let password = hex::encode(rand::random::<[u8; 24]>());
+        write_secret(&password_file, &password)?;
+        if let Some(owner) = &self.owner {
+            owner.give(&making)?;
+            owner.give(&password_file)?;
+        }
+        let made = self
+            .command("initdb")
+            .args(["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--username", USER, "--pgdata"])
+            .arg(&making)
+            .arg("--pwfile")
+            .arg(&password_file)
+            .output()
+            .await
+            .context("initdb")?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr);
+            return Err(Failure::new(format!("initdb failed:\n{}", said.trim_end())));
+        }
+        if self.owner.is_some() {
+            std::os::unix::fs::chown(&password_file, Some(0), Some(0)).context(password_file.display())?;
+        }
+        fs::rename(&password_file, self.folder.join("password")).context("password")?;
+        fs::rename(&making, self.data()).context("data")?;
+        Ok(password)
+    }
+
+    /// The best compression of full-page images that the server was built with.
+    async fn find_wal_compression(&self) -> &'static str {
+        for method in ["lz4", "zstd"] {
+            let mut asking = self.command("postgres");
+            asking.arg("-D").arg(self.data()).arg("-c").arg(format!("wal_compression={method}"));
+            asking.args(["-C", "wal_compression"]).stdout(Stdio::null()).stderr(Stdio::null());
+            if asking.status().await.is_ok_and(|status| status.success()) {
+                return method;
+            }
+        }
+        "pglz"
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid() {
+            // Nobody can wait here. An immediate shutdown loses nothing that was
+            // committed, and ends all of the server's processes.
+            drop(guard::send(pid, rustix::process::Signal::QUIT));
+        }
+    }
+}
+
+/// One owner per folder, also over processes; the kernel frees it on any end.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join("lock");
+    let file =
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path).context(path.display())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::unusable(format!("{}: another sluice is running here", folder.display())))
+        }
+        Err(TryLockError::Error(fault)) => Err(Failure::new(format!("{}: {fault}", path.display()))),
+    }
+}
+
+/// Opens a log for appending, only for its owner.
+pub(crate) fn open_log(path: &Path) -> Result<File, Failure> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).context(path.display())
+}
+
+/// Writes a file that only its owner may read.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    let write = || {
+        // An old file keeps its mode when it is opened: begin with none.
+        match fs::remove_file(path) {
+            Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => return Err(fault),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().context(path.display())
+}
+
+/// A TCP port on 127.0.0.1 that is free now.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Result<u16, Failure> {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(probe.local_addr().context("no free port")?.port())
+}

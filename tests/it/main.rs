@@ -1,0 +1,6 @@
+//! The end-to-end tests: the running pair, through its public surfaces only.
+
+// Clippy sees a test where `#[test]` stands; the tests' helpers are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod harness;

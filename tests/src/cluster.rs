@@ -1,0 +1,146 @@
+//! The test process's PostgreSQL: started when first needed, stopped and removed
+//! by a helper process when the test process is gone. Each test's databases are
+//! clones of a migrated template.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use sluice::postgres::{Cluster, Guard};
+use sluice_service::postgres as service_postgres;
+use tokio_postgres::{Client, NoTls};
+
+/// One of the two services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Decides what gets in.
+    Ingest,
+    /// Keeps what got in.
+    Results,
+}
+
+impl Service {
+    /// Its name, as in `sluice serve <name>`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Results => "results",
+        }
+    }
+
+    fn migrations(self) -> refinery::Runner {
+        match self {
+            Self::Ingest => sluice_ingest::migrations(),
+            Self::Results => sluice_results::migrations(),
+        }
+    }
+}
+
+struct Shared {
+    cluster: Cluster,
+    _guard: Guard,
+}
+
+/// The server that all tests of this process share. Its settings are those of
+/// `sluice dev`: durable.
+pub fn cluster() -> &'static Cluster {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    // A thread and runtime of its own: the server outlives the test that
+    // happened to be the first.
+    let start = || std::thread::scope(|scope| scope.spawn(start).join().expect("PostgreSQL for the tests"));
+    &SHARED.get_or_init(start).cluster
+}
+
+fn start() -> Shared {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let shared = runtime.block_on(async {
+        let folder = std::env::temp_dir().join(format!("sluice-tests-{}", std::process::id()));
+        let mut cluster = Cluster::open(&folder, true).await.expect("a private PostgreSQL");
+        cluster.start().await.expect("a private PostgreSQL");
+        let guard = cluster.guard(&crate::program(), true).expect("its guard");
+        for service in [Service::Ingest, Service::Results] {
+            let template = template(service);
+            cluster.create_database(&template).await.expect("a template");
+            let database = service_postgres::Database::parse(&cluster.url(&template)).expect("a URL");
+            service_postgres::migrate(&database, service.migrations()).await.expect("migrations");
+        }
+        Shared { cluster, _guard: guard }
+    });
+    // The server's child process belongs to this runtime for as long as it runs.
+    std::mem::forget(runtime);
+    shared
+}
+
+fn template(service: Service) -> String {
+    format!("template_{}", service.name())
+}
+
+/// A database of one test, with the schema of one service.
+#[derive(Clone, Debug)]
+pub struct Database {
+    name: String,
+}
+
+impl Database {
+    /// Clones the service's template.
+    ///
+    /// # Panics
+    /// If the server says no.
+    pub async fn create(service: Service) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test{}_{}", NEXT.fetch_add(1, Ordering::Relaxed), service.name());
+        let admin = connect(&cluster().url("postgres")).await;
+        let template = template(service);
+        // Nobody may be connected to a template while it is copied, and the
+        // migrating session may still be on its way out.
+        crate::eventually("a database of its own", || async {
+            admin
+                .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log"))
+                .await
+                .ok()
+        })
+        .await;
+        Self { name }
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        cluster().url(&self.name)
+    }
+
+    /// Its URL by way of another port on loopback: a proxy.
+    #[must_use]
+    pub fn url_via(&self, port: u16) -> String {
+        let direct = format!("127.0.0.1:{}/", cluster().port());
+        self.url().replace(&direct, &format!("127.0.0.1:{port}/"))
+    }
+
+    /// A session for raw SQL.
+    ///
+    /// # Panics
+    /// If the server says no.
+    pub async fn sql(&self) -> Client {
+        connect(&self.url()).await
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a session");
+    tokio::spawn(connection);
+    client
+}
+
+/// A folder for files of this test process, removed with the server.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let folder = cluster().folder().join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}

@@ -1,0 +1,277 @@
+//! A running pair with databases, tokens and clients of its own.
+
+use std::{net::SocketAddr, path::PathBuf, sync::OnceLock};
+
+use sluice::{
+    connection::{Bearer, Clients, channel},
+    keys::{NewToken, append_entries, tenant_scopes},
+};
+use sluice_service::auth::{INTAKE_SCOPE, SCOPES};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    Database, Proxy, Replica, Service,
+    cluster::{cluster, scratch},
+};
+
+/// How many replicas may run at a time in one test process, so that parallel
+/// tests on many cores stay below the server's connections.
+const REPLICAS_MAX: u32 = 16;
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenant {
+    /// The organisation `acme`, every tenant scope.
+    Acme,
+    /// The organisation `globex`, every tenant scope.
+    Globex,
+    /// All organisations, every scope.
+    Admin,
+    /// The ingest service itself: the intake scope only.
+    Intake,
+}
+
+/// A connection that can be led through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// From ingest to its database.
+    IngestDatabase,
+    /// From results to its database.
+    ResultsDatabase,
+    /// From ingest to results.
+    Intake,
+}
+
+/// How a pair is to be. Begin with [`Pair::builder`].
+#[derive(Debug)]
+pub struct PairBuilder {
+    ingest: u32,
+    results: u32,
+    processes: bool,
+    links: Vec<Link>,
+    ingest_flags: Vec<String>,
+    results_flags: Vec<String>,
+}
+
+/// A running pair.
+pub struct Pair {
+    /// The replicas of ingest.
+    pub ingest: Vec<Replica>,
+    /// The replicas of results. Ingest hands over to the first.
+    pub results: Vec<Replica>,
+    /// The database of ingest.
+    pub ingest_database: Database,
+    /// The database of results.
+    pub results_database: Database,
+    /// The keys file of all replicas.
+    pub keys_file: PathBuf,
+    tokens: Tokens,
+    proxies: Vec<(Link, Proxy)>,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Tokens {
+    acme: String,
+    globex: String,
+    admin: String,
+    intake: String,
+}
+
+impl Pair {
+    /// One replica of each service, in this process.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// A pair that is somehow special.
+    #[must_use]
+    pub fn builder() -> PairBuilder {
+        PairBuilder {
+            ingest: 1,
+            results: 1,
+            processes: false,
+            links: vec![],
+            ingest_flags: vec![],
+            results_flags: vec![],
+        }
+    }
+
+    /// The text of a token.
+    #[must_use]
+    pub fn token(&self, tenant: Tenant) -> &str {
+        match tenant {
+            Tenant::Acme => &self.tokens.acme,
+            Tenant::Globex => &self.tokens.globex,
+            Tenant::Admin => &self.tokens.admin,
+            Tenant::Intake => &self.tokens.intake,
+        }
+    }
+
+    /// Clients of the first replicas.
+    #[must_use]
+    pub fn clients(&self, tenant: Tenant) -> Clients {
+        self.clients_of(tenant, 0, 0)
+    }
+
+    /// Clients of chosen replicas, on connections of their own.
+    ///
+    /// # Panics
+    /// If there are no such replicas.
+    #[must_use]
+    pub fn clients_of(&self, tenant: Tenant, ingest: usize, results: usize) -> Clients {
+        let (ingest, results) = (self.ingest[ingest].url(), self.results[results].url());
+        Clients::new(&ingest, &results, self.token(tenant)).expect("clients")
+    }
+
+    /// What a generated client that [`Clients`] doesn't hold is made of.
+    ///
+    /// # Panics
+    /// If there is no such replica.
+    #[must_use]
+    pub fn authorised(&self, tenant: Tenant, replica: &Replica) -> sluice::connection::Authorised {
+        let bearer = Bearer::new(self.token(tenant)).expect("a token");
+        sluice::connection::Authorised::new(channel(&replica.url()).expect("a channel"), bearer)
+    }
+
+    /// The proxy on a link.
+    ///
+    /// # Panics
+    /// If the pair was built without it.
+    #[must_use]
+    pub fn proxy(&self, link: Link) -> &Proxy {
+        let found = self.proxies.iter().find(|(of, _)| *of == link);
+        &found.expect("the pair was built without this proxy").1
+    }
+}
+
+impl PairBuilder {
+    /// That many replicas of ingest.
+    #[must_use]
+    pub fn ingest_replicas(mut self, count: u32) -> Self {
+        self.ingest = count;
+        self
+    }
+
+    /// That many replicas of results.
+    #[must_use]
+    pub fn results_replicas(mut self, count: u32) -> Self {
+        self.results = count;
+        self
+    }
+
+    /// Replicas are processes of their own, which can be killed.
+    #[must_use]
+    pub fn processes(mut self) -> Self {
+        self.processes = true;
+        self
+    }
+
+    /// Leads a link through a proxy.
+    #[must_use]
+    pub fn proxied(mut self, link: Link) -> Self {
+        self.links.push(link);
+        self
+    }
+
+    /// One more flag for all replicas of a service, such as `("lanes", "1")`.
+    #[must_use]
+    pub fn flag(mut self, service: Service, name: &str, value: &str) -> Self {
+        let flags = match service {
+            Service::Ingest => &mut self.ingest_flags,
+            Service::Results => &mut self.results_flags,
+        };
+        flags.extend([format!("--{name}"), value.to_owned()]);
+        self
+    }
+
+    /// Starts it and waits until every replica serves.
+    ///
+    /// # Panics
+    /// If it doesn't come up.
+    pub async fn start(self) -> Pair {
+        static REPLICAS: OnceLock<std::sync::Arc<Semaphore>> = OnceLock::new();
+        let replicas =
+            REPLICAS.get_or_init(|| std::sync::Arc::new(Semaphore::new(REPLICAS_MAX as usize))).clone();
+        let wanted = (self.ingest + self.results).min(REPLICAS_MAX);
+        let permit = replicas.acquire_many_owned(wanted).await.expect("never closed");
+
+        let files = scratch("pair");
+        let (tokens, keys_file) = tokens(&files);
+        let intake_file = files.join("intake-token");
+        std::fs::write(&intake_file, &tokens.intake).expect("intake token");
+        let ingest_database = Database::create(Service::Ingest).await;
+        let results_database = Database::create(Service::Results).await;
+        let mut pair = Pair {
+            ingest: vec![],
+            results: vec![],
+            ingest_database,
+            results_database,
+            keys_file,
+            tokens,
+            proxies: vec![],
+            _permit: permit,
+        };
+        let common = |url: String, keys: &std::path::Path| {
+            vec!["--database-url".into(), url, "--keys-file".into(), keys.display().to_string()]
+        };
+
+        let url = self.database_url(&mut pair, Link::ResultsDatabase).await;
+        let mut flags = common(url, &pair.keys_file);
+        flags.extend(self.results_flags.iter().cloned());
+        for _ in 0..self.results {
+            pair.results.push(self.replica(Service::Results, flags.clone()).await);
+        }
+
+        let mut results = pair.results[0].address();
+        if self.links.contains(&Link::Intake) {
+            let proxy = Proxy::start(results).await;
+            results = proxy.address();
+            pair.proxies.push((Link::Intake, proxy));
+        }
+        let url = self.database_url(&mut pair, Link::IngestDatabase).await;
+        let mut flags = common(url, &pair.keys_file);
+        flags.extend(["--results-url".into(), format!("http://{results}")]);
+        flags.extend(["--results-token-file".into(), intake_file.display().to_string()]);
+        flags.extend(self.ingest_flags.iter().cloned());
+        for _ in 0..self.ingest {
+            pair.ingest.push(self.replica(Service::Ingest, flags.clone()).await);
+        }
+        for replica in pair.results.iter().chain(&pair.ingest) {
+            replica.serving().await;
+        }
+        pair
+    }
+
+    async fn replica(&self, service: Service, flags: Vec<String>) -> Replica {
+        if self.processes {
+            Replica::start_process(service, flags).await
+        } else {
+            Replica::start(service, flags).await
+        }
+    }
+
+    /// The URL of a service's database, through a proxy if one is wanted.
+    async fn database_url(&self, pair: &mut Pair, link: Link) -> String {
+        let database =
+            if link == Link::IngestDatabase { &pair.ingest_database } else { &pair.results_database };
+        if !self.links.contains(&link) {
+            return database.url();
+        }
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], cluster().port()))).await;
+        let url = database.url_via(proxy.address().port());
+        pair.proxies.push((link, proxy));
+        url
+    }
+}
+
+fn tokens(files: &std::path::Path) -> (Tokens, PathBuf) {
+    let acme = NewToken::new(Some("acme"), tenant_scopes());
+    let globex = NewToken::new(Some("globex"), tenant_scopes());
+    let admin = NewToken::new(None, SCOPES);
+    let intake = NewToken::new(None, [INTAKE_SCOPE]);
+    let keys_file = files.join("keys.toml");
+    let entries = [&acme, &globex, &admin, &intake].map(|token| token.entry.clone());
+    append_entries(&keys_file, &entries).expect("a keys file");
+    let tokens = Tokens { acme: acme.text, globex: globex.text, admin: admin.text, intake: intake.text };
+    (tokens, keys_file)
+}

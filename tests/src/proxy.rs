@@ -1,0 +1,269 @@
+//! A TCP proxy on loopback that breaks connections on demand: between a service
+//! and PostgreSQL, or between the services.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Where to cut one connection: once, at the first that matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The client's bytes that hold the first pattern reach the server; the
+    /// server's answer is swallowed, and when it held the second pattern the
+    /// connection is closed. So the server did it, and the client never knows.
+    BeforeAnswer(&'static [u8], &'static [u8]),
+    /// The client's bytes that hold the pattern never reach the server.
+    BeforeServer(&'static [u8]),
+}
+
+impl Cut {
+    /// Between PostgreSQL's commit and the word of it.
+    pub const AFTER_COMMIT: Self = Self::BeforeAnswer(b"COMMIT", b"COMMIT\0");
+    /// Before PostgreSQL learns that it should commit.
+    pub const BEFORE_COMMIT: Self = Self::BeforeServer(b"COMMIT");
+
+    fn client_pattern(self) -> &'static [u8] {
+        match self {
+            Self::BeforeAnswer(pattern, _) | Self::BeforeServer(pattern) => pattern,
+        }
+    }
+}
+
+/// What the proxy does with what passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    /// New connections are closed at once.
+    Refuse,
+    /// Connections stay open and nothing moves.
+    Stall,
+}
+
+struct Shared {
+    upstream: SocketAddr,
+    mode: watch::Sender<Mode>,
+    armed: Mutex<Option<Cut>>,
+    cuts: watch::Sender<usize>,
+    /// Cancelled to end all connections there are.
+    open: Mutex<CancellationToken>,
+}
+
+/// A proxy in front of one address. Ends with its last handle.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    pub async fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            upstream,
+            mode: watch::Sender::new(Mode::Pass),
+            armed: Mutex::new(None),
+            cuts: watch::Sender::new(0),
+            open: Mutex::new(CancellationToken::new()),
+        });
+        let listening = tokio::spawn(listen(listener, shared.clone()));
+        Self { address, shared, listening }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets everything pass, from now on.
+    pub fn pass(&self) {
+        self.shared.mode.send_replace(Mode::Pass);
+    }
+
+    /// Closes every connection, and each new one at once.
+    pub fn refuse(&self) {
+        self.shared.mode.send_replace(Mode::Refuse);
+        self.cut_all();
+    }
+
+    /// Leaves connections open and moves nothing, as a network that lost its way.
+    pub fn stall(&self) {
+        self.shared.mode.send_replace(Mode::Stall);
+    }
+
+    /// Closes every connection; new ones are let through.
+    pub fn cut_all(&self) {
+        let mut open = self.shared.open.lock().expect("not poisoned");
+        std::mem::take(&mut *open).cancel();
+    }
+
+    /// Arms a cut for the next connection that matches.
+    pub fn arm(&self, cut: Cut) {
+        *self.shared.armed.lock().expect("not poisoned") = Some(cut);
+    }
+
+    /// How many armed cuts were made so far.
+    #[must_use]
+    pub fn cuts(&self) -> usize {
+        *self.shared.cuts.borrow()
+    }
+
+    /// Waits until an armed cut was made.
+    ///
+    /// # Panics
+    /// If none is within the deadline.
+    pub async fn was_cut(&self) {
+        let mut cuts = self.shared.cuts.subscribe();
+        let made = tokio::time::timeout(crate::DEADLINE, cuts.wait_for(|count| *count > 0)).await;
+        assert!(made.is_ok(), "the armed cut never came");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.cut_all();
+    }
+}
+
+async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        if *shared.mode.borrow() == Mode::Refuse {
+            continue;
+        }
+        let open = shared.open.lock().expect("not poisoned").clone();
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = open.cancelled() => {}
+                _ = relay(client, &shared) => {}
+            }
+        });
+    }
+}
+
+/// One connection. Returns when either side or a cut ends it; the sockets are
+/// closed by dropping them.
+async fn relay(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let server = TcpStream::connect(shared.upstream).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let swallowing = watch::Sender::new(None);
+    tokio::select! {
+        ended = upwards(from_client, to_server, shared, &swallowing) => ended,
+        ended = downwards(from_server, to_client, shared, swallowing.subscribe()) => ended,
+    }
+}
+
+/// Client to server, looking for the armed pattern.
+async fn upwards(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    swallowing: &watch::Sender<Option<&'static [u8]>>,
+) -> std::io::Result<()> {
+    let mut mode = shared.mode.subscribe();
+    let mut window = Window::default();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = from.read(&mut chunk).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        drop(mode.wait_for(|mode| *mode != Mode::Stall).await);
+        match take_armed(shared, &mut window, &chunk[..count]) {
+            Some(Cut::BeforeServer(_)) => {
+                shared.cuts.send_modify(|count| *count += 1);
+                return Ok(());
+            }
+            // Before the bytes go: the answer must not slip through.
+            Some(Cut::BeforeAnswer(_, answer)) => drop(swallowing.send_replace(Some(answer))),
+            None => {}
+        }
+        to.write_all(&chunk[..count]).await?;
+    }
+}
+
+/// Server to client, or nowhere once a cut began.
+async fn downwards(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    swallowing: watch::Receiver<Option<&'static [u8]>>,
+) -> std::io::Result<()> {
+    let mut mode = shared.mode.subscribe();
+    let mut window = Window::default();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = from.read(&mut chunk).await?;
+        let swallow = *swallowing.borrow();
+        if let Some(pattern) = swallow {
+            if count == 0 || window.shows(pattern, &chunk[..count]) {
+                shared.cuts.send_modify(|count| *count += 1);
+                return Ok(());
+            }
+            continue;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        drop(mode.wait_for(|mode| *mode != Mode::Stall).await);
+        to.write_all(&chunk[..count]).await?;
+    }
+}
+
+/// The armed cut, disarmed, if its pattern shows.
+fn take_armed(shared: &Shared, window: &mut Window, chunk: &[u8]) -> Option<Cut> {
+    let mut armed = shared.armed.lock().expect("not poisoned");
+    let pattern = armed.as_ref()?.client_pattern();
+    if window.shows(pattern, chunk) { armed.take() } else { None }
+}
+
+/// Finds a pattern that may lie across two reads.
+#[derive(Default)]
+struct Window {
+    tail: Vec<u8>,
+}
+
+impl Window {
+    fn shows(&mut self, pattern: &[u8], chunk: &[u8]) -> bool {
+        self.tail.extend_from_slice(chunk);
+        let shows = self.tail.windows(pattern.len()).any(|part| part == pattern);
+        let keep = self.tail.len().min(pattern.len().saturating_sub(1));
+        self.tail.drain(..self.tail.len() - keep);
+        shows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_across_reads_is_found() {
+        let mut window = Window::default();
+        assert!(!window.shows(b"COMMIT", b"...COM"));
+        assert!(window.shows(b"COMMIT", b"MIT;"));
+        assert!(!window.shows(b"COMMIT", b"MIT"));
+    }
+}

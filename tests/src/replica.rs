@@ -1,0 +1,174 @@
+//! One replica of a service: in this process, where it is quick to start, or as
+//! a process of its own, where it can be killed.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::{Child, Command, Stdio},
+};
+
+use sluice::connection::is_serving;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Service, eventually, program};
+
+/// A running replica. Ends when dropped.
+pub struct Replica {
+    service: Service,
+    address: SocketAddr,
+    flags: Vec<String>,
+    body: Body,
+}
+
+enum Body {
+    Task(CancellationToken, JoinHandle<()>),
+    Process(Child),
+    Stopped,
+}
+
+impl Replica {
+    /// Starts one in this process on a free port.
+    ///
+    /// # Panics
+    /// If it doesn't come up.
+    pub async fn start(service: Service, flags: Vec<String>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let body = task(service, listener, &flags);
+        Self { service, address, flags, body }
+    }
+
+    /// Starts one as a process of its own.
+    ///
+    /// # Panics
+    /// If it doesn't come up.
+    pub async fn start_process(service: Service, flags: Vec<String>) -> Self {
+        let port = sluice::postgres::free_port().expect("a free port");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let body = process(service, address, &flags);
+        Self { service, address, flags, body }
+    }
+
+    /// Waits until it says that it is serving.
+    pub async fn serving(&self) {
+        let url = self.url();
+        eventually("a replica that serves", || async { is_serving(&url).await.then_some(()) }).await;
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its process id, if it is a process of its own.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match &self.body {
+            Body::Process(child) => Some(child.id()),
+            _ => None,
+        }
+    }
+
+    /// Stops it as SIGTERM does, and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it ends badly.
+    pub async fn stop(&mut self) {
+        match std::mem::replace(&mut self.body, Body::Stopped) {
+            Body::Task(token, task) => {
+                token.cancel();
+                task.await.expect("a clean stop");
+            }
+            Body::Process(mut child) => {
+                let pid = child.id().to_string();
+                let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+                assert!(sent.success());
+                let ended = tokio::task::spawn_blocking(move || child.wait()).await.expect("joins");
+                assert!(ended.expect("its status").success(), "a clean stop");
+            }
+            Body::Stopped => {}
+        }
+    }
+
+    /// SIGKILL, for a process of its own.
+    ///
+    /// # Panics
+    /// If it runs in this process.
+    pub fn kill(&mut self) {
+        match std::mem::replace(&mut self.body, Body::Stopped) {
+            Body::Process(mut child) => {
+                child.kill().expect("kill");
+                child.wait().expect("its status");
+            }
+            _ => panic!("only a process can be killed"),
+        }
+    }
+
+    /// Starts a stopped or killed one again at the same address, and waits until
+    /// it serves.
+    ///
+    /// # Panics
+    /// If it still runs, or doesn't come up.
+    pub async fn restart(&mut self, as_process: bool) {
+        assert!(matches!(self.body, Body::Stopped), "it still runs");
+        self.body = if as_process {
+            process(self.service, self.address, &self.flags)
+        } else {
+            let address = self.address;
+            let bind = || async { TcpListener::bind(address).await.ok() };
+            let listener = eventually("its port", bind).await;
+            task(self.service, listener, &self.flags)
+        };
+        self.serving().await;
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        match &mut self.body {
+            Body::Task(token, _) => token.cancel(),
+            Body::Process(child) => {
+                drop(child.kill());
+                drop(child.wait());
+            }
+            Body::Stopped => {}
+        }
+    }
+}
+
+fn task(service: Service, listener: TcpListener, flags: &[String]) -> Body {
+    let token = CancellationToken::new();
+    let args = flags.to_vec();
+    let shutdown = token.clone();
+    let task = match service {
+        Service::Ingest => {
+            let settings = sluice_ingest::Settings::load(args, []).expect("settings");
+            tokio::spawn(async move {
+                sluice_ingest::run(settings, listener, shutdown).await.expect("ingest");
+            })
+        }
+        Service::Results => {
+            let settings = sluice_results::Settings::load(args, []).expect("settings");
+            tokio::spawn(async move {
+                sluice_results::run(settings, listener, shutdown).await.expect("results");
+            })
+        }
+    };
+    Body::Task(token, task)
+}
+
+fn process(service: Service, address: SocketAddr, flags: &[String]) -> Body {
+    let mut command = Command::new(program());
+    command.args(["serve", service.name(), "--listen", &address.to_string()]).args(flags);
+    // Ends by itself when the test process is gone.
+    command.env("SLUICE_STOP_ON_STDIN_EOF", "1").stdin(Stdio::piped());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Body::Process(command.spawn().expect("a process"))
+}
