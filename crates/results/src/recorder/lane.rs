@@ -28,8 +28,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(12);
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     /// The same statement may succeed now.
-    #[error("in conflict with another: {0}")]
-    Conflict(PgError),
+    #[error("in conflict with others, again and again")]
+    Conflict,
     /// The session broke; whether the commit was done is not known.
     #[error("the session broke: {0}")]
     Cut(String),
@@ -57,12 +57,14 @@ struct Entry {
 pub struct Lane {
     database: Database,
     session: Option<(Client, Statement)>,
+    /// What went wrong last, so that an outage is one line and not thousands.
+    told: Option<String>,
 }
 
 impl Lane {
     /// A lane that opens its session when it first needs one.
     pub fn new(database: Database) -> Self {
-        Self { database, session: None }
+        Self { database, session: None, told: None }
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -118,7 +120,7 @@ impl Lane {
                     Recording::Refused
                 }
                 Err(fault) => {
-                    tracing::error!(records = entries.len(), %fault, "results not recorded");
+                    self.tell(Some(fault.to_string()));
                     return Err(fault);
                 }
             };
@@ -126,7 +128,19 @@ impl Lane {
                 answers[entry.job][entry.position] = Some(recording);
             }
         }
+        self.tell(None);
         Ok(())
+    }
+
+    /// Logs a fault, or its end, when it is another one than before.
+    fn tell(&mut self, fault: Option<String>) {
+        if self.told != fault {
+            match &fault {
+                Some(fault) => tracing::error!(%fault, "results can't be recorded"),
+                None => tracing::info!("results are recorded again"),
+            }
+            self.told = fault;
+        }
     }
 
     /// Records some entries in one statement, which is one commit: again on a
@@ -144,7 +158,7 @@ impl Lane {
         let columns = Columns::of(&entries[range], &placements, &blocks);
         for _ in 1..TRIES_MAX {
             match self.attempt(&columns).await {
-                Err(Fault::Conflict(_) | Fault::Cut(_)) => {}
+                Err(Fault::Conflict | Fault::Cut(_)) => {}
                 outcome => return outcome,
             }
         }
@@ -169,7 +183,7 @@ impl Lane {
     async fn session(&mut self) -> Result<(&Client, &Statement), Fault> {
         if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
             self.session = None;
-            let away = |error: PgError| Fault::Away(error.to_string());
+            let away = |error: PgError| Fault::Away(text(&error));
             let opening = async {
                 let client = self.database.connect(RECORDING).await.map_err(away)?;
                 partitions::make(&client).await;
@@ -188,12 +202,20 @@ impl Lane {
 impl From<PgError> for Fault {
     fn from(error: PgError) -> Self {
         match classify(&error) {
-            Failure::Conflict => Self::Conflict(error),
-            Failure::Connection => Self::Cut(error.to_string()),
-            Failure::Busy => Self::Away(error.to_string()),
+            Failure::Conflict => Self::Conflict,
+            Failure::Connection => Self::Cut(text(&error)),
+            Failure::Busy => Self::Away(text(&error)),
             Failure::Statement if blames_values(&error) => Self::Values(error),
-            Failure::Statement => Self::Broken(error.into()),
+            Failure::Statement => Self::Broken(text(&error).into()),
         }
+    }
+}
+
+/// What the database said; never its detail, which may quote values.
+fn text(error: &PgError) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
     }
 }
 
