@@ -10,7 +10,7 @@ mod grpc;
 mod partitions;
 mod recorder;
 mod result;
-mod sessions;
+pub mod sessions;
 mod shelf;
 mod storage;
 mod time;
