@@ -7,6 +7,7 @@ mod harness;
 mod results_acknowledging;
 mod results_data;
 mod results_listing;
+mod results_outage;
 mod results_plans;
 mod results_recording;
 mod results_shelf;
