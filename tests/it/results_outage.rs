@@ -57,6 +57,16 @@ async fn a_recording_whose_answer_was_lost_is_recorded_once_and_said_to_be() {
 }
 
 #[tokio::test]
+async fn without_its_schema_it_is_not_serving() {
+    let shelf = Shelf::start().await;
+    let (sql, url) = (shelf.0.results_database.sql().await, shelf.0.results[0].url());
+    sql.batch_execute("ALTER TABLE refinery_schema_history RENAME TO elsewhere").await.unwrap();
+    eventually("NOT_SERVING", || async { (!is_serving(&url).await).then_some(()) }).await;
+    sql.batch_execute("ALTER TABLE elsewhere RENAME TO refinery_schema_history").await.unwrap();
+    shelf.0.results[0].serving().await;
+}
+
+#[tokio::test]
 async fn a_week_is_made_once_and_not_around_rows_that_are_there() {
     let sql = Database::create(Service::Results).await.sql().await;
     let week = "SELECT partition, state FROM make_week('2031-03-05 12:00Z')";

@@ -72,7 +72,7 @@ impl Lane {
         let mut callers = Vec::with_capacity(group.len());
         for (number, job) in group.into_iter().enumerate() {
             answers.push(vec![None; job.records.len()]);
-            callers.push((job.answer, job._share));
+            callers.push((job.answer, job.share));
             let own = job.records.into_iter().enumerate();
             entries.extend(own.map(|(position, record)| Entry { record, job: number, position }));
         }
