@@ -24,8 +24,8 @@ use crate::{
     time::Micros,
 };
 
-/// Deadlocks are retried this often. Sorted ids make them rare: a plan that
-/// deletes in another order is all that could cause one.
+/// Tries of a batch that deadlocks with another. Rows are locked in the order of
+/// their places, so only another kind of statement could cause that.
 const TRIES_MAX: u32 = 5;
 
 const GET: &str = include_str!("sql/get.sql");
@@ -170,7 +170,7 @@ impl Shelf {
     /// call moved. Other ids are passed over.
     ///
     /// # Errors
-    /// UNAVAILABLE if the database can't answer; then nothing was moved.
+    /// UNAVAILABLE if the database can't answer: all or none were moved.
     pub async fn acknowledge_many(
         &self,
         organisation: &OrganisationId,
