@@ -4,3 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+mod results_acknowledging;
+mod results_data;
+mod results_listing;
+mod results_outage;
+mod results_plans;
+mod results_recording;
+mod results_shelf;

@@ -183,7 +183,7 @@ fn is_media_type(text: &str) -> bool {
     let parameters_clean = parameters.bytes().all(|b| (b' '..=b'~').contains(&b) || b == b'\t');
     parameters_clean
         && essence
-            .trim_end()
+            .trim_end_matches([' ', '\t'])
             .split_once('/')
             .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }

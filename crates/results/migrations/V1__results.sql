@@ -24,13 +24,17 @@ CREATE TABLE result (
     poll           text COLLATE "C" NOT NULL,
     task           text COLLATE "C" NOT NULL,
     identifier     text COLLATE "C" NOT NULL,
-    type           text COLLATE "C" NOT NULL,
-    PRIMARY KEY (organisation, id)
+    type           text COLLATE "C" NOT NULL
 ) PARTITION BY RANGE (id);
 
 -- Lists in order, without sorting: all of an organisation's, and one poll's.
+-- The order of these three statements matters. In a partition that is still
+-- empty all indexes look equally cheap to the planner, also those of which a
+-- lookup by (organisation, id) would have to read the whole organisation; it
+-- then takes the youngest, and keeps that plan while the partition fills.
 CREATE INDEX result_by_date ON result (organisation, date_created, id);
 CREATE INDEX result_by_poll ON result (organisation, poll, date_created, id);
+ALTER TABLE result ADD PRIMARY KEY (organisation, id);
 
 -- The data of the inline records: what one commit recorded of one
 -- organisation, concatenated and compressed with zstd. A hundred small records

@@ -84,9 +84,6 @@ macro_rules! statements {
     };
 }
 statements! {
-    begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
-    commit: "COMMIT",
-    rollback: "ROLLBACK",
     gate_lock: include_str!("../sql/gate_lock.sql"),
     insert_markers: include_str!("../sql/insert_markers.sql"),
     insert_windows: include_str!("../sql/insert_windows.sql"),
@@ -111,28 +108,43 @@ pub struct GateSession {
 
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
+/// One statement of a round trip.
+enum Step<'a> {
+    /// Transaction control, as text.
+    Control(&'static str),
+    Prepared(&'a Statement, Params<'a>),
+}
+
 /// Statements of one round trip, in order.
-struct Trip<'a>(Vec<(&'a Statement, Params<'a>)>);
+struct Trip<'a>(Vec<Step<'a>>);
 
 impl<'a> Trip<'a> {
+    fn control(&mut self, sql: &'static str) {
+        self.0.push(Step::Control(sql));
+    }
+
     fn add(&mut self, statement: &'a Statement, params: Params<'a>) -> usize {
-        self.0.push((statement, params));
+        self.0.push(Step::Prepared(statement, params));
         self.0.len() - 1
     }
 
     /// Sends everything at once and waits for every answer. `None`: it took too
     /// long, and what became of it is not known.
     async fn run(&self, client: &Client) -> Option<Vec<Result<Vec<Row>, PgError>>> {
-        let answers = self.0.iter().map(|(statement, params)| client.query(*statement, params));
-        tokio::time::timeout(TRIP_TIMEOUT, in_order(answers)).await.ok()
+        // `join_all` polls up to 30 futures in order, so what they send on their
+        // first poll is sent in order; a trip stays well below.
+        let answers = futures_util::future::join_all(self.0.iter().map(|step| step.run(client)));
+        tokio::time::timeout(TRIP_TIMEOUT, answers).await.ok()
     }
 }
 
-/// Polls futures in order, so that what they send on their first poll is sent
-/// in order.
-async fn in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    // `join_all` polls up to 30 futures in order, which a trip stays below.
-    futures_util::future::join_all(futures).await
+impl Step<'_> {
+    async fn run(&self, client: &Client) -> Result<Vec<Row>, PgError> {
+        match self {
+            Self::Control(sql) => client.batch_execute(sql).await.map(|()| Vec::new()),
+            Self::Prepared(statement, params) => client.query(*statement, params).await,
+        }
+    }
 }
 
 fn columns<A: Clone, B: Clone>(rows: &[(A, B)]) -> (Vec<A>, Vec<B>) {
@@ -222,7 +234,7 @@ impl GateSession {
         let given = PresumedColumns::of(presumed);
         let success = Final::Success.code();
         let mut trip = Trip(Vec::with_capacity(12));
-        trip.add(&s.begin, vec![]);
+        trip.control("BEGIN ISOLATION LEVEL READ COMMITTED");
         trip.add(&s.gate_lock, vec![&GATE_LOCK]);
         let (mut markers, mut windows, mut old_windows, mut counters) = (None, None, None, None);
         if !presumed.markers.is_empty() {
@@ -303,7 +315,7 @@ impl GateSession {
                 vec![&ids, &organisations, &owner, &format, &results, &traces, &payloads],
             );
         }
-        trip.add(&s.commit, vec![]);
+        trip.control("COMMIT");
         let status = trip.add(&s.status, vec![&xid]);
 
         let answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
@@ -337,9 +349,9 @@ impl GateSession {
     }
 
     async fn rollback(&self) -> Result<(), GateError> {
-        let rollback = self.client.query(&self.statements.rollback, &[]);
+        let rollback = self.client.batch_execute("ROLLBACK");
         match tokio::time::timeout(TRIP_TIMEOUT, rollback).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             _ => Err(GateError::Disconnected),
         }
     }

@@ -1,7 +1,7 @@
 //! One lane of the recorder: its own session, one statement and one commit per
 //! group, and the search for the one to blame when the database refuses.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
@@ -14,22 +14,20 @@ use super::{Job, Recording};
 use crate::{
     partitions,
     result::{NewRecord, Placement},
-    sessions::RECORDING,
+    sessions::{RECORDING, patiently},
     storage::inline::{self, PackedBlock},
 };
 
 const RECORD: &str = include_str!("../sql/record.sql");
 /// Tries of a statement that conflicts with another or whose session broke.
 const TRIES_MAX: u32 = 5;
-/// A server that is silent for longer than its own statement timeout is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 /// Why records were not recorded.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     /// The same statement may succeed now.
-    #[error("in conflict with another: {0}")]
-    Conflict(PgError),
+    #[error("in conflict with others, again and again")]
+    Conflict,
     /// The session broke; whether the commit was done is not known.
     #[error("the session broke: {0}")]
     Cut(String),
@@ -57,12 +55,14 @@ struct Entry {
 pub struct Lane {
     database: Database,
     session: Option<(Client, Statement)>,
+    /// What went wrong last, so that an outage is one line and not thousands.
+    told: Option<String>,
 }
 
 impl Lane {
     /// A lane that opens its session when it first needs one.
     pub fn new(database: Database) -> Self {
-        Self { database, session: None }
+        Self { database, session: None, told: None }
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -72,7 +72,7 @@ impl Lane {
         let mut callers = Vec::with_capacity(group.len());
         for (number, job) in group.into_iter().enumerate() {
             answers.push(vec![None; job.records.len()]);
-            callers.push((job.answer, job._share));
+            callers.push((job.answer, job.share));
             let own = job.records.into_iter().enumerate();
             entries.extend(own.map(|(position, record)| Entry { record, job: number, position }));
         }
@@ -118,7 +118,7 @@ impl Lane {
                     Recording::Refused
                 }
                 Err(fault) => {
-                    tracing::error!(records = entries.len(), %fault, "results not recorded");
+                    self.tell(Some(fault.to_string()));
                     return Err(fault);
                 }
             };
@@ -126,7 +126,19 @@ impl Lane {
                 answers[entry.job][entry.position] = Some(recording);
             }
         }
+        self.tell(None);
         Ok(())
+    }
+
+    /// Logs a fault, or its end, when it is another one than before.
+    fn tell(&mut self, fault: Option<String>) {
+        if self.told != fault {
+            match &fault {
+                Some(fault) => tracing::error!(%fault, "results can't be recorded"),
+                None => tracing::info!("results are recorded again"),
+            }
+            self.told = fault;
+        }
     }
 
     /// Records some entries in one statement, which is one commit: again on a
@@ -144,7 +156,7 @@ impl Lane {
         let columns = Columns::of(&entries[range], &placements, &blocks);
         for _ in 1..TRIES_MAX {
             match self.attempt(&columns).await {
-                Err(Fault::Conflict(_) | Fault::Cut(_)) => {}
+                Err(Fault::Conflict | Fault::Cut(_)) => {}
                 outcome => return outcome,
             }
         }
@@ -153,7 +165,7 @@ impl Lane {
 
     async fn attempt(&mut self, columns: &Columns<'_>) -> Result<(), Fault> {
         let (client, statement) = self.session().await?;
-        let outcome = match tokio::time::timeout(SILENCE_MAX, columns.execute(client, statement)).await {
+        let outcome = match patiently(columns.execute(client, statement)).await {
             Ok(outcome) => outcome.map_err(Fault::from),
             Err(_) => Err(Fault::Cut("the database is silent".into())),
         };
@@ -169,14 +181,14 @@ impl Lane {
     async fn session(&mut self) -> Result<(&Client, &Statement), Fault> {
         if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
             self.session = None;
-            let away = |error: PgError| Fault::Away(error.to_string());
+            let away = |error: PgError| Fault::Away(text(&error));
             let opening = async {
                 let client = self.database.connect(RECORDING).await.map_err(away)?;
                 partitions::make(&client).await;
                 let statement = client.prepare(RECORD).await.map_err(away)?;
                 Ok((client, statement))
             };
-            let opened = tokio::time::timeout(SILENCE_MAX, opening).await;
+            let opened = patiently(opening).await;
             self.session =
                 Some(opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())))?);
         }
@@ -188,12 +200,20 @@ impl Lane {
 impl From<PgError> for Fault {
     fn from(error: PgError) -> Self {
         match classify(&error) {
-            Failure::Conflict => Self::Conflict(error),
-            Failure::Connection => Self::Cut(error.to_string()),
-            Failure::Busy => Self::Away(error.to_string()),
+            Failure::Conflict => Self::Conflict,
+            Failure::Connection => Self::Cut(text(&error)),
+            Failure::Busy => Self::Away(text(&error)),
             Failure::Statement if blames_values(&error) => Self::Values(error),
-            Failure::Statement => Self::Broken(error.into()),
+            Failure::Statement => Self::Broken(text(&error).into()),
         }
+    }
+}
+
+/// What the database said; never its detail, which may quote values.
+fn text(error: &PgError) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
     }
 }
 

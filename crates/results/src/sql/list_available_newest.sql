@@ -5,6 +5,10 @@
 -- A scan that found less than was asked for, and did not reach the end, says
 -- where it stopped in a last row without a `definition`: the next page begins
 -- there. It is in the same statement for the sake of one snapshot.
+--
+-- OFFSET 0 keeps each lookup one by the whole key: on tables without rows or
+-- statistics the planner likes to read all of an organisation's instead, and
+-- keeps that plan while they fill.
 WITH page AS MATERIALIZED (
     SELECT r.date_created, r.id, r.size, r.block_offset, r.checksum, r.block, r.storage_config,
            r.definition, r.poll, r.task, r.identifier, r.type,
@@ -17,7 +21,9 @@ WITH page AS MATERIALIZED (
         ORDER BY date_created DESC, id DESC
         LIMIT 10000
     ) AS a
-    JOIN result AS r ON r.organisation = $1 AND r.id = a.id
+    CROSS JOIN LATERAL (
+        SELECT * FROM result WHERE organisation = $1 AND id = a.id OFFSET 0
+    ) AS r
     WHERE ($7::text IS NULL OR r.task = $7)
       AND ($8::text IS NULL OR r.identifier = $8)
       AND ($9::uuid IS NULL OR r.checksum = $9)
