@@ -3,6 +3,7 @@
 // Clippy sees a test where `#[test]` stands; the tests' helpers are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod harness;
 mod results_acknowledging;
 mod results_data;

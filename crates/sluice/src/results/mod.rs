@@ -27,7 +27,7 @@ const ACK_BATCH: usize = 10_000;
 #[derive(Debug, clap::Subcommand)]
 pub enum ResultsCommand {
     /// List results, the newest first.
-    List(list::ListArgs),
+    List(Box<list::ListArgs>),
     /// Show one result.
     Get(GetArgs),
     /// Acknowledge results: each is signed off once.
@@ -68,7 +68,7 @@ pub struct AckArgs {
 /// Runs `sluice results`.
 pub(crate) async fn run(command: ResultsCommand) -> Result<ExitCode, Failure> {
     match command {
-        ResultsCommand::List(args) => list::run(args).await,
+        ResultsCommand::List(args) => list::run(*args).await,
         ResultsCommand::Get(args) => get(args).await,
         ResultsCommand::Ack(args) => ack(args).await,
         ResultsCommand::Download(args) => download::run(args).await,
