@@ -120,12 +120,12 @@ fn parse(line: u64, bytes: Vec<u8>, definition: Option<&str>) -> Result<Item, Un
     if bytes.len() > BATCH_BYTES {
         return Err(fault("TOO_LARGE", format!("the line has {} bytes", bytes.len())));
     }
-    let head = match (serde_json::from_slice::<Head>(&bytes), definition) {
+    let head = match (read_head(&bytes), definition) {
         (Ok(head), _) => head,
         // The service will say what is wrong with it.
         (Err(_), Some(_)) => Head::default(),
-        (Err(error), None) => {
-            return Err(fault("INVALID_JSON", format!("no --definition, and not a JSON object: {error}")));
+        (Err(fault_of_it), None) => {
+            return Err(fault("INVALID_JSON", format!("no --definition, and {fault_of_it}")));
         }
     };
     let Some(definition) = definition.map(str::to_owned).or(head.path.0) else {
@@ -142,6 +142,14 @@ fn parse(line: u64, bytes: Vec<u8>, definition: Option<&str>) -> Result<Item, Un
         content: Some(Content::Data(bytes.into())),
     };
     Ok(Item { line, observation })
+}
+
+/// Reads an object's head. Serde would also take a list for it.
+fn read_head(bytes: &[u8]) -> Result<Head, String> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON object".into());
+    }
+    serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))
 }
 
 /// What is read of an object; the rest is skipped unseen.
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn lines_that_cannot_be_sent_are_told() {
-        let (batches, faults) = read("nonsense\n{\"path\":7}\n[1]\n", None, 10);
+        let (batches, faults) = read("nonsense\n{\"path\":7}\n[\"a\"]\n", None, 10);
         assert!(batches.is_empty());
         let told: Vec<(u64, &str)> = faults.iter().map(|fault| (fault.line, fault.reason)).collect();
         assert_eq!(told, [(1, "INVALID_JSON"), (2, "UNKNOWN_DEFINITION"), (3, "INVALID_JSON")]);
