@@ -25,6 +25,7 @@ use crate::{
     publish::{Ended, Plan, Summary, outcome_name, publish},
     results::{fetch, table},
     target::Target,
+    text::out,
 };
 
 /// A few hundred observations such as security tools make, with the mishaps
@@ -58,7 +59,7 @@ pub struct DemoArgs {
 /// Runs the demo.
 pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let stop = shutdown::on_signal().context("signals")?;
-    println!("Starting PostgreSQL and both services on free ports, in a folder that goes afterwards.");
+    out!("Starting PostgreSQL and both services on free ports, in a folder that goes afterwards.")?;
     let pair = tokio::select! {
         pair = PrivatePair::start(Options::temporary(!args.no_install)) => pair?,
         () = stop.cancelled() => return Ok(ExitCode::FAILURE),
@@ -71,14 +72,14 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     pair.stop().await;
     shown?;
     let sluice = crate::invocation();
-    println!(
+    out!(
         "
 All of it held. To go on with a pair that stays:
   {sluice} dev                 keeps its data, and says how to call it
   {sluice} publish FILE.jsonl  publishes your own observations to it
   {sluice} bench               measures this machine
   {sluice} --help              the rest"
-    );
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,37 +97,37 @@ impl Demo {
     async fn show(&self) -> Result<(), Failure> {
         self.put_definitions().await?;
 
-        heading("Publish the sample: each observation has one outcome, and it is final");
+        heading("Publish the sample: each observation has one outcome, and it is final")?;
         let summary = self.publish().await?;
         check_counts(&summary)?;
 
-        heading("What was accepted is there as results, each exactly once");
+        heading("What was accepted is there as results, each exactly once")?;
         let results = self.wait_for_results().await?;
-        print!("{}", table(&results[..SHOWN.min(results.len())]));
-        println!("… and {} more.", results.len().saturating_sub(SHOWN));
+        out!("{}", table(&results[..SHOWN.min(results.len())]))?;
+        out!("… and {} more.", results.len().saturating_sub(SHOWN))?;
 
-        heading("Download one and compare it with its line");
+        heading("Download one and compare it with its line")?;
         self.download(&results).await?;
 
-        heading("Sign them off: some one by one, the rest at once");
+        heading("Sign them off: some one by one, the rest at once")?;
         self.acknowledge(&results).await?;
 
-        heading("Publish the same file again, as a publisher does that lost its place");
+        heading("Publish the same file again, as a publisher does that lost its place")?;
         let again = self.publish().await?;
         let errors = again.count(Outcome::Error);
         let decided = summary.total() - errors;
         expect("duplicates of the second publication", again.count(Outcome::Duplicate), decided)?;
         expect("new results", self.list(&[]).await?.len() as u64, 0)?;
-        println!("Nothing new came of it.");
+        out!("Nothing new came of it.")?;
         Ok(())
     }
 
     async fn put_definitions(&self) -> Result<(), Failure> {
         let definitions = read_definitions(DEFINITIONS, &self.target.organisation)?;
         let mut client = self.target.definitions()?;
-        heading("The rules");
+        heading("The rules")?;
         for definition in definitions {
-            println!("{:30} {}", definition.path, definition.description);
+            out!("{:30} {}", definition.path, definition.description)?;
             client.put_definition(PutDefinitionRequest { definition: Some(definition) }).await?;
         }
         Ok(())
@@ -150,7 +151,7 @@ impl Demo {
         };
         let started = Instant::now();
         let summary = publish(&self.target, Cursor::new(SAMPLE), Some(SAMPLE.len() as u64), &plan).await?;
-        print!("{}", summary.report(started.elapsed()));
+        out!("{}", summary.report(started.elapsed()))?;
         Ok(summary)
     }
 
@@ -196,7 +197,7 @@ impl Demo {
         if data != published.as_bytes() {
             return Err(Failure::new(format!("{} is not line {line} of the sample", result.id)));
         }
-        println!("{}: {} bytes, MD5 {}, line {line} to the byte.", result.id, data.len(), result.checksum);
+        out!("{}: {} bytes, MD5 {}, line {line} to the byte.", result.id, data.len(), result.checksum)?;
         Ok(())
     }
 
@@ -212,23 +213,23 @@ impl Demo {
                     return Err(Failure::new(format!("{} was not signed off just once", result.id)));
                 }
             }
-            println!("{}: acknowledged, and again without effect.", result.id);
+            out!("{}: acknowledged, and again without effect.", result.id)?;
         }
         let ids = rest.iter().map(|result| result.id.clone()).collect();
         let request = BatchAcknowledgeResultsRequest { ids, ..BatchAcknowledgeResultsRequest::default() };
         let changed = client.batch_acknowledge_results(request).await?.into_inner().ids.len();
         expect("results acknowledged at once", changed as u64, rest.len() as u64)?;
-        println!("{changed} more in one call.");
+        out!("{changed} more in one call.")?;
         expect("results still available", self.list(&[]).await?.len() as u64, 0)?;
         let consumed = self.list(&[State::Consumed]).await?.len();
         expect("results consumed", consumed as u64, results.len() as u64)?;
-        println!("The default list is empty now; {consumed} are kept as consumed.");
+        out!("The default list is empty now; {consumed} are kept as consumed.")?;
         Ok(())
     }
 }
 
-fn heading(text: &str) {
-    println!("\n== {text}");
+fn heading(text: &str) -> Result<(), Failure> {
+    out!("\n== {text}")
 }
 
 fn check_counts(summary: &Summary) -> Result<(), Failure> {

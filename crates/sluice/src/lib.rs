@@ -64,7 +64,10 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("sluice: {failure}");
+            let message = failure.to_string();
+            if !message.is_empty() {
+                eprintln!("sluice: {message}");
+            }
             ExitCode::from(failure.exit())
         }
     }

@@ -4,15 +4,37 @@
 
 use std::{
     fmt::Write as _,
+    io::Write as _,
     time::{Duration, SystemTime},
 };
 
 use prost_types::Timestamp;
 
+use crate::failure::Failure;
+
 /// Units of durations, in seconds, the largest first.
 const UNITS: [(char, u64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 /// Longest cell of a table, in characters.
 const CELL_CHARS_MAX: usize = 120;
+
+/// Prints a line to standard output, or a text that ends in one. Unlike
+/// `println!` it fails when nobody reads any more (`| head`), so that a command
+/// ends there instead of panicking.
+macro_rules! out {
+    ($($part:tt)*) => { $crate::text::print(&format!($($part)*)) };
+}
+pub(crate) use out;
+
+/// See [`out!`].
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let ending = if text.ends_with('\n') { "" } else { "\n" };
+    let mut stdout = std::io::stdout().lock();
+    match write!(stdout, "{text}{ending}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(fault) if fault.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::nobody_reads()),
+        Err(fault) => Err(Failure::new(format!("standard output: {fault}"))),
+    }
+}
 
 /// Rows under a heading, each column as wide as its widest cell.
 pub(crate) struct Table {

@@ -23,7 +23,7 @@ use crate::{
     private::{Options, PrivatePair},
     ready::{Pids, Ready},
     target::{Target, TargetArgs},
-    text::to_proto,
+    text::{out, to_proto},
 };
 use consume::Consumed;
 use load::{Maker, Schedule, Seen, Shape};
@@ -129,9 +129,9 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
 
 fn conclude(report: &Report, json: bool) -> Result<ExitCode, Failure> {
     if json {
-        println!("{}", report.to_json());
+        out!("{}", report.to_json())?;
     } else {
-        print!("{report}");
+        out!("{report}")?;
     }
     if report.is_clean() {
         Ok(ExitCode::SUCCESS)

@@ -18,7 +18,7 @@ use sluice_proto::ingest::v1::{
 use crate::{
     failure::{Context, Failure},
     target::{Target, TargetArgs},
-    text::{Table, clean, parse_seconds, proto_seconds, seconds, time, to_proto},
+    text::{Table, clean, out, parse_seconds, proto_seconds, seconds, time, to_proto},
 };
 
 pub(crate) use file::read_definitions;
@@ -186,10 +186,10 @@ async fn put(args: &WriteArgs) -> Result<ExitCode, Failure> {
             .into_inner();
         let kept = answer.definition.unwrap_or_default();
         if args.json {
-            println!("{}", to_json(&kept));
+            out!("{}", to_json(&kept))?;
         } else {
             let done = if answer.created { "created" } else { "changed" };
-            println!("{} {done}, etag {}", clean(&kept.path), kept.etag);
+            out!("{} {done}, etag {}", clean(&kept.path), kept.etag)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -210,12 +210,12 @@ async fn validate(args: &WriteArgs) -> Result<ExitCode, Failure> {
                 .iter()
                 .map(|fault| json!({"field": fault.field, "description": fault.description}))
                 .collect();
-            println!("{}", json!({"path": path, "valid": answer.valid, "violations": violations}));
+            out!("{}", json!({"path": path, "valid": answer.valid, "violations": violations}))?;
             continue;
         }
-        println!("{} is {}", clean(&path), if answer.valid { "valid" } else { "not valid" });
+        out!("{} is {}", clean(&path), if answer.valid { "valid" } else { "not valid" })?;
         for fault in &answer.violations {
-            println!("  {}: {}", clean(&fault.field), clean(&fault.description));
+            out!("  {}: {}", clean(&fault.field), clean(&fault.description))?;
         }
     }
     Ok(if all_valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -231,14 +231,14 @@ async fn get(args: OneArgs) -> Result<ExitCode, Failure> {
     let answer = target.definitions()?.get_definition(request).await?.into_inner();
     let shown = to_json(&answer.definition.unwrap_or_default());
     if args.json {
-        println!("{shown}");
+        out!("{shown}")?;
     } else {
         let mut table = Table::new(&["FIELD", "VALUE"]);
         for (field, value) in shown.as_object().into_iter().flatten() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             table.row([field.clone(), text]);
         }
-        print!("{table}");
+        out!("{table}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -258,7 +258,7 @@ async fn list(args: ListArgs) -> Result<ExitCode, Failure> {
         let page = client.list_definitions(request.clone()).await?.into_inner();
         for definition in &page.definitions {
             if args.json {
-                println!("{}", to_json(definition));
+                out!("{}", to_json(definition))?;
             } else {
                 table.row(row(definition));
             }
@@ -269,7 +269,7 @@ async fn list(args: ListArgs) -> Result<ExitCode, Failure> {
         request.page_token = page.next_page_token;
     }
     if !args.json {
-        print!("{table}");
+        out!("{table}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -284,7 +284,7 @@ async fn delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
         ..DeleteDefinitionRequest::default()
     };
     target.definitions()?.delete_definition(request).await?;
-    println!("{path} deleted");
+    out!("{path} deleted")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -26,6 +26,7 @@ use crate::{
     connection::is_reachable,
     failure::{Context, Failure},
     target::{Target, TargetArgs},
+    text::out,
 };
 use lines::{Item, Lines};
 use sender::Sender;
@@ -91,7 +92,7 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
     if args.json {
         eprint!("{report}");
     } else {
-        print!("{report}");
+        out!("{report}")?;
     }
     Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,7 +12,7 @@ use super::{state_name, to_json};
 use crate::{
     failure::Failure,
     target::TargetArgs,
-    text::{Table, parse_time, time},
+    text::{Table, out, parse_time, time},
 };
 
 /// How many results a page brings when all are asked for.
@@ -169,7 +169,9 @@ pub(super) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
     loop {
         let page = client.list_results(request.clone()).await?.into_inner();
         if args.json {
-            page.results.iter().for_each(|result| println!("{}", to_json(result)));
+            for result in &page.results {
+                out!("{}", to_json(result))?;
+            }
         } else {
             shown.extend(page.results);
         }
@@ -179,7 +181,7 @@ pub(super) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
         }
     }
     if !args.json {
-        print!("{}", table(&shown));
+        out!("{}", table(&shown))?;
     }
     if !request.page_token.is_empty() {
         eprintln!("There are more: --page-token {} or --all.", request.page_token);

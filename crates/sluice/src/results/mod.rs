@@ -14,7 +14,7 @@ use sluice_proto::results::v1::{
 use crate::{
     failure::{Context, Failure},
     target::TargetArgs,
-    text::{Table, time},
+    text::{Table, out, time},
 };
 
 pub(crate) use download::fetch;
@@ -81,14 +81,14 @@ async fn get(args: GetArgs) -> Result<ExitCode, Failure> {
     let answer = target.results()?.get_result(request).await?.into_inner();
     let shown = to_json(&answer.result.unwrap_or_default());
     if args.json {
-        println!("{shown}");
+        out!("{shown}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new(&["FIELD", "VALUE"]);
     for (field, value) in shown.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         table.row([field.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]);
     }
-    print!("{table}");
+    out!("{table}")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,10 +106,10 @@ async fn ack(args: AckArgs) -> Result<ExitCode, Failure> {
         let request = AcknowledgeResultRequest { organisation: target.organisation.clone(), id: id.clone() };
         let changed = client.acknowledge_result(request).await?.into_inner().changed;
         match (args.json, changed) {
-            (true, true) => println!("{}", json!({"id": id})),
-            (false, true) => println!("1 of 1 acknowledged"),
+            (true, true) => out!("{}", json!({"id": id}))?,
+            (false, true) => out!("1 of 1 acknowledged")?,
             (true, false) => {}
-            (false, false) => println!("0 of 1 acknowledged: it was consumed before"),
+            (false, false) => out!("0 of 1 acknowledged: it was consumed before")?,
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -120,11 +120,13 @@ async fn ack(args: AckArgs) -> Result<ExitCode, Failure> {
         let answer = client.batch_acknowledge_results(request).await?.into_inner();
         changed += answer.ids.len();
         if args.json {
-            answer.ids.iter().for_each(|id| println!("{}", json!({"id": id})));
+            for id in &answer.ids {
+                out!("{}", json!({"id": id}))?;
+            }
         }
     }
     if !args.json {
-        println!("{changed} of {} acknowledged", ids.len());
+        out!("{changed} of {} acknowledged", ids.len())?;
     }
     Ok(ExitCode::SUCCESS)
 }
