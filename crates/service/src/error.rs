@@ -124,6 +124,13 @@ impl Error {
         self
     }
 
+    /// Names a field of the request that is at fault.
+    #[must_use]
+    pub fn violating(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+        self.violations.push(Violation { field: field.into(), description: description.into() });
+        self
+    }
+
     /// Says when to come again.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
@@ -181,6 +188,18 @@ impl From<Error> for Status {
         }
         Status::with_error_details(error.kind.code(), error.message, details)
     }
+}
+
+/// What tonic itself says, in the contract's words: a message over the limit is
+/// RESOURCE_EXHAUSTED, where tonic says OUT_OF_RANGE. What a handler said (it
+/// has details) is left as it is.
+#[must_use]
+pub fn of_transport(status: Status) -> Status {
+    if status.code() == Code::OutOfRange && status.details().is_empty() {
+        let message = "the request is larger than the service takes";
+        return Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", message).into();
+    }
+    status
 }
 
 /// The messages of an error and of all its sources, for logs.

@@ -14,6 +14,7 @@ pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
+mod translate;
 
-pub use error::{Error, Kind, Violation};
+pub use error::{Error, Kind, Violation, of_transport};
 pub use organisation::OrganisationId;
