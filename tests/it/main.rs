@@ -4,3 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+mod ingest_json;
+mod ingest_limits;
+mod ingest_outcomes;
+mod races;
+mod support;
