@@ -3,9 +3,11 @@
 // Clippy sees a test where `#[test]` stands; the tests' helpers are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod commits_in_doubt;
 mod harness;
 mod ingest_json;
 mod ingest_limits;
 mod ingest_outcomes;
+mod outbox;
 mod races;
 mod support;

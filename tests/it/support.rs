@@ -162,20 +162,25 @@ pub async fn download(clients: &Clients, id: &str) -> Bytes {
 }
 
 /// How many batches are accepted and not yet recorded.
-pub async fn backlog(pair: &Pair) -> i64 {
-    let sql = pair.ingest_database.sql().await;
+pub async fn backlog(sql: &tokio_postgres::Client) -> i64 {
     sql.query_one("SELECT count(*) FROM outbox", &[]).await.unwrap().get(0)
 }
 
 /// Waits until nothing is on its way any more.
 pub async fn drained(pair: &Pair) {
-    eventually("an empty outbox", || async { (backlog(pair).await == 0).then_some(()) }).await;
+    let sql = pair.ingest_database.sql().await;
+    eventually("an empty outbox", || async { (backlog(&sql).await == 0).then_some(()) }).await;
 }
 
 /// Waits until all that was accepted is handed over, then compares: the very
 /// ids and bytes, none missing, none more.
 pub async fn adds_up(pair: &Pair, clients: &Clients, accepted: &Contents) {
     drained(pair).await;
+    are_the_results(clients, accepted).await;
+}
+
+/// The results are exactly those accepted.
+pub async fn are_the_results(clients: &Clients, accepted: &Contents) {
     let results = results(clients).await;
     let missing: Vec<_> = accepted.keys().filter(|id| !results.contains_key(*id)).collect();
     let unknown: Vec<_> = results.keys().filter(|id| !accepted.contains_key(*id)).collect();
