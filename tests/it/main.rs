@@ -8,6 +8,7 @@ mod harness;
 mod ingest_json;
 mod ingest_limits;
 mod ingest_outcomes;
+mod model;
 mod outages;
 mod outbox;
 mod races;
