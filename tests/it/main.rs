@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commits_in_doubt;
+mod definitions;
 mod harness;
 mod ingest_json;
 mod ingest_limits;
