@@ -3,7 +3,16 @@
 // Clippy sees a test where `#[test]` stands; the tests' helpers are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod commits_in_doubt;
+mod definitions;
 mod harness;
+mod ingest_json;
+mod ingest_limits;
+mod ingest_outcomes;
+mod model;
+mod outages;
+mod outbox;
+mod races;
 mod results_acknowledging;
 mod results_data;
 mod results_listing;
@@ -11,3 +20,4 @@ mod results_outage;
 mod results_plans;
 mod results_recording;
 mod results_shelf;
+mod support;
