@@ -4,7 +4,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod commits_in_doubt;
+mod definitions;
 mod harness;
+mod ingest_json;
+mod ingest_limits;
+mod ingest_outcomes;
+mod model;
+mod outages;
+mod outbox;
+mod races;
 mod results_acknowledging;
 mod results_data;
 mod results_listing;
@@ -12,3 +21,4 @@ mod results_outage;
 mod results_plans;
 mod results_recording;
 mod results_shelf;
+mod support;

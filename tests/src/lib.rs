@@ -31,7 +31,19 @@ const POLL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// If it doesn't within [`DEADLINE`]; the message says what was waited for.
-pub async fn eventually<T, F, Fut>(what: &str, mut probe: F) -> T
+pub async fn eventually<T, F, Fut>(what: &str, probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    eventually_within(DEADLINE, what, probe).await
+}
+
+/// [`eventually`], for what has to take longer.
+///
+/// # Panics
+/// If it doesn't within the deadline; the message says what was waited for.
+pub async fn eventually_within<T, F, Fut>(deadline: Duration, what: &str, mut probe: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
@@ -41,7 +53,7 @@ where
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain for: {what}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -30,10 +30,11 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// Between PostgreSQL's commit and the word of it.
-    pub const AFTER_COMMIT: Self = Self::BeforeAnswer(b"COMMIT", b"COMMIT\0");
+    /// Between PostgreSQL's commit and the word of it. (With its end: a BEGIN
+    /// says READ COMMITTED.)
+    pub const AFTER_COMMIT: Self = Self::BeforeAnswer(b"COMMIT\0", b"COMMIT\0");
     /// Before PostgreSQL learns that it should commit.
-    pub const BEFORE_COMMIT: Self = Self::BeforeServer(b"COMMIT");
+    pub const BEFORE_COMMIT: Self = Self::BeforeServer(b"COMMIT\0");
 
     fn client_pattern(self) -> &'static [u8] {
         match self {
@@ -48,6 +49,8 @@ enum Mode {
     Pass,
     /// New connections are closed at once.
     Refuse,
+    /// The same, while those that are open go on.
+    NoneNew,
     /// Connections stay open and nothing moves.
     Stall,
 }
@@ -104,6 +107,11 @@ impl Proxy {
         self.cut_all();
     }
 
+    /// Lets nothing new in; what is open goes on.
+    pub fn refuse_new(&self) {
+        self.shared.mode.send_replace(Mode::NoneNew);
+    }
+
     /// Leaves connections open and moves nothing, as a network that lost its way.
     pub fn stall(&self) {
         self.shared.mode.send_replace(Mode::Stall);
@@ -146,7 +154,7 @@ impl Drop for Proxy {
 
 async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
-        if *shared.mode.borrow() == Mode::Refuse {
+        if matches!(*shared.mode.borrow(), Mode::Refuse | Mode::NoneNew) {
             continue;
         }
         let open = shared.open.lock().expect("not poisoned").clone();

@@ -21,7 +21,7 @@ use crate::{
     doubt::{self, Ended},
     gate::{
         decide::Verdict,
-        session::{GateError, GateSession},
+        session::{Doubt, GateError, GateSession},
     },
     outbox::{self, OutboxRow},
     outcome::{Decision, Retry},
@@ -201,7 +201,7 @@ impl Lane {
                             retry_all(jobs, &Retry::not_kept("the database broke off before the commit"));
                         }
                         Ended::Unknown => {
-                            self.tell(Emission::InDoubt(rows));
+                            self.look_later(doubt, rows);
                             retry_all(jobs, &Retry::outcome_unknown());
                         }
                     };
@@ -244,7 +244,7 @@ impl Lane {
     /// Hands over what was accepted, then answers every caller.
     fn committed(&self, jobs: Vec<Job>, verdict: Verdict, rows: Vec<OutboxRow>) {
         self.context.backlog.add(rows.iter().map(|row| row.payload.len()).sum());
-        self.tell(Emission::Committed(rows));
+        self.emit(rows);
         let mut decisions = verdict.decisions.into_iter();
         for job in jobs {
             let decided = decisions.by_ref().take(job.candidates.len()).collect();
@@ -252,14 +252,27 @@ impl Lane {
         }
     }
 
-    fn tell(&self, emission: Emission) {
-        let rows = match &emission {
-            Emission::Committed(rows) | Emission::InDoubt(rows) => rows.len(),
-        };
-        if rows > 0 && self.context.emit.send(emission).is_err() {
+    /// Nobody knows how it ended: once it has, the emitter looks for its rows.
+    /// Should this process end before, another instance finds them.
+    fn look_later(&self, doubt: Box<Doubt>, rows: Vec<OutboxRow>) {
+        if rows.is_empty() {
+            return;
+        }
+        let (database, emit) = (self.context.database.clone(), self.context.emit.downgrade());
+        tokio::spawn(async move {
+            doubt::ended(&database, &doubt).await;
+            if let Some(emit) = emit.upgrade() {
+                let _stopping = emit.send(Emission::InDoubt(rows));
+            }
+        });
+    }
+
+    fn emit(&self, rows: Vec<OutboxRow>) {
+        let count = rows.len();
+        if count > 0 && self.context.emit.send(Emission::Committed(rows)).is_err() {
             // The emitter ends after the lanes; should it not, another instance
             // takes the rows over.
-            tracing::error!(rows, "accepted batches were left in the outbox");
+            tracing::error!(rows = count, "accepted batches were left in the outbox");
         }
     }
 

@@ -134,10 +134,13 @@ impl RawDraft {
         let mut faults = Faults(Vec::new());
         let path = faults.keep("path", self.path.parse::<DefinitionPath>());
         let unique_seconds = self.unique.and_then(|given| faults.window("unique", given, retention));
+        let period_given = self.throttle_period.is_some();
         let period =
             self.throttle_period.and_then(|given| faults.window("throttle_period", given, retention));
         let throttle = match (self.throttle_count, period) {
             (0, None) => None,
+            // Its fault is named already.
+            (_, None) if period_given => None,
             (count, Some(period_seconds)) if count > 0 => Some(Throttle { count, period_seconds }),
             (0, Some(_)) => faults.add("throttle_count", "must be at least 1 with throttle_period"),
             (_, _) => faults.add("throttle_period", "must be given with throttle_count"),

@@ -60,8 +60,6 @@ pub fn migrations() -> refinery::Runner {
 const SERVICES: [&str; 2] = ["sluice.ingest.v1.IngestService", "sluice.ingest.v1.DefinitionService"];
 /// Rows taken over that may wait for the emitter.
 const TAKEN_OVER_MAX: usize = 1024;
-/// Beside the request itself the decoder sees its framing.
-const FRAME_OVERHEAD_BYTES: usize = 1024;
 
 /// Sessions for definitions.
 const POOL_SESSION: Session = Session {
@@ -144,7 +142,7 @@ pub async fn run(
     let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
     let definitions = definitions::Definitions::new(pool);
     let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))
-        .max_decoding_message_size(settings.request_bytes_max + FRAME_OVERHEAD_BYTES)
+        .max_decoding_message_size(settings.request_bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let handlers = grpc::definitions::DefinitionHandlers::new(definitions, retention);

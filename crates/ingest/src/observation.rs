@@ -80,11 +80,9 @@ impl Batch {
             return Err(Error::invalid("request_id", format!("must be up to {REQUEST_ID_BYTES_MAX} bytes")));
         }
         if observations.is_empty() {
-            return Err(Error::new(
-                Kind::InvalidArgument,
-                "EMPTY_BATCH",
-                "observations: at least one is needed",
-            ));
+            let error =
+                Error::new(Kind::InvalidArgument, "EMPTY_BATCH", "observations: at least one is needed");
+            return Err(error.violating("observations", "at least one is needed"));
         }
         if observations.len() > limits.observations_max {
             return Err(Error::invalid(

@@ -124,6 +124,13 @@ impl Error {
         self
     }
 
+    /// Names a field of the request that is at fault.
+    #[must_use]
+    pub fn violating(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+        self.violations.push(Violation { field: field.into(), description: description.into() });
+        self
+    }
+
     /// Says when to come again.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {

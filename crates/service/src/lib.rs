@@ -2,6 +2,7 @@
 //! scopes, errors, health, reflection, the database pool and migrations,
 //! graceful shutdown. No business word is known here.
 
+pub mod answers;
 pub mod auth;
 pub mod client;
 pub mod config;

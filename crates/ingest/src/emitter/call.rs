@@ -23,8 +23,11 @@ type Client = ResultsIntakeServiceClient<InterceptedService<Channel, TokenInterc
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
-    /// Every result in it is recorded, or the row has gone.
+    /// Every result in it is recorded.
     Recorded,
+    /// The row is not this instance's: recorded and deleted, taken over by
+    /// another instance, or never committed.
+    NotOurs,
     /// Its storage can't take it now.
     Deferred,
     /// It can't be recorded as it is; an operator has to look.
@@ -70,17 +73,17 @@ impl Caller {
             match row.message.clone().map(Ok).or_else(|| loaded.remove(&row.id)) {
                 Some(Ok(message)) => sent.push((row, message)),
                 Some(Err(why)) => {
-                    self.set_aside(&row, &why).await;
+                    set_aside(&self.pool, row.id, row.organisation.as_str(), &why).await;
                     handed.push((row, Handover::SetAside));
                 }
-                // Recorded and deleted by another instance, or never committed.
-                None => handed.push((row, Handover::Recorded)),
+                None => handed.push((row, Handover::NotOurs)),
             }
         }
         let handovers = self.send(&sent).await;
         for ((row, _), handover) in sent.into_iter().zip(handovers) {
             if handover == Handover::SetAside {
-                self.set_aside(&row, "the results service refused a result").await;
+                let why = "the results service refused a result";
+                set_aside(&self.pool, row.id, row.organisation.as_str(), why).await;
             }
             handed.push((row, handover));
         }
@@ -131,21 +134,6 @@ impl Caller {
             .collect())
     }
 
-    async fn set_aside(&self, row: &Row, why: &str) {
-        tracing::error!(
-            outbox = %row.id, organisation = %row.organisation, why,
-            "ALERT: an accepted batch can't be recorded and was set aside"
-        );
-        let set_aside = async {
-            let client = self.pool.get().await?;
-            client.execute(include_str!("../sql/set_aside_outbox.sql"), &[&row.id, &why]).await?;
-            Ok::<(), Error>(())
-        };
-        if let Err(error) = set_aside.await {
-            tracing::error!(outbox = %row.id, %error, "the batch could not be marked as set aside");
-        }
-    }
-
     /// Gives all rows of this instance to whoever comes first.
     pub async fn release(&self) {
         let release = async {
@@ -159,5 +147,21 @@ impl Caller {
             Ok(rows) => tracing::info!(rows, "outbox rows released"),
             Err(error) => tracing::warn!(%error, "outbox rows not released; another instance will find them"),
         }
+    }
+}
+
+/// Marks a row that can't be emitted as it is, and calls an operator.
+pub async fn set_aside(pool: &Pool, id: Uuid, organisation: &str, why: &str) {
+    tracing::error!(
+        outbox = %id, organisation, why,
+        "ALERT: an accepted batch can't be recorded and was set aside"
+    );
+    let set_aside = async {
+        let client = pool.get().await?;
+        client.execute(include_str!("../sql/set_aside_outbox.sql"), &[&id, &why]).await?;
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = set_aside.await {
+        tracing::error!(outbox = %id, %error, "the batch could not be marked as set aside");
     }
 }

@@ -39,6 +39,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// After failing for this long, rows are given to whoever comes first.
 const RELEASE_AFTER: Duration = Duration::from_secs(30);
+/// For this long, rows it released are left to other instances.
+const LEFT_TO_OTHERS: Duration = Duration::from_secs(5);
 /// How long a stopping instance goes on emitting what it has.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
@@ -96,7 +98,7 @@ impl Emitter {
                 },
                 Some(row) = self.taken_over.recv() => self.queue.push_back(row),
                 Some(handed) = self.calls.join_next() => self.finish(handed).await,
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.paused_until = None,
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.wake(),
             }
         }
         let last_calls = async {
@@ -112,6 +114,14 @@ impl Emitter {
             tracing::info!("stopping with batches not yet recorded");
         }
         self.caller.release().await;
+    }
+
+    /// Goes on after a pause. Without a row of its own, only one taken over can
+    /// show whether emission works again.
+    fn wake(&mut self) {
+        if self.paused_until.take().is_some() && self.queue.is_empty() && self.calls.is_empty() {
+            self.healthy.store(true, Relaxed);
+        }
     }
 
     fn take(&mut self, emission: Emission) {
@@ -163,7 +173,7 @@ impl Emitter {
                     self.queue.settled(&row);
                     gone.push(row.id);
                 }
-                Handover::SetAside => self.queue.settled(&row),
+                Handover::NotOurs | Handover::SetAside => self.queue.settled(&row),
                 Handover::Deferred => self.queue.defer(row),
                 Handover::Failed => {
                     failed = true;
@@ -193,6 +203,7 @@ impl Emitter {
         self.paused_until = Some(now + pause);
         if now.duration_since(since) > RELEASE_AFTER {
             self.failing_since = Some(now);
+            self.paused_until = Some(now + LEFT_TO_OTHERS);
             self.release_all().await;
         }
     }

@@ -119,6 +119,12 @@ impl Queue {
         call
     }
 
+    /// Whether no row waits or is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// When the first paused organisation may go on.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Healthy, queue::Row};
+use super::{Healthy, call::set_aside, queue::Row};
 use crate::backlog::Backlog;
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl Upkeep {
             let organisation: &str = row.get("organisation");
             let bytes: i32 = row.get("bytes");
             let Ok(organisation) = organisation.parse() else {
-                tracing::error!(organisation, "ALERT: an outbox row of no possible organisation");
+                set_aside(&self.pool, row.get("id"), organisation, "no possible organisation").await;
                 continue;
             };
             let bytes = usize::try_from(bytes).unwrap_or(0);

@@ -320,13 +320,15 @@ impl GateSession {
         trip.control("COMMIT");
         let status = trip.add(&s.status, vec![&xid]);
 
-        let answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
-        let answers = match answers.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(answers) => answers,
-            Err(error) if classify(&error) == Failure::Connection => return Err(CommitError::InDoubt),
-            Err(error) => return Err(CommitError::RolledBack(self.failed(error).await)),
-        };
-        match answers[status][0].get(0) {
+        let mut answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
+        // What fails after COMMIT says nothing about it.
+        let Ok(ended) = answers.remove(status) else { return Err(CommitError::InDoubt) };
+        match answers.into_iter().find_map(Result::err) {
+            Some(error) if classify(&error) == Failure::Connection => return Err(CommitError::InDoubt),
+            Some(error) => return Err(CommitError::RolledBack(self.failed(error).await)),
+            None => {}
+        }
+        match ended.first().and_then(|row| row.get(0)) {
             Some("committed") => Ok(()),
             Some("aborted") => Err(CommitError::RolledBack(GateError::Busy)),
             _ => Err(CommitError::InDoubt),

@@ -1,0 +1,143 @@
+//! The connection to the database breaks around COMMIT: callers are told the
+//! truth, or that it is not known, and a resend makes it right.
+
+use sluice_proto::ingest::v1::Outcome;
+use sluice_tests::{Cut, Link, Pair, Tenant, eventually};
+
+use crate::support::*;
+
+/// A pair whose ingest reaches its database by a proxy, with a definition and a
+/// warm session in its lane.
+async fn behind_a_proxy() -> (Pair, sluice::connection::Clients, Contents) {
+    let pair = builder().proxied(Link::IngestDatabase).start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let warm = vec![json("plain", r#"{"warm":true}"#)];
+    let said = publish(&acme, warm.clone()).await;
+    (pair, acme, accepted(&warm, &said))
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_told_as_success() {
+    let (pair, acme, mut all) = behind_a_proxy().await;
+    let observations = vec![marked("plain", "a", "1"), marked("plain", "b", "2")];
+    pair.proxy(Link::IngestDatabase).arm(Cut::AFTER_COMMIT);
+    let said = publish(&acme, observations.clone()).await;
+    pair.proxy(Link::IngestDatabase).was_cut().await;
+    assert_eq!(kinds(&said), [Outcome::Success; 2]);
+    let again = publish(&acme, observations.clone()).await;
+    assert_eq!(kinds(&again), [Outcome::Duplicate; 2]);
+    assert_eq!(ids(&again), ids(&said));
+    all.extend(accepted(&observations, &said));
+    adds_up(&pair, &acme, &all).await;
+}
+
+#[tokio::test]
+async fn what_was_never_committed_is_told_as_retry_and_leaves_nothing() {
+    let (pair, acme, mut all) = behind_a_proxy().await;
+    let observations = vec![marked("plain", "a", "1")];
+    pair.proxy(Link::IngestDatabase).arm(Cut::BEFORE_COMMIT);
+    let said = publish(&acme, observations.clone()).await;
+    pair.proxy(Link::IngestDatabase).was_cut().await;
+    assert_eq!(told(&said), [(Outcome::Retry, "NOT_KEPT")]);
+    assert!(said[0].delay.unwrap().seconds >= 1 && said[0].ingest_id.is_empty(), "{said:?}");
+    adds_up(&pair, &acme, &all).await;
+    let again = publish(&acme, observations.clone()).await;
+    assert_eq!(told(&again), [(Outcome::Success, "")], "no marker was left behind");
+    all.extend(accepted(&observations, &again));
+    adds_up(&pair, &acme, &all).await;
+}
+
+/// The outcome is unknown for as long as the database can't be asked. Answers
+/// what a resend with the same mark is told then.
+async fn told_after_not_knowing(cut: Cut) -> (Outcome, usize) {
+    let (pair, acme, mut all) = behind_a_proxy().await;
+    let proxy = pair.proxy(Link::IngestDatabase);
+    let observations = vec![marked("plain", "a", "1")];
+    proxy.refuse_new();
+    proxy.arm(cut);
+    let said = publish(&acme, observations.clone()).await;
+    proxy.was_cut().await;
+    assert_eq!(told(&said), [(Outcome::Retry, "OUTCOME_UNKNOWN")]);
+    proxy.pass();
+    drained(&pair).await;
+    let kept_before = results(&acme).await.len() - all.len();
+    let again = publish_one(&acme, observations[0].clone()).await;
+    all.insert(again.ingest_id.clone(), "1".into());
+    adds_up(&pair, &acme, &all).await;
+    (again.outcome(), kept_before)
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_that_was_a_commit_reaches_the_results_once() {
+    assert_eq!(told_after_not_knowing(Cut::AFTER_COMMIT).await, (Outcome::Duplicate, 1));
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_that_was_no_commit_succeeds_when_sent_again() {
+    assert_eq!(told_after_not_knowing(Cut::BEFORE_COMMIT).await, (Outcome::Success, 0));
+}
+
+#[tokio::test]
+async fn resending_only_the_retry_items_under_the_request_id_doubles_and_loses_nothing() {
+    let (pair, acme, mut all) = behind_a_proxy().await;
+    // Enough definitions for both lanes, of which one is cut.
+    let paths: Vec<_> = (0..8).map(|n| format!("kind/{n}")).collect();
+    for path in &paths {
+        put(&acme, definition(path)).await;
+    }
+    let observations: Vec<_> =
+        paths.iter().flat_map(|path| [json(path, "1"), json(path, "1"), json(path, "2")]).collect();
+    pair.proxy(Link::IngestDatabase).arm(Cut::BEFORE_COMMIT);
+    let said = publish_as(&acme, "r", observations.clone()).await.observations;
+    let of = |kind| kinds(&said).into_iter().filter(|told| *told == kind).count();
+    assert_eq!(of(Outcome::Success) + of(Outcome::Retry), 24);
+    assert!(of(Outcome::Success) > 0 && of(Outcome::Retry) > 0, "one lane was cut, not both");
+    let left: Vec<_> = observations
+        .iter()
+        .zip(&said)
+        .filter(|(_, said)| said.outcome() == Outcome::Retry)
+        .map(|(observation, _)| observation.clone())
+        .collect();
+    let again = publish_as(&acme, "r", left.clone()).await.observations;
+    assert!(kinds(&again).iter().all(|kind| *kind == Outcome::Success), "{again:?}");
+    let whole = publish_as(&acme, "r", observations.clone()).await.observations;
+    assert!(kinds(&whole).iter().all(|kind| *kind == Outcome::Duplicate), "{whole:?}");
+    all.extend(accepted(&observations, &said));
+    all.extend(accepted(&left, &again));
+    adds_up(&pair, &acme, &all).await;
+}
+
+/// Makes the next accepted batch hang in its COMMIT for longer than anybody
+/// waits for it. (No timeout of the session counts there.)
+const HANGING_COMMIT: &str = "
+    CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_sleep(8); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION hang();";
+
+#[tokio::test]
+async fn a_commit_that_hangs_longer_than_anybody_waits_still_reaches_the_results() {
+    let (pair, acme, mut all) = behind_a_proxy().await;
+    let sql = pair.ingest_database.sql().await;
+    sql.batch_execute(HANGING_COMMIT).await.unwrap();
+    let publishing = tokio::spawn({
+        let acme = acme.clone();
+        async move { publish_one(&acme, marked("plain", "a", "1")).await }
+    });
+    let hangs = "SELECT 1 FROM pg_stat_activity
+                 WHERE datname = current_database() AND query = 'COMMIT' AND wait_event = 'PgSleep'";
+    eventually("a commit that hangs", || async { sql.query_opt(hangs, &[]).await.unwrap() }).await;
+    pair.proxy(Link::IngestDatabase).cut_all();
+    let said = publishing.await.unwrap();
+    assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "OUTCOME_UNKNOWN"));
+    eventually("the end of its commit", || async {
+        sql.query_opt(hangs, &[]).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    sql.batch_execute("DROP TRIGGER hang ON outbox").await.unwrap();
+    let again = publish_one(&acme, marked("plain", "a", "1")).await;
+    assert_eq!(again.outcome(), Outcome::Duplicate, "it was committed");
+    all.insert(again.ingest_id, "1".into());
+    adds_up(&pair, &acme, &all).await;
+}

@@ -1,0 +1,254 @@
+//! Processes and servers die while publishers publish. These are told `retry`
+//! or UNAVAILABLE and nothing else; afterwards all adds up.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use sluice::{
+    connection::{Clients, is_serving},
+    keys::{NewToken, append_entries, tenant_scopes},
+    postgres::Cluster,
+};
+use sluice_proto::ingest::v1::{Observation, Outcome};
+use sluice_service::{auth::INTAKE_SCOPE, postgres};
+use sluice_tests::{Link, Replica, Service, Tenant, eventually, program};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::support::*;
+
+/// Publishers that go on until they are told to end, and then until each of
+/// their observations has its final outcome.
+struct Load {
+    publishers: JoinSet<Contents>,
+    ending: Arc<AtomicBool>,
+    finished: Arc<AtomicUsize>,
+}
+
+impl Load {
+    fn start(clients: &[Clients]) -> Self {
+        let (ending, finished) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut publishers = JoinSet::new();
+        for (publisher, clients) in clients.iter().cloned().enumerate() {
+            let (ending, finished) = (ending.clone(), finished.clone());
+            publishers.spawn(async move {
+                let mut all = Contents::new();
+                for batch in 0.. {
+                    if ending.load(Relaxed) {
+                        break;
+                    }
+                    let mark =
+                        |n| marked("plain", &format!("{publisher}/{batch}/{n}"), &format!("[{batch},{n}]"));
+                    all.extend(until_final(&clients, (0..10).map(mark).collect()).await);
+                    finished.fetch_add(1, Relaxed);
+                }
+                all
+            });
+        }
+        Self { publishers, ending, finished }
+    }
+
+    /// Waits until that many more batches have their outcomes.
+    async fn goes_on(&self, batches: usize) {
+        let aim = self.finished.load(Relaxed) + batches;
+        eventually("the publishers to go on", || async {
+            (self.finished.load(Relaxed) >= aim).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends it. All that was accepted.
+    async fn end(self) -> Contents {
+        self.ending.store(true, Relaxed);
+        self.publishers.join_all().await.into_iter().flatten().collect()
+    }
+}
+
+/// Sends again whatever has no final outcome yet. Only what may happen in an
+/// outage is borne.
+async fn until_final(clients: &Clients, observations: Vec<Observation>) -> Contents {
+    let mut all = Contents::new();
+    let mut left = observations;
+    while !left.is_empty() {
+        let said = match clients.ingest.clone().publish_observations(request(left.clone())).await {
+            Ok(answer) => answer.into_inner().observations,
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let mut again = Vec::new();
+        for (observation, said) in left.into_iter().zip(said) {
+            match said.outcome() {
+                Outcome::Success => all.extend(accepted(&[observation], &[said])),
+                // Told by a try whose answer was lost or unknown.
+                Outcome::Duplicate if said.original_outcome() == Outcome::Success => {
+                    let first = sluice_proto::ingest::v1::PublicationOutcome {
+                        outcome: Outcome::Success as i32,
+                        ..said
+                    };
+                    all.extend(accepted(&[observation], &[first]));
+                }
+                Outcome::Retry => again.push(observation),
+                _ => panic!("{said:?}"),
+            }
+        }
+        left = again;
+    }
+    all
+}
+
+#[tokio::test]
+async fn killing_results_while_publishing_is_not_noticed_by_publishers() {
+    let mut pair = builder().processes().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let load = Load::start(&[acme.clone(), acme.clone()]);
+    for _ in 0..2 {
+        load.goes_on(20).await;
+        pair.results[0].kill();
+        load.goes_on(20).await;
+        pair.results[0].restart(true).await;
+    }
+    let all = load.end().await;
+    adds_up(&pair, &acme, &all).await;
+}
+
+#[tokio::test]
+async fn killing_one_of_two_replicas_of_ingest_while_publishing_loses_nothing() {
+    let mut pair = builder().processes().ingest_replicas(2).start().await;
+    let (first, second) = (pair.clients_of(Tenant::Acme, 0, 0), pair.clients_of(Tenant::Acme, 1, 0));
+    put(&first, definition("plain")).await;
+    let load = Load::start(&[second.clone(), second.clone()]);
+    // Their answers are lost with the replica: nobody knows what was kept.
+    let lost: JoinSet<_> = (0..8)
+        .map(|n| {
+            let mut client = first.ingest.clone();
+            async move {
+                let mark = |m: usize| marked("plain", &format!("lost/{n}/{m}"), &format!("[{n},{m}]"));
+                let observations: Vec<_> = (0..100).map(mark).collect();
+                let answer = client.publish_observations(request(observations.clone())).await;
+                (observations, answer.map(|answer| answer.into_inner().observations))
+            }
+        })
+        .collect();
+    load.goes_on(5).await;
+    pair.ingest[0].kill();
+    load.goes_on(5).await;
+    let mut all = load.end().await;
+    for (observations, answer) in lost.join_all().await {
+        let again = until_final(&second, observations.clone()).await;
+        if let Ok(said) = answer {
+            assert_eq!(accepted(&observations, &said), again, "what was told before the kill holds");
+        }
+        all.extend(again);
+    }
+    adds_up(&pair, &second, &all).await;
+}
+
+/// A pair in this process on a PostgreSQL of its own, which can be killed.
+struct OnOwnServer {
+    cluster: Cluster,
+    _guard: sluice::postgres::Guard,
+    clients: Clients,
+    ingest: Replica,
+    _results: Replica,
+}
+
+impl OnOwnServer {
+    async fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("sluice-outage-{}", std::process::id()));
+        let mut cluster = Cluster::open(&folder, true).await.unwrap();
+        cluster.start().await.unwrap();
+        let guard = cluster.guard(&program(), Some(&folder)).unwrap();
+        for (name, runner) in
+            [("ingest", sluice_ingest::migrations()), ("results", sluice_results::migrations())]
+        {
+            cluster.create_database(name).await.unwrap();
+            let database = postgres::Database::parse(&cluster.url(name)).unwrap();
+            postgres::migrate(&database, runner).await.unwrap();
+        }
+        let acme = NewToken::new(Some("acme"), tenant_scopes());
+        let intake = NewToken::new(None, [INTAKE_SCOPE]);
+        let (keys, intake_file) = (folder.join("keys.toml"), folder.join("intake-token"));
+        append_entries(&keys, &[acme.entry, intake.entry]).unwrap();
+        std::fs::write(&intake_file, &intake.text).unwrap();
+        let flags = |more: &[(&str, String)]| {
+            let keys = ("--keys-file", keys.display().to_string());
+            let all = more.iter().cloned().chain([keys]);
+            all.flat_map(|(name, value)| [name.to_owned(), value]).collect::<Vec<_>>()
+        };
+        let results =
+            Replica::start(Service::Results, flags(&[("--database-url", cluster.url("results"))])).await;
+        let ingest_flags = flags(&[
+            ("--database-url", cluster.url("ingest")),
+            ("--results-url", results.url()),
+            ("--results-token-file", intake_file.display().to_string()),
+        ]);
+        let ingest = Replica::start(Service::Ingest, ingest_flags).await;
+        results.serving().await;
+        ingest.serving().await;
+        let clients = Clients::new(&ingest.url(), &results.url(), &acme.text).unwrap();
+        Self { cluster, _guard: guard, clients, ingest, _results: results }
+    }
+
+    /// Ends the server as a crash does, and starts it again.
+    async fn crash(&mut self, signal: &str) {
+        let pid = self.cluster.pid().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.cluster.ended().await;
+        eventually("a replica that knows it", || async {
+            (!is_serving(&self.ingest.url()).await).then_some(())
+        })
+        .await;
+        self.cluster.start().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn killing_postgresql_while_publishing_leads_to_retries_and_afterwards_all_adds_up() {
+    let mut server = OnOwnServer::start().await;
+    put(&server.clients, definition("plain")).await;
+    let load = Load::start(&vec![server.clients.clone(); 4]);
+    for signal in ["-KILL", "-QUIT"] {
+        load.goes_on(40).await;
+        server.crash(signal).await;
+    }
+    load.goes_on(40).await;
+    let all = load.end().await;
+    server.ingest.serving().await;
+    let (sql, connection) =
+        tokio_postgres::connect(&server.cluster.url("ingest"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    eventually("an empty outbox", || async { (backlog(&sql).await == 0).then_some(()) }).await;
+    are_the_results(&server.clients, &all).await;
+    assert_eq!(all.keys().collect::<BTreeSet<_>>().len(), all.len());
+    server.ingest.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_not_serving_while_the_database_is_refused_and_serving_again_after() {
+    let pair = builder().proxied(Link::IngestDatabase).start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    pair.proxy(Link::IngestDatabase).refuse();
+    let url = pair.ingest[0].url();
+    eventually("NOT_SERVING", || async { (!is_serving(&url).await).then_some(()) }).await;
+    let said = publish(&acme, vec![json("plain", "1"), json("nobody/knows", "1")]).await;
+    assert_eq!(told(&said), [(Outcome::Retry, "NOT_KEPT"); 2], "unknown is only said after a look");
+    pair.proxy(Link::IngestDatabase).pass();
+    pair.ingest[0].serving().await;
+    let let_in = || async {
+        let said = publish_one(&acme, marked("plain", "m", "1")).await;
+        (said.outcome() == Outcome::Success).then_some(said.ingest_id)
+    };
+    let id = eventually("success again", let_in).await;
+    adds_up(&pair, &acme, &[(id, "1".into())].into()).await;
+}
