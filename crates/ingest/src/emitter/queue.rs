@@ -3,7 +3,7 @@
 //! database when their turn comes.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -62,11 +62,16 @@ pub struct Queue {
     /// Organisations with rows and nothing in flight, in turn.
     turns: VecDeque<OrganisationId>,
     memory_bytes: usize,
+    /// Every row that waits or is in flight.
+    known: HashSet<Uuid>,
 }
 
 impl Queue {
-    /// Appends a row.
+    /// Appends a row, unless it is here already.
     pub fn push_back(&mut self, mut row: Row) {
+        if !self.known.insert(row.id) {
+            return;
+        }
         let bytes = row.memory_bytes();
         if self.memory_bytes + bytes > MEMORY_BYTES_MAX {
             row.message = None;
@@ -133,6 +138,7 @@ impl Queue {
 
     /// A row that was in flight needs no more.
     pub fn settled(&mut self, row: &Row) {
+        self.known.remove(&row.id);
         self.memory_bytes = self.memory_bytes.saturating_sub(row.memory_bytes());
         self.landed(&row.organisation, |line| line.failures = 0);
     }
@@ -199,6 +205,21 @@ mod tests {
         assert!(queue.next_call().is_empty());
         queue.settled(&call[0]);
         assert_eq!(names(&queue.next_call()), ["a"]);
+    }
+
+    #[test]
+    fn a_row_found_again_waits_only_once() {
+        let mut queue = Queue::default();
+        let again = |row: &Row| Row { message: None, organisation: row.organisation.clone(), ..*row };
+        let first = row("a", 1, 1);
+        let (second, third) = (again(&first), again(&first));
+        queue.push_back(first);
+        queue.push_back(second);
+        let call = queue.next_call();
+        assert_eq!(call.len(), 1);
+        queue.settled(&call[0]);
+        queue.push_back(third);
+        assert_eq!(queue.next_call().len(), 1);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::{
 use deadpool_postgres::Pool;
 use sluice_service::Error;
 use tokio::sync::mpsc;
+use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Healthy, call::set_aside, queue::Row};
+use super::{Healthy, call::set_aside, queue};
 use crate::backlog::Backlog;
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +22,11 @@ const TAKE_OVER_MAX: i64 = 256;
 /// The backlog is measured, and dead instances forgotten, every so many beats.
 const MEASURE_EVERY_BEATS: u64 = 2;
 const FORGET_EVERY_BEATS: u64 = 600;
+/// How often rows of this instance are compared with what the emitter knows, and
+/// how many. A commit whose end nobody learnt, or a deletion that a crash of the
+/// database undid, leaves rows that are owned and forgotten.
+const LOOK_BACK_EVERY_BEATS: u64 = 3;
+const LOOK_BACK_MAX: i64 = 256;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
@@ -35,8 +41,8 @@ pub struct Upkeep {
     pub backlog: Arc<Backlog>,
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
-    /// Where rows taken over go.
-    pub taken_over: mpsc::Sender<Row>,
+    /// Where rows found in the database go.
+    pub found: mpsc::Sender<queue::Row>,
 }
 
 impl Upkeep {
@@ -82,7 +88,7 @@ impl Upkeep {
         }
         // As many as the emitter has room for, so that nothing is owned and
         // forgotten.
-        let room = i64::try_from(self.taken_over.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
+        let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
         if room == 0 {
             return Ok(());
         }
@@ -91,6 +97,16 @@ impl Upkeep {
         if !rows.is_empty() {
             tracing::info!(rows = rows.len(), "outbox rows taken over");
         }
+        self.hand_on(&rows).await;
+        if beats.is_multiple_of(LOOK_BACK_EVERY_BEATS) {
+            let statement = client.prepare_cached(include_str!("../sql/own_outbox.sql")).await?;
+            let rows = client.query(&statement, &[&self.instance, &LOOK_BACK_MAX]).await?;
+            self.hand_on(&rows).await;
+        }
+        Ok(())
+    }
+
+    async fn hand_on(&self, rows: &[Row]) {
         for row in rows {
             let organisation: &str = row.get("organisation");
             let bytes: i32 = row.get("bytes");
@@ -99,12 +115,10 @@ impl Upkeep {
                 continue;
             };
             let bytes = usize::try_from(bytes).unwrap_or(0);
-            let row = Row { id: row.get("id"), organisation, bytes, message: None };
-            if self.taken_over.send(row).await.is_err() {
-                return Ok(());
-            }
+            let found = queue::Row { id: row.get("id"), organisation, bytes, message: None };
+            // The emitter ends before its upkeep; then nobody needs the row.
+            let _stopping = self.found.send(found).await;
         }
-        Ok(())
     }
 }
 
