@@ -9,6 +9,7 @@ mod harness;
 mod ingest_json;
 mod ingest_limits;
 mod ingest_outcomes;
+mod ingest_streams;
 mod model;
 mod outages;
 mod outbox;
