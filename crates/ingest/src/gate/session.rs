@@ -31,6 +31,8 @@ pub const GATE_SESSION: Session = Session {
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_material", "off"),
         ("jit", "off"),
     ],
 };
