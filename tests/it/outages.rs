@@ -167,7 +167,7 @@ impl OnOwnServer {
         let folder = std::env::temp_dir().join(format!("sluice-outage-{}", std::process::id()));
         let mut cluster = Cluster::open(&folder, true).await.unwrap();
         cluster.start().await.unwrap();
-        let guard = cluster.guard(&program(), true).unwrap();
+        let guard = cluster.guard(&program(), Some(&folder)).unwrap();
         for (name, runner) in
             [("ingest", sluice_ingest::migrations()), ("results", sluice_results::migrations())]
         {

@@ -63,7 +63,7 @@ fn start() -> Shared {
         let folder = std::env::temp_dir().join(format!("sluice-tests-{}", std::process::id()));
         let mut cluster = Cluster::open(&folder, true).await.expect("a private PostgreSQL");
         cluster.start().await.expect("a private PostgreSQL");
-        let guard = cluster.guard(&crate::program(), true).expect("its guard");
+        let guard = cluster.guard(&crate::program(), Some(&folder)).expect("its guard");
         for service in [Service::Ingest, Service::Results] {
             let template = template(service);
             cluster.create_database(&template).await.expect("a template");

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::OnceLock};
 
 use sluice::{
-    connection::{Bearer, Clients, channel},
+    connection::{Authorised, Clients, channel, token_interceptor},
     keys::{NewToken, append_entries, tenant_scopes},
 };
 use sluice_service::auth::{INTAKE_SCOPE, SCOPES};
@@ -128,9 +128,9 @@ impl Pair {
     /// # Panics
     /// If there is no such replica.
     #[must_use]
-    pub fn authorised(&self, tenant: Tenant, replica: &Replica) -> sluice::connection::Authorised {
-        let bearer = Bearer::new(self.token(tenant)).expect("a token");
-        sluice::connection::Authorised::new(channel(&replica.url()).expect("a channel"), bearer)
+    pub fn authorised(&self, tenant: Tenant, replica: &Replica) -> Authorised {
+        let token = token_interceptor(self.token(tenant)).expect("a token");
+        Authorised::new(channel(&replica.url()).expect("a channel"), token)
     }
 
     /// The proxy on a link.

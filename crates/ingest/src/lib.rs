@@ -82,6 +82,9 @@ const OUTBOX_SESSION: Session = Session {
         ("lock_timeout", "2s"),
         ("statement_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "5s"),
+        // The outbox is empty or full, and statistics are always late.
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
         ("jit", "off"),
     ],
 };

@@ -10,7 +10,7 @@ mod grpc;
 mod partitions;
 mod recorder;
 mod result;
-mod sessions;
+pub mod sessions;
 mod shelf;
 mod storage;
 mod time;
@@ -76,6 +76,9 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
+    if settings.database_connections == 0 {
+        return Err("database_connections: must be at least 1".into());
+    }
     let database = Database::parse(settings.database_url.expose())?;
     let keys = Keys::load(&settings.keys_file)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;

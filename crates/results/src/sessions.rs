@@ -1,11 +1,14 @@
-//! Sessions to the results database: what they are set to, and how a pooled one
-//! is borrowed and given back.
+//! Sessions to the results database: what they are set to, how long they are
+//! listened to, and how a pooled one is borrowed and given back.
+
+use std::{future::Future, time::Duration};
 
 use deadpool_postgres::{ClientWrapper, Object, Pool};
 use sluice_service::{
     Error,
     postgres::{Failure, Session, classify},
 };
+use tokio::time::error::Elapsed;
 use tokio_postgres::Error as PgError;
 
 /// Settings of every session. The first four bound waiting and make commits
@@ -37,6 +40,18 @@ pub const RECORDING: Session =
 /// The session of health checks and of the upkeep of partitions.
 pub const UPKEEP: Session = Session { application_name: "sluice-results-upkeep", parameters: PARAMETERS };
 
+/// A server that is silent for longer than its own statement timeout is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
+
+/// Waits for an answer of the database, but not for ever: a network that lost
+/// its way says nothing.
+///
+/// # Errors
+/// If there is none in time; the session is of no more use then.
+pub async fn patiently<F: Future>(answer: F) -> Result<F::Output, Elapsed> {
+    tokio::time::timeout(SILENCE_MAX, answer).await
+}
+
 /// A borrowed session. It goes back to the pool in [`Self::settle`], or when
 /// dropped.
 #[must_use]
@@ -61,12 +76,19 @@ impl Borrowed {
     ///
     /// # Errors
     /// The outcome's, as callers may see it.
-    pub fn settle<T>(self, outcome: Result<T, PgError>) -> Result<T, Error> {
-        outcome.map_err(|error| {
-            if classify(&error) == Failure::Connection {
-                drop(Object::take(self.0));
+    pub fn settle<T>(self, outcome: Result<Result<T, PgError>, Elapsed>) -> Result<T, Error> {
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if classify(&error) == Failure::Connection {
+                    drop(Object::take(self.0));
+                }
+                Err(error.into())
             }
-            Error::from(error)
-        })
+            Err(silence) => {
+                drop(Object::take(self.0));
+                Err(Error::unavailable("the database can't answer now").because(silence))
+            }
+        }
     }
 }

@@ -19,13 +19,13 @@ use uuid::Uuid;
 use crate::{
     filter::{Key, Order, Source, States, Walk},
     result::{Checksum, Labels, Placement, Record, State},
-    sessions::Borrowed,
+    sessions::{Borrowed, patiently},
     storage::inline::{self, Block},
     time::Micros,
 };
 
-/// Deadlocks are retried this often. Sorted ids make them rare: a plan that
-/// deletes in another order is all that could cause one.
+/// Tries of a batch that deadlocks with another. Rows are locked in the order of
+/// their places, so only another kind of statement could cause that.
 const TRIES_MAX: u32 = 5;
 
 const GET: &str = include_str!("sql/get.sql");
@@ -71,7 +71,7 @@ impl Shelf {
     /// NOT_FOUND if the organisation has none with this id.
     pub async fn get(&self, organisation: &OrganisationId, id: Uuid) -> Result<Record, Error> {
         let session = Borrowed::from(&self.pool).await?;
-        let found = get(session.client(), organisation, id).await;
+        let found = patiently(get(session.client(), organisation, id)).await;
         session.settle(found)?.ok_or_else(not_found)
     }
 
@@ -91,7 +91,7 @@ impl Shelf {
             return Ok(Page::default());
         }
         let session = Borrowed::from(&self.pool).await?;
-        let outcome = async {
+        let outcome = patiently(async {
             let rows = list(session.client(), walk, between, page_size).await?;
             let (records, next) = cut(&rows, page_size)?;
             let mut data = HashMap::new();
@@ -104,7 +104,7 @@ impl Shelf {
                 (record, data)
             };
             Ok(Page { records: records.into_iter().map(with_data).collect(), next })
-        }
+        })
         .await;
         session.settle(outcome)
     }
@@ -116,14 +116,14 @@ impl Shelf {
     /// if it is not what was published.
     pub async fn download(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
         let session = Borrowed::from(&self.pool).await?;
-        let outcome = async {
+        let outcome = patiently(async {
             let client = session.client();
             let Some(record) = get(client, organisation, id).await? else { return Ok(None) };
             let data = read(client, organisation, &[&record]).await?.remove(&id);
             // The clean-up may have come between the two reads.
             let record = if data.is_none() { get(client, organisation, id).await? } else { Some(record) };
             Ok(record.map(|record| (record, data)))
-        }
+        })
         .await;
         let (record, data) = session.settle(outcome)?.ok_or_else(not_found)?;
         if record.state() == State::Expired {
@@ -146,7 +146,7 @@ impl Shelf {
         id: Uuid,
     ) -> Result<(Record, bool), Error> {
         let session = Borrowed::from(&self.pool).await?;
-        let outcome = async {
+        let outcome = patiently(async {
             let client = session.client();
             // Both are prepared first, so that they are sent together and run in
             // this order: the second sees what the first committed.
@@ -156,7 +156,7 @@ impl Shelf {
             let moved = acknowledge(client, &acknowledging, organisation, &ids);
             let found = find(client, &getting, organisation, id);
             try_join(moved, found).await
-        }
+        })
         .await;
         let (moved, record) = session.settle(outcome)?;
         let record = record.ok_or_else(not_found)?;
@@ -170,7 +170,7 @@ impl Shelf {
     /// call moved. Other ids are passed over.
     ///
     /// # Errors
-    /// UNAVAILABLE if the database can't answer; then nothing was moved.
+    /// UNAVAILABLE if the database can't answer: all or none were moved.
     pub async fn acknowledge_many(
         &self,
         organisation: &OrganisationId,
@@ -188,8 +188,8 @@ impl Shelf {
                 let acknowledging = session.client().prepare_cached(ACKNOWLEDGE).await?;
                 acknowledge(session.client(), &acknowledging, organisation, &ids).await
             };
-            match outcome.await {
-                Err(error) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
+            match patiently(outcome).await {
+                Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
                 outcome => return Ok(session.settle(outcome)?.into_iter().collect()),
             }
         }

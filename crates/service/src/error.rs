@@ -190,18 +190,6 @@ impl From<Error> for Status {
     }
 }
 
-/// What tonic itself says, in the contract's words: a message over the limit is
-/// RESOURCE_EXHAUSTED, where tonic says OUT_OF_RANGE. What a handler said (it
-/// has details) is left as it is.
-#[must_use]
-pub fn of_transport(status: Status) -> Status {
-    if status.code() == Code::OutOfRange && status.details().is_empty() {
-        let message = "the request is larger than the service takes";
-        return Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", message).into();
-    }
-    status
-}
-
 /// The messages of an error and of all its sources, for logs.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

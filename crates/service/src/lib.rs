@@ -2,6 +2,7 @@
 //! scopes, errors, health, reflection, the database pool and migrations,
 //! graceful shutdown. No business word is known here.
 
+pub mod answers;
 pub mod auth;
 pub mod client;
 pub mod config;
@@ -14,7 +15,6 @@ pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
-mod translate;
 
-pub use error::{Error, Kind, Violation, of_transport};
+pub use error::{Error, Kind, Violation};
 pub use organisation::OrganisationId;

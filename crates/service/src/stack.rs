@@ -5,13 +5,15 @@ use std::sync::Arc;
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
+    answers::AnswersLayer,
     auth::{AuthLayer, Keys},
-    translate::TranslateLayer,
 };
 
-/// Outermost first: the token and its scope are settled before a body is read;
-/// what tonic then says of the body by itself is put into the contract's words.
-/// (tonic's own transport stack sits outside of it and honours `grpc-timeout`.)
-pub(crate) fn stack(keys: Arc<Keys>) -> Stack<TranslateLayer, Stack<AuthLayer, Identity>> {
-    Stack::new(TranslateLayer, Stack::new(AuthLayer::new(keys), Identity::new()))
+/// Outermost first. tonic's own transport stack sits outside of it.
+pub(crate) fn stack(keys: Arc<Keys>) -> Stack<AuthLayer, Stack<AnswersLayer, Identity>> {
+    // 1. Answers: the deadline counts from the first byte of the headers, and
+    //    nothing inside answers in tonic's words.
+    let stack = Stack::new(AnswersLayer, Identity::new());
+    // 2. Auth: the token and its scope are settled before a body is read.
+    Stack::new(AuthLayer::new(keys), stack)
 }

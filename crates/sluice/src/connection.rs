@@ -9,10 +9,9 @@ use sluice_proto::{
     },
     results::v1::results_service_client::ResultsServiceClient,
 };
+use sluice_service::client::TokenInterceptor;
 use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 
@@ -26,34 +25,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// Puts a token into every request.
-#[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
-
-impl Bearer {
-    /// For the token's text.
-    ///
-    /// # Errors
-    /// If it can't stand in a header. The text is not part of the error.
-    pub fn new(token: &str) -> Result<Self, Failure> {
-        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
-            .parse()
-            .map_err(|_| Failure::unusable("the token has characters that no token has"))?;
-        // Not shown when a request is printed for debugging.
-        value.set_sensitive(true);
-        Ok(Self(value))
-    }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
 /// A channel whose requests carry a token.
-pub type Authorised = InterceptedService<Channel, Bearer>;
+pub type Authorised = InterceptedService<Channel, TokenInterceptor>;
+
+/// Puts a token into every request.
+///
+/// # Errors
+/// If no header can hold it. The text is not part of the error.
+pub fn token_interceptor(token: &str) -> Result<TokenInterceptor, Failure> {
+    TokenInterceptor::new(token).map_err(|_| Failure::unusable("the token has characters that no token has"))
+}
 
 /// A channel to a service's URL, connected when first needed and again whenever
 /// it broke.
@@ -88,14 +69,14 @@ impl Clients {
     /// # Errors
     /// If a URL or the token is malformed.
     pub fn new(ingest: &str, results: &str, token: &str) -> Result<Self, Failure> {
-        Ok(Self::over(channel(ingest)?, channel(results)?, &Bearer::new(token)?))
+        Ok(Self::over(channel(ingest)?, channel(results)?, &token_interceptor(token)?))
     }
 
     /// Clients over channels that exist.
     #[must_use]
-    pub fn over(ingest: Channel, results: Channel, bearer: &Bearer) -> Self {
-        let ingest = InterceptedService::new(ingest, bearer.clone());
-        let results = InterceptedService::new(results, bearer.clone());
+    pub fn over(ingest: Channel, results: Channel, token: &TokenInterceptor) -> Self {
+        let ingest = InterceptedService::new(ingest, token.clone());
+        let results = InterceptedService::new(results, token.clone());
         Self {
             ingest: IngestServiceClient::new(ingest.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             definitions: DefinitionServiceClient::new(ingest).max_decoding_message_size(ANSWER_BYTES_MAX),
@@ -123,8 +104,8 @@ mod tests {
 
     #[test]
     fn a_token_that_could_break_out_of_its_header_is_refused() {
-        assert!(Bearer::new("sluice_a_b").is_ok());
-        assert!(Bearer::new("sluice_a_b\r\nx: y").is_err());
+        assert!(token_interceptor("sluice_a_b").is_ok());
+        assert!(token_interceptor("sluice_a_b\r\nx: y").is_err());
     }
 
     #[tokio::test]

@@ -2,14 +2,19 @@
 //! PostgreSQL, and talks to them from the command line.
 
 pub mod connection;
+mod dev;
 pub mod failure;
+mod files;
 pub mod keys;
 pub mod postgres;
+pub mod private;
+pub mod ready;
+pub mod serve;
 
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use failure::Failure;
+use failure::{Context, Failure};
 
 /// Publish observations once, keep each result until it is consumed.
 #[derive(Parser)]
@@ -21,33 +26,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one service.
-    #[command(subcommand)]
-    Serve(Service),
+    /// Run the pair on this machine, on a private PostgreSQL, until Ctrl-C.
+    Dev(dev::DevArgs),
     /// Make tokens.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Run one service.
+    #[command(subcommand)]
+    Serve(serve::Service),
     /// Stop a private PostgreSQL when its owner is gone.
     #[command(hide = true)]
     PostgresGuard(postgres::GuardArgs),
-}
-
-/// A service, with its own flags: see `sluice serve ingest --help`.
-#[derive(Subcommand)]
-enum Service {
-    /// Takes observations and decides what gets in.
-    #[command(disable_help_flag = true)]
-    Ingest(Verbatim),
-    /// Keeps what got in until it is consumed.
-    #[command(disable_help_flag = true)]
-    Results(Verbatim),
-}
-
-#[derive(clap::Args)]
-struct Verbatim {
-    /// The service's own flags.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
-    args: Vec<String>,
 }
 
 /// Runs the command line of this process.
@@ -64,9 +53,23 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve(Service::Ingest(verbatim)) => Ok(sluice_ingest::main(verbatim.args)),
-        Command::Serve(Service::Results(verbatim)) => Ok(sluice_results::main(verbatim.args)),
+        Command::Dev(args) => block_on(dev::run(args)),
         Command::Keys(command) => keys::run(command),
+        Command::Serve(service) => Ok(serve::run(service)),
         Command::PostgresGuard(args) => Ok(postgres::guard(&args)),
     }
+}
+
+/// Runs a command that waits. The services bring a runtime of their own.
+fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    let ended = runtime.block_on(command);
+    // Reading a terminal can't be interrupted; nothing else is still running.
+    runtime.shutdown_background();
+    ended
+}
+
+/// How this program is called, for examples that can be copied.
+fn invocation() -> &'static str {
+    if std::env::var_os("CARGO").is_some() { "cargo run -q --" } else { "sluice" }
 }

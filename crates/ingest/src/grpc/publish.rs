@@ -11,7 +11,7 @@ use sluice_proto::{
         ingest_service_server::IngestService,
     },
 };
-use sluice_service::{Error, Kind, auth::Access, of_transport};
+use sluice_service::{Error, Kind, answers::in_contract_words, auth::Access};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
@@ -100,7 +100,7 @@ impl IngestService for Ingest {
             .then(move |message| {
                 let (handlers, access) = (handlers.clone(), access.clone());
                 async move {
-                    let message = message.map_err(of_transport)?;
+                    let message = message.map_err(in_contract_words)?;
                     access.still_valid()?;
                     Ok(handlers.begin(&access, message).await)
                 }

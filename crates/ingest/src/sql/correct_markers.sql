@@ -1,5 +1,8 @@
--- Markers that did not end as presumed. Primary key of the current slot.
-UPDATE marker m
-SET outcome = given.outcome, ingest_id = given.ingest_id, fingerprint = given.fingerprint
+-- Markers that did not end as presumed. Every row is there: ON CONFLICT finds it
+-- by the primary key of the current slot, whatever the planner knows.
+INSERT INTO marker (key, ingest_id, fingerprint, outcome, slot)
+SELECT given.key, given.ingest_id, given.fingerprint, given.outcome,
+       (SELECT current FROM gate_slot WHERE one)
 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::smallint[]) AS given(key, ingest_id, fingerprint, outcome)
-WHERE m.key = given.key AND m.slot = (SELECT current FROM gate_slot)
+ON CONFLICT (key, slot) DO UPDATE
+SET outcome = excluded.outcome, ingest_id = excluded.ingest_id, fingerprint = excluded.fingerprint

@@ -1,5 +1,10 @@
 -- Windows of these keys in older slots. Nobody changes those, so no lock.
--- Primary key of each older slot.
-SELECT w.key, w.ingest_id, w.accepted_at
+-- Primary key of each older slot; OFFSET 0 keeps it so on empty tables, too.
+SELECT w.*
 FROM unnest($1::uuid[]) AS given(key)
-JOIN unique_window w ON w.key = given.key AND w.slot <> (SELECT current FROM gate_slot)
+CROSS JOIN LATERAL (
+    SELECT key, ingest_id, accepted_at
+    FROM unique_window
+    WHERE key = given.key AND slot <> (SELECT current FROM gate_slot WHERE one)
+    OFFSET 0
+) AS w

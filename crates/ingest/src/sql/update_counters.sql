@@ -1,5 +1,6 @@
--- Counters after this batch. Primary key; rows are locked already.
-UPDATE throttle_counter c
-SET window_start = given.window_start, used = given.used
+-- Counters after this batch. Every row is there and locked: ON CONFLICT finds it
+-- by the primary key, whatever the planner knows.
+INSERT INTO throttle_counter (key, window_start, used)
+SELECT given.key, given.window_start, given.used
 FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS given(key, window_start, used)
-WHERE c.key = given.key
+ON CONFLICT (key) DO UPDATE SET window_start = excluded.window_start, used = excluded.used

@@ -1,7 +1,7 @@
 //! One lane of the recorder: its own session, one statement and one commit per
 //! group, and the search for the one to blame when the database refuses.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
@@ -14,15 +14,13 @@ use super::{Job, Recording};
 use crate::{
     partitions,
     result::{NewRecord, Placement},
-    sessions::RECORDING,
+    sessions::{RECORDING, patiently},
     storage::inline::{self, PackedBlock},
 };
 
 const RECORD: &str = include_str!("../sql/record.sql");
 /// Tries of a statement that conflicts with another or whose session broke.
 const TRIES_MAX: u32 = 5;
-/// A server that is silent for longer than its own statement timeout is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 /// Why records were not recorded.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +72,7 @@ impl Lane {
         let mut callers = Vec::with_capacity(group.len());
         for (number, job) in group.into_iter().enumerate() {
             answers.push(vec![None; job.records.len()]);
-            callers.push((job.answer, job._share));
+            callers.push((job.answer, job.share));
             let own = job.records.into_iter().enumerate();
             entries.extend(own.map(|(position, record)| Entry { record, job: number, position }));
         }
@@ -167,7 +165,7 @@ impl Lane {
 
     async fn attempt(&mut self, columns: &Columns<'_>) -> Result<(), Fault> {
         let (client, statement) = self.session().await?;
-        let outcome = match tokio::time::timeout(SILENCE_MAX, columns.execute(client, statement)).await {
+        let outcome = match patiently(columns.execute(client, statement)).await {
             Ok(outcome) => outcome.map_err(Fault::from),
             Err(_) => Err(Fault::Cut("the database is silent".into())),
         };
@@ -190,7 +188,7 @@ impl Lane {
                 let statement = client.prepare(RECORD).await.map_err(away)?;
                 Ok((client, statement))
             };
-            let opened = tokio::time::timeout(SILENCE_MAX, opening).await;
+            let opened = patiently(opening).await;
             self.session =
                 Some(opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())))?);
         }

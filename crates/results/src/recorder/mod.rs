@@ -46,7 +46,7 @@ struct Job {
     bytes: usize,
     answer: oneshot::Sender<Result<Vec<Recording>, Error>>,
     /// Its share of what may wait; freed when the job is answered.
-    _share: OwnedSemaphorePermit,
+    share: OwnedSemaphorePermit,
 }
 
 /// Hands records to the lanes. Cheap to clone; the lanes end when the last
@@ -84,7 +84,7 @@ impl Recorder {
         let full = || Error::unavailable("too much is waiting to be recorded");
         let share = self.budget.clone().try_acquire_many_owned(kibibytes).map_err(|_| full())?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Job { records, bytes, answer, _share: share }).map_err(|_| full())?;
+        self.queue.try_send(Job { records, bytes, answer, share }).map_err(|_| full())?;
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
@@ -160,7 +160,7 @@ mod tests {
         let records: Vec<NewRecord> = (0..records).map(record).collect();
         let bytes = records.iter().map(NewRecord::bytes).sum();
         let share = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Job { records, bytes, answer: oneshot::channel().0, _share: share }
+        Job { records, bytes, answer: oneshot::channel().0, share }
     }
 
     async fn groups(jobs: Vec<Job>) -> Vec<usize> {

@@ -28,9 +28,9 @@ pub struct GuardArgs {
     /// The server's process id.
     #[arg(long)]
     pid: u32,
-    /// Remove the folder when the server has stopped.
+    /// Remove this folder when the server has stopped.
     #[arg(long)]
-    remove: bool,
+    remove: Option<PathBuf>,
 }
 
 /// A running helper. It acts when this is dropped or its process is gone, and
@@ -42,12 +42,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    pub(super) fn start(executable: &Path, folder: &Path, pid: u32, remove: bool) -> Result<Self, Failure> {
+    pub(super) fn start(
+        executable: &Path,
+        folder: &Path,
+        pid: u32,
+        remove: Option<&Path>,
+    ) -> Result<Self, Failure> {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(executable);
         command.arg("postgres-guard").arg("--folder").arg(folder).arg("--pid").arg(pid.to_string());
-        if remove {
-            command.arg("--remove");
+        if let Some(remove) = remove {
+            command.arg("--remove").arg(remove);
         }
         // In a process group of its own: what kills the owner's must spare it.
         command.process_group(0).current_dir("/");
@@ -62,11 +67,14 @@ pub fn guard(args: &GuardArgs) -> ExitCode {
     drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
     let stopping = async {
         let data = args.folder.join("data");
-        if postmaster(&data) == Some(args.pid) {
-            drop(stop(&data, args.pid).await);
+        match postmaster(&data) {
+            // Another server took its place, and has a guard of its own.
+            Some(pid) if pid != args.pid => return,
+            Some(pid) => drop(stop(&data, pid).await),
+            None => {}
         }
-        if args.remove {
-            drop(fs::remove_dir_all(&args.folder));
+        if let Some(folder) = &args.remove {
+            drop(fs::remove_dir_all(folder));
         }
     };
     match tokio::runtime::Builder::new_current_thread().enable_time().build() {

@@ -1,0 +1,276 @@
+//! A private pair: PostgreSQL and both services as child processes, kept
+//! running until they are stopped in order. `sluice dev`, `demo` and `bench`
+//! are built on it.
+
+mod process;
+mod tokens;
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::is_serving,
+    failure::{Context, Failure},
+    postgres::Cluster,
+    ready::{Pids, Ready},
+};
+use process::{Spec, Told};
+use tokens::Tokens;
+
+pub(crate) use tokens::ORGANISATIONS;
+
+/// How long the pair may take to serve.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long to wait for an address that a pair stopped just now still holds.
+const ADDRESS_DEADLINE: Duration = Duration::from_secs(15);
+/// A service that ended this often before it served will not come up.
+const ENDS_MAX: u32 = 3;
+/// How long to wait before PostgreSQL is started again after a failed start.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(25);
+
+/// Where a private pair lives.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its folder: the cluster, the tokens, the logs.
+    pub data_dir: PathBuf,
+    /// Where ingest listens; port 0 picks a free one.
+    pub ingest: SocketAddr,
+    /// Where results listens; port 0 picks a free one.
+    pub results: SocketAddr,
+    /// Whether missing server programs may be installed.
+    pub may_install: bool,
+    /// Whether the folder goes when the pair ends.
+    pub temporary: bool,
+}
+
+impl Options {
+    /// A pair on free ports in a new folder that is removed afterwards.
+    #[must_use]
+    pub fn temporary(may_install: bool) -> Self {
+        let name = format!("sluice-{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            data_dir: std::env::temp_dir().join(name),
+            ingest: anywhere,
+            results: anywhere,
+            may_install,
+            temporary: true,
+        }
+    }
+}
+
+/// A running private pair. Stop it; when it is only dropped, or this process is
+/// killed, its processes end by themselves.
+#[derive(Debug)]
+pub struct PrivatePair {
+    ready: Ready,
+    shared: Arc<Shared>,
+    // In the order in which they are stopped.
+    kept: Vec<(CancellationToken, JoinHandle<()>)>,
+    remove: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pids: watch::Sender<Pids>,
+    ends: [std::sync::atomic::AtomicU32; 2],
+}
+
+impl PrivatePair {
+    /// Brings it up and waits until both services serve.
+    ///
+    /// # Errors
+    /// If something does not come up; says what, and the end of its log.
+    pub async fn start(options: Options) -> Result<Self, Failure> {
+        let remove = options.temporary.then(|| options.data_dir.clone());
+        let mut pair = Self::begin(options).await.inspect_err(|_| remove_folder(remove.as_deref()))?;
+        pair.remove = remove;
+        Ok(pair)
+    }
+
+    async fn begin(options: Options) -> Result<Self, Failure> {
+        let executable = std::env::current_exe().context("own path")?;
+        let mut cluster = Cluster::open(&options.data_dir.join("postgres"), options.may_install).await?;
+        let data_dir = fs::canonicalize(&options.data_dir).context(options.data_dir.display())?;
+        let (ingest, results) = (settle(options.ingest).await?, settle(options.results).await?);
+        let tokens = Tokens::load(&data_dir)?;
+        cluster.start().await?;
+        for database in ["sluice_ingest", "sluice_results"] {
+            cluster.create_database(database).await?;
+        }
+        let shared = Arc::new(Shared::default());
+        let ready = ready(ingest, results, &tokens);
+        let logs = data_dir.join("logs");
+        fs::create_dir_all(&logs).context(logs.display())?;
+        let keys = data_dir.join("keys.toml").display().to_string();
+        let spec = |name, address: SocketAddr, more: Vec<String>| {
+            let mut flags = vec![format!("--listen={address}"), format!("--keys-file={keys}")];
+            flags.push("--migrate=true".into());
+            flags.extend(more);
+            let database_url = cluster.url(&format!("sluice_{name}"));
+            Spec { name, flags, database_url, executable: executable.clone(), logs: logs.clone() }
+        };
+        let intake = data_dir.join("intake-token").display().to_string();
+        let to_results =
+            vec![format!("--results-url={}", ready.results), format!("--results-token-file={intake}")];
+        let specs = [spec("ingest", ingest, to_results), spec("results", results, vec![])];
+
+        let mut kept = Vec::new();
+        for (which, spec) in specs.clone().into_iter().enumerate() {
+            let stop = CancellationToken::new();
+            let told = ToldOf { which, shared: shared.clone() };
+            kept.push((stop.clone(), tokio::spawn(spec.keep(told, stop))));
+        }
+        let stop = CancellationToken::new();
+        let remove = options.temporary.then_some(data_dir);
+        let keeping = keep_cluster(cluster, executable, remove, shared.clone(), stop.clone());
+        kept.push((stop, tokio::spawn(keeping)));
+        let pair = Self { ready, shared, kept, remove: None };
+        if let Err(failure) = pair.wait_until_serving(&specs).await {
+            pair.stop().await;
+            return Err(failure);
+        }
+        Ok(pair)
+    }
+
+    /// Where it is now; the process ids change when something is restarted.
+    #[must_use]
+    pub fn ready(&self) -> Ready {
+        Ready { pids: *self.shared.pids.borrow(), ..self.ready.clone() }
+    }
+
+    /// Waits for other process ids than those of `known`.
+    pub async fn changed(&self, known: Pids) {
+        let mut pids = self.shared.pids.subscribe();
+        drop(pids.wait_for(|now| *now != known).await);
+    }
+
+    /// Stops ingest, then results, then PostgreSQL.
+    pub async fn stop(mut self) {
+        for (stop, task) in std::mem::take(&mut self.kept) {
+            stop.cancel();
+            drop(task.await);
+        }
+        remove_folder(self.remove.as_deref());
+    }
+
+    async fn wait_until_serving(&self, specs: &[Spec; 2]) -> Result<(), Failure> {
+        let deadline = Instant::now() + START_DEADLINE;
+        for (which, url) in [(1, &self.ready.results), (0, &self.ready.ingest)] {
+            while !is_serving(url).await {
+                let ends = self.shared.ends[which].load(std::sync::atomic::Ordering::Relaxed);
+                if ends >= ENDS_MAX || Instant::now() > deadline {
+                    let spec = &specs[which];
+                    return Err(Failure::new(format!(
+                        "{} does not come up; the end of its log:\n{}",
+                        spec.name,
+                        spec.log_tail()
+                    )));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells the pair what became of one of its services.
+struct ToldOf {
+    which: usize,
+    shared: Arc<Shared>,
+}
+
+impl Told for ToldOf {
+    fn started(&self, pid: u32) {
+        self.shared.pids.send_modify(|pids| match self.which {
+            0 => pids.ingest = pid,
+            _ => pids.results = pid,
+        });
+    }
+
+    fn ended(&self) {
+        self.shared.ends[self.which].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Keeps PostgreSQL running until `stop`, then stops it.
+async fn keep_cluster(
+    mut cluster: Cluster,
+    executable: PathBuf,
+    remove: Option<PathBuf>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let mut guard = None;
+    loop {
+        if let Some(pid) = cluster.pid() {
+            // The new guard first: at no time may the server be without one.
+            match cluster.guard(&executable, remove.as_deref()) {
+                Ok(new) => drop(guard.replace(new)),
+                Err(failure) => eprintln!("sluice: PostgreSQL has no guard: {failure}"),
+            }
+            shared.pids.send_modify(|pids| pids.postgres = pid);
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = cluster.ended() => {}
+        }
+        while let Err(failure) = cluster.start().await {
+            eprintln!("sluice: {failure}");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(TRY_AGAIN_AFTER) => {}
+            }
+        }
+    }
+    if let Err(failure) = cluster.stop().await {
+        eprintln!("sluice: {failure}");
+    }
+}
+
+/// An address that can be listened on now: with a port, and free.
+async fn settle(address: SocketAddr) -> Result<SocketAddr, Failure> {
+    let deadline = Instant::now() + ADDRESS_DEADLINE;
+    loop {
+        match TcpListener::bind(address).and_then(|probe| probe.local_addr()) {
+            Ok(free) => return Ok(free),
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Err(fault) => return Err(Failure::unusable(format!("{address}: {fault}"))),
+        }
+    }
+}
+
+fn ready(ingest: SocketAddr, results: SocketAddr, tokens: &Tokens) -> Ready {
+    // A service that listens everywhere is called on loopback.
+    let url = |mut address: SocketAddr| {
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}")
+    };
+    Ready {
+        ingest: url(ingest),
+        results: url(results),
+        organisation: ORGANISATIONS[0].into(),
+        token: tokens.token.text.clone(),
+        other_organisation: ORGANISATIONS[1].into(),
+        other_token: tokens.other_token.text.clone(),
+        admin_token: tokens.admin_token.text.clone(),
+        pids: Pids::default(),
+    }
+}
+
+fn remove_folder(folder: Option<&Path>) {
+    if let Some(folder) = folder {
+        drop(fs::remove_dir_all(folder));
+    }
+}

@@ -1,0 +1,159 @@
+//! Acknowledging: once, by whoever is first, and never somebody else's.
+
+use std::collections::HashSet;
+
+use sluice_proto::results::v1::{
+    AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, DownloadResultRequest, GetResultRequest,
+    ListResultsRequest, NewResult, result::State,
+};
+use sluice_tests::Tenant;
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::results_shelf::{ACME, Results, Shelf, face, new, record, walk};
+
+fn acknowledge(id: &str) -> AcknowledgeResultRequest {
+    AcknowledgeResultRequest { organisation: String::new(), id: id.into() }
+}
+
+async fn acknowledge_many(results: &mut Results, ids: Vec<String>) -> Vec<String> {
+    let request = BatchAcknowledgeResultsRequest { organisation: String::new(), ids };
+    results.batch_acknowledge_results(request).await.unwrap().into_inner().ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_sixteen_acknowledgements_at_once_exactly_one_changes_something() {
+    let shelf = Shelf::with_replicas(2).await;
+    for _ in 0..10 {
+        let given = new("x");
+        shelf.record(std::slice::from_ref(&given)).await;
+        let callers: Vec<_> = (0..16)
+            .map(|caller| {
+                let mut results = shelf.results_of(Tenant::Acme, caller % 2);
+                let request = acknowledge(&given.id);
+                tokio::spawn(async move { results.acknowledge_result(request).await.unwrap().into_inner() })
+            })
+            .collect();
+        let mut answers = vec![];
+        for caller in callers {
+            answers.push(caller.await.unwrap());
+        }
+        assert_eq!(answers.iter().filter(|answer| answer.changed).count(), 1);
+        let record = answers[0].result.clone().unwrap();
+        assert_eq!(record.state(), State::Consumed);
+        assert!(record.date_consumed.is_some());
+        assert!(answers.iter().all(|answer| answer.result.as_ref() == Some(&record)));
+    }
+    assert!(walk(&mut shelf.results(Tenant::Acme), ListResultsRequest::default()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_batch_tells_what_it_changed_in_request_order_and_passes_the_rest_over() {
+    let shelf = Shelf::start().await;
+    let given: Vec<NewResult> = (0..5).map(|n| new(format!("{n}"))).collect();
+    shelf.record(&given).await;
+    record(&mut shelf.intake(0), "globex", vec![new("theirs")]).await.unwrap();
+    let theirs = walk(&mut shelf.results(Tenant::Globex), ListResultsRequest::default()).await;
+    shelf.expire(&given[3].id).await;
+    let mut results = shelf.results(Tenant::Acme);
+    results.acknowledge_result(acknowledge(&given[4].id)).await.unwrap();
+
+    let id = |n: usize| given[n].id.clone();
+    let asked = vec![
+        id(2),
+        "nonsense".into(),
+        id(0).to_uppercase(),
+        String::new(),
+        id(3),
+        id(2),
+        id(4),
+        Uuid::now_v7().to_string(),
+        theirs[0].id.clone(),
+        id(0),
+        id(1),
+    ];
+    assert_eq!(acknowledge_many(&mut results, asked.clone()).await, [id(2), id(0), id(1)]);
+    assert!(acknowledge_many(&mut results, asked).await.is_empty(), "nothing is changed twice");
+    assert!(acknowledge_many(&mut results, vec![]).await.is_empty());
+    let theirs_now = walk(&mut shelf.results(Tenant::Globex), ListResultsRequest::default()).await;
+    assert_eq!(theirs_now, theirs);
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded() {
+    let shelf = Shelf::start().await;
+    let mut results = shelf.results(Tenant::Acme);
+    let ids = |count| vec![Uuid::now_v7().to_string(); count];
+    assert!(acknowledge_many(&mut results, ids(10_000)).await.is_empty());
+    let request = BatchAcknowledgeResultsRequest { organisation: String::new(), ids: ids(10_001) };
+    let refused = results.batch_acknowledge_results(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("ids:"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_overlap_change_each_id_once() {
+    let shelf = Shelf::with_replicas(2).await;
+    let given: Vec<NewResult> = (0..1500).map(|_| new("x")).collect();
+    shelf.record(&given).await;
+    let callers: Vec<_> = (0..8)
+        .map(|caller| {
+            let mut results = shelf.results_of(Tenant::Acme, caller % 2);
+            let mut ids: Vec<String> = given.iter().map(|result| result.id.clone()).collect();
+            ids.rotate_left(caller * 180);
+            if caller % 2 == 1 {
+                ids.reverse();
+            }
+            tokio::spawn(async move { acknowledge_many(&mut results, ids).await })
+        })
+        .collect();
+    let mut changed = vec![];
+    for caller in callers {
+        changed.extend(caller.await.unwrap());
+    }
+    assert_eq!(changed.len(), given.len());
+    assert_eq!(changed.into_iter().collect::<HashSet<_>>().len(), given.len());
+}
+
+#[tokio::test]
+async fn what_expired_unconsumed_can_no_longer_be_acknowledged() {
+    let shelf = Shelf::start().await;
+    let (unconsumed, consumed) = (new("x"), new("y"));
+    shelf.record(&[unconsumed.clone(), consumed.clone()]).await;
+    let mut results = shelf.results(Tenant::Acme);
+    let before = results.acknowledge_result(acknowledge(&consumed.id)).await.unwrap().into_inner();
+    shelf.expire(&unconsumed.id).await;
+    shelf.expire(&consumed.id).await;
+
+    let refused = results.acknowledge_result(acknowledge(&unconsumed.id)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let again = results.acknowledge_result(acknowledge(&consumed.id)).await.unwrap().into_inner();
+    assert!(before.changed && !again.changed);
+    let (before, again) = (before.result.unwrap(), again.result.unwrap());
+    assert_eq!(again.state(), State::Expired);
+    assert_eq!(again.date_consumed, before.date_consumed);
+    assert!(again.date_deleted.is_some());
+}
+
+#[tokio::test]
+async fn foreign_unknown_and_malformed_ids_look_the_same() {
+    let shelf = Shelf::start().await;
+    let mine = new("mine");
+    shelf.record(std::slice::from_ref(&mine)).await;
+    let mut stranger = shelf.results(Tenant::Globex);
+    let mut faces = HashSet::new();
+    for id in [mine.id.clone(), Uuid::now_v7().to_string(), "nonsense".into(), String::new()] {
+        let organisation = String::new();
+        let get = GetResultRequest { organisation: organisation.clone(), id: id.clone() };
+        faces.insert(face(stranger.get_result(get).await));
+        faces.insert(face(stranger.acknowledge_result(acknowledge(&id)).await));
+        faces.insert(face(stranger.download_result(DownloadResultRequest { organisation, id }).await));
+    }
+    assert_eq!(faces.len(), 1, "{faces:?}");
+    assert!(faces.iter().all(|(code, ..)| *code == Code::NotFound));
+    assert!(acknowledge_many(&mut stranger, vec![mine.id.clone()]).await.is_empty());
+    let named = GetResultRequest { organisation: ACME.into(), id: mine.id };
+    assert_eq!(stranger.get_result(named).await.unwrap_err().code(), Code::PermissionDenied);
+    let open = walk(&mut shelf.results(Tenant::Acme), ListResultsRequest::default()).await;
+    assert_eq!(open.len(), 1, "nothing was acknowledged");
+}

@@ -1,0 +1,102 @@
+//! The plans of the results service's hot statements: walks along an index and
+//! lookups by the whole key, on tables that were never analysed, empty or not.
+
+use sluice_results::sessions::SERVING;
+use sluice_service::postgres::Database;
+use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
+
+use crate::results_shelf::{Shelf, new};
+
+macro_rules! statements {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../../crates/results/src/sql/", $name, ".sql")))),*]
+    };
+}
+
+const STATEMENTS: [(&str, &str); 10] = statements![
+    "get",
+    "blocks",
+    "acknowledge",
+    "record",
+    "list_available_newest",
+    "list_available_oldest",
+    "list_poll_newest",
+    "list_poll_oldest",
+    "list_all_newest",
+    "list_all_oldest",
+];
+
+/// A value of a parameter's type; the plan is made for no particular one.
+fn literal(parameter: &Type) -> &'static str {
+    match *parameter {
+        Type::UUID => "'01963f2e-7d9a-7c31-8f0e-000000000001'",
+        Type::TIMESTAMPTZ => "'2026-01-01Z'",
+        Type::TEXT => "'x'",
+        Type::BOOL => "true",
+        Type::INT4 | Type::INT8 => "10",
+        _ => "'{}'",
+    }
+}
+
+async fn plan(sql: &Client, statement: &str) -> String {
+    let types = sql.prepare(statement).await.unwrap();
+    let values: Vec<&str> = types.params().iter().map(literal).collect();
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE hot ({})", values.join(", "));
+    sql.batch_execute(&format!("PREPARE hot AS {statement}")).await.unwrap();
+    let rows = sql.simple_query(&explain).await.unwrap();
+    sql.batch_execute("DEALLOCATE hot").await.unwrap();
+    let line = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    rows.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What an index of this name is walked or looked up by, in any of these ways.
+fn allowed(index: &str) -> &'static [&'static [&'static str]] {
+    const ORGANISATION: &str = "(organisation = $1)";
+    if index.starts_with("available") {
+        &[&[ORGANISATION, "(date_created = ", "(id = "], &[ORGANISATION, "ROW(date_created, id) >", "<"]]
+    } else if index.ends_with("_pkey") {
+        &[&[ORGANISATION, "(id = "]]
+    } else if index.contains("_poll_") {
+        &[&[ORGANISATION, "(poll = ", "ROW(date_created, id) >", "<"]]
+    } else {
+        &[&[ORGANISATION, "ROW(date_created, id) >", "<"]]
+    }
+}
+
+fn check(name: &str, plan: &str) {
+    for costly in ["Seq Scan", "Bitmap", "->  Sort", "Hash Join", "Merge Join", "Join Filter"] {
+        assert!(!plan.contains(costly), "{name} has a {costly}:\n{plan}");
+    }
+    let lines: Vec<&str> = plan.lines().map(str::trim).collect();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((_, used)) = line.split_once(" using ") else { continue };
+        let index = used.split(' ').next().unwrap();
+        let condition = lines.get(at + 1).copied().unwrap_or_default();
+        let fits = |parts: &&[&str]| parts.iter().all(|part| condition.contains(part));
+        assert!(allowed(index).iter().any(fits), "{name} reads {index} by {condition:?}:\n{plan}");
+    }
+}
+
+async fn check_all(shelf: &Shelf) {
+    let database = Database::parse(&shelf.0.results_database.url()).unwrap();
+    let sql = database.connect(SERVING).await.unwrap();
+    for (name, statement) in STATEMENTS {
+        let plan = plan(&sql, statement).await;
+        check(name, &plan);
+        // The statements that read find something to read by.
+        assert!(name == "record" || plan.contains(" using "), "{name}:\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn hot_statements_use_their_indexes_whatever_the_statistics() {
+    let shelf = Shelf::start().await;
+    check_all(&shelf).await;
+    shelf.record(&(0..3000).map(|_| new("x")).collect::<Vec<_>>()).await;
+    check_all(&shelf).await;
+    shelf.0.results_database.sql().await.batch_execute("ANALYZE").await.unwrap();
+    check_all(&shelf).await;
+}
