@@ -3,7 +3,7 @@
 //! database when their turn comes.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -61,12 +61,17 @@ pub struct Queue {
     lines: HashMap<OrganisationId, Line>,
     /// Organisations with rows and nothing in flight, in turn.
     turns: VecDeque<OrganisationId>,
+    /// All rows that wait or are in flight.
+    known: HashSet<Uuid>,
     memory_bytes: usize,
 }
 
 impl Queue {
-    /// Appends a row.
+    /// Appends a row, unless it is known already.
     pub fn push_back(&mut self, mut row: Row) {
+        if !self.known.insert(row.id) {
+            return;
+        }
         let bytes = row.memory_bytes();
         if self.memory_bytes + bytes > MEMORY_BYTES_MAX {
             row.message = None;
@@ -133,6 +138,7 @@ impl Queue {
 
     /// A row that was in flight needs no more.
     pub fn settled(&mut self, row: &Row) {
+        self.known.remove(&row.id);
         self.memory_bytes = self.memory_bytes.saturating_sub(row.memory_bytes());
         self.landed(&row.organisation, |line| line.failures = 0);
     }
@@ -231,6 +237,23 @@ mod tests {
         queue.defer(again);
         assert!(queue.next_call().is_empty());
         assert!(queue.next_wake().is_some());
+    }
+
+    #[test]
+    fn a_row_that_is_known_is_passed_over_until_it_is_settled() {
+        let mut queue = Queue::default();
+        let again = |row: &Row| Row { message: None, organisation: row.organisation.clone(), ..*row };
+        let first = row("a", 1, 1);
+        let (second, third) = (again(&first), again(&first));
+        queue.push_back(first);
+        queue.push_back(second);
+        let call = queue.next_call();
+        assert_eq!(call.len(), 1);
+        queue.push_back(third);
+        queue.settled(&call[0]);
+        assert!(queue.is_empty());
+        queue.push_back(again(&call[0]));
+        assert_eq!(queue.next_call().len(), 1);
     }
 
     #[test]
