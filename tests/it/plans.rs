@@ -5,19 +5,15 @@
 use sluice_tests::{Database, Service};
 use tokio_postgres::{Client, NoTls};
 
-/// What gate sessions are set to, out of the code itself.
-fn gate_settings() -> String {
-    let source = include_str!("../../crates/ingest/src/gate/session.rs");
-    let session = source.split("GATE_SESSION: Session").nth(1).unwrap().split("};").next().unwrap();
+/// What a kind of session is set to, out of the code itself.
+fn settings(source: &str, session: &str) -> String {
+    let session = source.split(&format!("{session}: Session")).nth(1).unwrap().split("};").next().unwrap();
     let pairs = session.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.strip_suffix("\"),"));
     let settings: Vec<_> =
         pairs.map(|pair| format!("SET {};", pair.replace("\", \"", " = '") + "'")).collect();
     assert!(settings.iter().any(|setting| setting == "SET plan_cache_mode = 'force_generic_plan';"));
     settings.concat()
 }
-
-/// Sessions of the outbox are set to nothing that bears on plans but this.
-const OUTBOX_SETTINGS: &str = "SET jit = off";
 
 macro_rules! statement {
     ($name:literal) => {
@@ -38,7 +34,8 @@ const GATE: [((&str, &str), usize); 10] = [
     (statement!("correct_windows"), 3),
     (statement!("update_counters"), 3),
 ];
-const OUTBOX: [((&str, &str), usize); 4] = [
+const OUTBOX: [((&str, &str), usize); 5] = [
+    (statement!("waiting_outbox"), 3),
     (statement!("load_outbox"), 2),
     (statement!("delete_outbox"), 1),
     (statement!("set_aside_outbox"), 2),
@@ -84,10 +81,9 @@ async fn assert_by_index(sql: &Client, statements: &[((&str, &str), usize)], tab
         let plan = plan(sql, name, statement, *parameters).await;
         assert!(whole_scans(&plan).is_empty(), "{name} on {tables} tables:\n{plan}");
         // Every way into a partition is by its key, not through a filter.
-        let by_key = plan
-            .lines()
-            .filter(|line| line.contains("Index Cond"))
-            .all(|line| line.contains("key = ") || line.contains("id = ") || line.contains("owner = "));
+        let keys = ["key = ", "id = ", "owner = ", "one = "];
+        let mut conditions = plan.lines().filter(|line| line.contains("Index Cond"));
+        let by_key = conditions.all(|line| keys.iter().any(|key| line.contains(key)));
         assert!(by_key, "{name} on {tables} tables:\n{plan}");
         let inserts = plan.contains("Conflict Arbiter Indexes");
         assert!(inserts || plan.contains("Index"), "{name} on {tables} tables uses no index:\n{plan}");
@@ -104,8 +100,9 @@ const FILL: &str = "
 #[tokio::test]
 async fn hot_statements_find_their_rows_by_index_on_empty_and_on_full_tables() {
     let database = Database::create(Service::Ingest).await;
-    let (gate, outbox) =
-        (session(&database, &gate_settings()).await, session(&database, OUTBOX_SETTINGS).await);
+    let gate = settings(include_str!("../../crates/ingest/src/gate/session.rs"), "GATE_SESSION");
+    let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
+    let (gate, outbox) = (session(&database, &gate).await, session(&database, &outbox).await);
     assert_by_index(&gate, &GATE, "empty").await;
     assert_by_index(&outbox, &OUTBOX, "empty").await;
     outbox.batch_execute(FILL).await.unwrap();
@@ -119,7 +116,7 @@ async fn hot_statements_find_their_rows_by_index_on_empty_and_on_full_tables() {
 #[tokio::test]
 async fn the_check_of_plans_sees_a_whole_scan() {
     let database = Database::create(Service::Ingest).await;
-    let sql = session(&database, OUTBOX_SETTINGS).await;
+    let sql = session(&database, "SET jit = off").await;
     let plan = plan(&sql, "whole", "SELECT count(*) FROM marker WHERE fingerprint = $1", 1).await;
     assert_eq!(whole_scans(&plan).len(), 3, "{plan}");
 }
