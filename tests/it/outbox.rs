@@ -179,6 +179,22 @@ async fn rows_taken_over_from_a_replica_that_comes_back_are_not_lost() {
 }
 
 #[tokio::test]
+async fn a_row_whose_deletion_was_undone_by_a_crash_is_handed_over_once_more() {
+    let (pair, acme) = start(builder().proxied(Link::Intake)).await;
+    let sql = pair.ingest_database.sql().await;
+    pair.proxy(Link::Intake).refuse();
+    let all = accept(&acme, 3).await;
+    sql.batch_execute("CREATE TABLE kept AS SELECT * FROM outbox").await.unwrap();
+    pair.proxy(Link::Intake).pass();
+    drained(&pair).await;
+    // Deletions don't wait for the disk. Its owner is alive and forgot it.
+    let undone = "UPDATE kept SET date_created = date_created - interval '1 minute';
+                  INSERT INTO outbox SELECT * FROM kept";
+    sql.batch_execute(undone).await.unwrap();
+    adds_up(&pair, &acme, &all).await;
+}
+
+#[tokio::test]
 async fn a_lone_replica_delivers_after_results_was_away_for_long() {
     let (pair, acme) = start(builder().proxied(Link::Intake)).await;
     let sql = pair.ingest_database.sql().await;

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tower_layer::Layer;
@@ -144,6 +145,8 @@ fn parse_key(entry: KeyEntry) -> Result<Key, String> {
 pub struct Keys {
     path: PathBuf,
     table: ArcSwap<KeyTable>,
+    /// Told of every change, for those who act under a token for long.
+    changed: watch::Sender<()>,
 }
 
 impl Keys {
@@ -154,7 +157,8 @@ impl Keys {
     pub fn load(path: &Path) -> Result<Arc<Self>, String> {
         let text = std::fs::read_to_string(path).map_err(|fault| format!("{}: {fault}", path.display()))?;
         let table = parse_keys(&text).map_err(|fault| format!("{}: {fault}", path.display()))?;
-        Ok(Arc::new(Self { path: path.into(), table: ArcSwap::from_pointee(table) }))
+        let table = ArcSwap::from_pointee(table);
+        Ok(Arc::new(Self { path: path.into(), table, changed: watch::Sender::new(()) }))
     }
 
     /// Follows changes of the file until shutdown. A file that can't be read or
@@ -173,6 +177,7 @@ impl Keys {
                     if **self.table.load() != table {
                         tracing::info!(tokens = table.len(), "keys reloaded");
                         self.table.store(Arc::new(table));
+                        self.changed.send_replace(());
                     }
                 }
                 Err(fault) if failed.as_ref() != Some(&fault) => {
@@ -280,6 +285,15 @@ impl Access {
         match self.keys.table.load().get(&*self.id) {
             Some(key) if *key == self.key => Ok(()),
             _ => Err(Error::new(Kind::Unauthenticated, "TOKEN_REVOKED", "the token is no longer valid")),
+        }
+    }
+
+    /// Waits until the token is no longer valid as it was.
+    pub async fn revoked(&self) {
+        let mut changed = self.keys.changed.subscribe();
+        while self.still_valid().is_ok() {
+            // The sender is kept by these very keys.
+            drop(changed.changed().await);
         }
     }
 
@@ -392,7 +406,11 @@ mod tests {
     fn keys(entry: KeyEntry) -> Arc<Keys> {
         let text = toml::to_string(&KeysFile { token: vec![entry] }).unwrap();
         let table = parse_keys(&text).unwrap();
-        Arc::new(Keys { path: PathBuf::new(), table: ArcSwap::from_pointee(table) })
+        Arc::new(Keys {
+            path: PathBuf::new(),
+            table: ArcSwap::from_pointee(table),
+            changed: watch::Sender::new(()),
+        })
     }
 
     fn call(

@@ -9,11 +9,10 @@ use std::{
 use deadpool_postgres::Pool;
 use sluice_service::Error;
 use tokio::sync::mpsc;
-use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Healthy, call::set_aside, queue};
+use super::{Healthy, call::set_aside, queue::Row};
 use crate::backlog::Backlog;
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -22,11 +21,8 @@ const TAKE_OVER_MAX: i64 = 256;
 /// The backlog is measured, and dead instances forgotten, every so many beats.
 const MEASURE_EVERY_BEATS: u64 = 2;
 const FORGET_EVERY_BEATS: u64 = 600;
-/// How often rows of this instance are compared with what the emitter knows, and
-/// how many. A commit whose end nobody learnt, or a deletion that a crash of the
-/// database undid, leaves rows that are owned and forgotten.
-const LOOK_BACK_EVERY_BEATS: u64 = 3;
-const LOOK_BACK_MAX: i64 = 256;
+/// This instance's own rows are looked through every so many beats.
+const LOOK_THROUGH_EVERY_BEATS: u64 = 3;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
@@ -42,7 +38,7 @@ pub struct Upkeep {
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
     /// Where rows found in the database go.
-    pub found: mpsc::Sender<queue::Row>,
+    pub found: mpsc::Sender<Row>,
 }
 
 impl Upkeep {
@@ -60,8 +56,9 @@ impl Upkeep {
     /// Beats until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut beats = 0_u64;
+        let mut looked_through = Uuid::nil();
         loop {
-            if let Err(error) = self.once(beats).await {
+            if let Err(error) = self.once(beats, &mut looked_through).await {
                 tracing::warn!(%error, "upkeep of the outbox failed");
             }
             beats += 1;
@@ -72,7 +69,7 @@ impl Upkeep {
         }
     }
 
-    async fn once(&self, beats: u64) -> Result<(), Error> {
+    async fn once(&self, beats: u64, looked_through: &mut Uuid) -> Result<(), Error> {
         self.beat().await?;
         let client = self.pool.get().await?;
         if beats.is_multiple_of(MEASURE_EVERY_BEATS) {
@@ -97,27 +94,28 @@ impl Upkeep {
         if !rows.is_empty() {
             tracing::info!(rows = rows.len(), "outbox rows taken over");
         }
-        self.hand_on(&rows).await;
-        if beats.is_multiple_of(LOOK_BACK_EVERY_BEATS) {
-            let statement = client.prepare_cached(include_str!("../sql/own_outbox.sql")).await?;
-            let rows = client.query(&statement, &[&self.instance, &LOOK_BACK_MAX]).await?;
-            self.hand_on(&rows).await;
+        self.hand_to_emitter(&rows).await;
+        if beats.is_multiple_of(LOOK_THROUGH_EVERY_BEATS) {
+            let statement = client.prepare_cached(include_str!("../sql/waiting_outbox.sql")).await?;
+            let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
+            let rows = client.query(&statement, &[&self.instance, &*looked_through, &room]).await?;
+            *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
+            self.hand_to_emitter(&rows).await;
         }
         Ok(())
     }
 
-    async fn hand_on(&self, rows: &[Row]) {
+    /// The emitter passes over what it knows of already.
+    async fn hand_to_emitter(&self, rows: &[tokio_postgres::Row]) {
         for row in rows {
-            let organisation: &str = row.get("organisation");
-            let bytes: i32 = row.get("bytes");
+            let (id, organisation): (Uuid, &str) = (row.get("id"), row.get("organisation"));
+            let bytes = usize::try_from(row.get::<_, i32>("bytes")).unwrap_or(0);
             let Ok(organisation) = organisation.parse() else {
-                set_aside(&self.pool, row.get("id"), organisation, "no possible organisation").await;
+                set_aside(&self.pool, id, organisation, "no possible organisation").await;
                 continue;
             };
-            let bytes = usize::try_from(bytes).unwrap_or(0);
-            let found = queue::Row { id: row.get("id"), organisation, bytes, message: None };
-            // The emitter ends before its upkeep; then nobody needs the row.
-            let _stopping = self.found.send(found).await;
+            // The emitter has ended: the row is released, or found later.
+            let _ended = self.found.send(Row { id, organisation, bytes, message: None }).await;
         }
     }
 }

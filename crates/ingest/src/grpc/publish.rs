@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, future, stream};
 use prost::Message;
 use sluice_proto::{
     google::rpc,
@@ -91,8 +91,12 @@ impl IngestService for Ingest {
         let handlers = self.clone();
         // Requests are begun one after the other, so decided in order; their
         // answers are waited for side by side and given in order.
+        // A revoked token ends the requests; what they began is still answered.
+        let revocation = access.clone();
+        let ended = access.clone();
         let answers = request
             .into_inner()
+            .take_until(async move { revocation.revoked().await })
             .then(move |message| {
                 let (handlers, access) = (handlers.clone(), access.clone());
                 async move {
@@ -107,7 +111,11 @@ impl IngestService for Ingest {
                     Err(error) => Ok(refused(error)),
                 }
             })
-            .buffered(STREAM_AHEAD);
+            .buffered(STREAM_AHEAD)
+            .chain(stream::once(async move { ended.still_valid() }).filter_map(|valid| {
+                // Nothing, if the publisher ended the stream.
+                future::ready(valid.err().map(|error| Err(error.into())))
+            }));
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -1,0 +1,122 @@
+//! The plans of the gate's and the outbox's hot statements are pinned: generic,
+//! by index, with the session settings they run with, on empty tables that were
+//! never analysed and on full ones.
+
+use sluice_tests::{Database, Service};
+use tokio_postgres::{Client, NoTls};
+
+/// What a kind of session is set to, out of the code itself.
+fn settings(source: &str, session: &str) -> String {
+    let session = source.split(&format!("{session}: Session")).nth(1).unwrap().split("};").next().unwrap();
+    let pairs = session.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.strip_suffix("\"),"));
+    let settings: Vec<_> =
+        pairs.map(|pair| format!("SET {};", pair.replace("\", \"", " = '") + "'")).collect();
+    assert!(settings.iter().any(|setting| setting == "SET plan_cache_mode = 'force_generic_plan';"));
+    settings.concat()
+}
+
+macro_rules! statement {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../crates/ingest/src/sql/", $name, ".sql")))
+    };
+}
+
+/// Each with how many parameters it has.
+const GATE: [((&str, &str), usize); 10] = [
+    (statement!("insert_markers"), 4),
+    (statement!("insert_windows"), 2),
+    (statement!("insert_counters"), 1),
+    (statement!("select_markers"), 2),
+    (statement!("lock_windows"), 2),
+    (statement!("select_old_windows"), 1),
+    (statement!("lock_counters"), 1),
+    (statement!("correct_markers"), 4),
+    (statement!("correct_windows"), 3),
+    (statement!("update_counters"), 3),
+];
+const OUTBOX: [((&str, &str), usize); 5] = [
+    (statement!("waiting_outbox"), 3),
+    (statement!("load_outbox"), 2),
+    (statement!("delete_outbox"), 1),
+    (statement!("set_aside_outbox"), 2),
+    (statement!("release_outbox"), 1),
+];
+/// Tables of one row each, read whole.
+const ONE_ROW: [&str; 2] = ["gate_slot", "registry_revision"];
+
+/// The generic plan of a statement, as text.
+async fn plan(sql: &Client, name: &str, statement: &str, parameters: usize) -> String {
+    sql.batch_execute(&format!("PREPARE {name} AS {statement}")).await.unwrap();
+    sql.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+    let values = vec!["NULL"; parameters].join(", ");
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE {name}({values})");
+    let lines = sql.simple_query(&explain).await.unwrap();
+    sql.batch_execute(&format!("DEALLOCATE {name}")).await.unwrap();
+    let text = lines.iter().filter_map(|line| match line {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    text.collect::<Vec<_>>().join("\n")
+}
+
+/// Scans in a plan that read a whole table or index.
+fn whole_scans(plan: &str) -> Vec<&str> {
+    let whole = |line: &&str| {
+        let seq =
+            line.contains("Seq Scan") && !ONE_ROW.iter().any(|table| line.contains(&format!(" on {table}")));
+        seq || line.contains("Hash Join") || line.contains("Merge Join")
+    };
+    plan.lines().filter(whole).collect()
+}
+
+async fn session(database: &Database, settings: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(settings).await.unwrap();
+    client
+}
+
+async fn assert_by_index(sql: &Client, statements: &[((&str, &str), usize)], tables: &str) {
+    for ((name, statement), parameters) in statements {
+        let plan = plan(sql, name, statement, *parameters).await;
+        assert!(whole_scans(&plan).is_empty(), "{name} on {tables} tables:\n{plan}");
+        // Every way into a partition is by its key, not through a filter.
+        let keys = ["key = ", "id = ", "owner = ", "one = "];
+        let mut conditions = plan.lines().filter(|line| line.contains("Index Cond"));
+        let by_key = conditions.all(|line| keys.iter().any(|key| line.contains(key)));
+        assert!(by_key, "{name} on {tables} tables:\n{plan}");
+        let inserts = plan.contains("Conflict Arbiter Indexes");
+        assert!(inserts || plan.contains("Index"), "{name} on {tables} tables uses no index:\n{plan}");
+    }
+}
+
+const FILL: &str = "
+    INSERT INTO marker SELECT n, md5(n::text)::uuid, md5('i' || n)::uuid, 1, n % 3 FROM generate_series(1, 30000) n;
+    INSERT INTO unique_window SELECT now(), md5(n::text)::uuid, md5('i' || n)::uuid, n % 3 FROM generate_series(1, 30000) n;
+    INSERT INTO throttle_counter SELECT md5(n::text)::uuid, now(), 1 FROM generate_series(1, 10000) n;
+    INSERT INTO outbox (id, organisation, owner, format, results, traceparent, payload)
+        SELECT md5(n::text)::uuid, 'acme', md5((n % 10)::text)::uuid, 1, 1, '', '\\x00' FROM generate_series(1, 10000) n;";
+
+#[tokio::test]
+async fn hot_statements_find_their_rows_by_index_on_empty_and_on_full_tables() {
+    let database = Database::create(Service::Ingest).await;
+    let gate = settings(include_str!("../../crates/ingest/src/gate/session.rs"), "GATE_SESSION");
+    let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
+    let (gate, outbox) = (session(&database, &gate).await, session(&database, &outbox).await);
+    assert_by_index(&gate, &GATE, "empty").await;
+    assert_by_index(&outbox, &OUTBOX, "empty").await;
+    outbox.batch_execute(FILL).await.unwrap();
+    assert_by_index(&gate, &GATE, "full").await;
+    assert_by_index(&outbox, &OUTBOX, "full").await;
+    outbox.batch_execute("ANALYZE").await.unwrap();
+    assert_by_index(&gate, &GATE, "analysed").await;
+    assert_by_index(&outbox, &OUTBOX, "analysed").await;
+}
+
+#[tokio::test]
+async fn the_check_of_plans_sees_a_whole_scan() {
+    let database = Database::create(Service::Ingest).await;
+    let sql = session(&database, "SET jit = off").await;
+    let plan = plan(&sql, "whole", "SELECT count(*) FROM marker WHERE fingerprint = $1", 1).await;
+    assert_eq!(whole_scans(&plan).len(), 3, "{plan}");
+}

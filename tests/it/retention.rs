@@ -1,0 +1,151 @@
+//! The gate's state over slots: markers and windows outlive a roll-over, and die
+//! when they are older than the retention; nothing is let in twice while it
+//! happens.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use sluice::connection::Clients;
+use sluice_proto::ingest::v1::Outcome;
+use sluice_tests::{Pair, Tenant};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use crate::support::*;
+
+/// The advisory lock of gates and roll-overs.
+const GATE_LOCK: i64 = i64::from_be_bytes(*b"\0\0\0\0gate");
+const DAY: f64 = 86_400.0;
+
+/// Makes the current slot look as old as that, and rolls over with a retention
+/// of a day if it is time. Whether it was.
+async fn roll_over(sql: &Client, slot_age_seconds: f64) -> bool {
+    let age = "UPDATE gate_slot SET since = clock_timestamp() - make_interval(secs => $1)";
+    sql.execute(age, &[&slot_age_seconds]).await.unwrap();
+    let roll_over = "SELECT gate_roll_over($1, make_interval(secs => $2))";
+    sql.query_one(roll_over, &[&GATE_LOCK, &DAY]).await.unwrap().get(0)
+}
+
+async fn start() -> (Pair, Clients, Client) {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, unique("once")).await;
+    put(&acme, definition("plain")).await;
+    let sql = pair.ingest_database.sql().await;
+    (pair, acme, sql)
+}
+
+#[tokio::test]
+async fn a_slot_is_filled_for_half_the_retention() {
+    let (_pair, _acme, sql) = start().await;
+    assert!(!roll_over(&sql, DAY / 2.0 - 60.0).await, "not yet");
+    assert!(roll_over(&sql, DAY / 2.0).await);
+    let since: f64 = sql
+        .query_one("SELECT extract(epoch FROM clock_timestamp() - since)::float8 FROM gate_slot", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert!(since < DAY / 4.0, "the new slot begins now");
+    let again = "SELECT gate_roll_over($1, make_interval(secs => $2))";
+    assert!(!sql.query_one(again, &[&GATE_LOCK, &DAY]).await.unwrap().get::<_, bool>(0));
+}
+
+#[tokio::test]
+async fn markers_and_windows_outlive_two_roll_overs_and_die_with_the_third() {
+    let (pair, acme, sql) = start().await;
+    let (mark, key) = (marked("plain", "m", "1"), json("once", r#"{"keys":1}"#));
+    let first = publish(&acme, vec![mark.clone(), key.clone()]).await;
+    assert_eq!(kinds(&first), [Outcome::Success; 2]);
+    let mut all = accepted(&[mark.clone(), key.clone()], &first);
+    for slot in 1..=2 {
+        assert!(roll_over(&sql, DAY).await);
+        // Other contents and keys move through the new slots meanwhile.
+        let others =
+            vec![marked("plain", &slot.to_string(), "2"), json("once", &format!("{{\"keys\":[{slot}]}}"))];
+        all.extend(accepted(&others, &publish(&acme, others.clone()).await));
+        let held = "SELECT (SELECT count(*) FROM marker) + (SELECT count(*) FROM unique_window)";
+        assert_eq!(sql.query_one(held, &[]).await.unwrap().get::<_, i64>(0), 2 + 2 * slot);
+    }
+    // Untouched until now, they go with the slot they were put in.
+    assert!(roll_over(&sql, DAY).await);
+    let again = publish(&acme, vec![mark.clone(), key.clone()]).await;
+    assert_eq!(kinds(&again), [Outcome::Success; 2], "forgotten after the retention");
+    all.extend(accepted(&[mark, key], &again));
+    adds_up(&pair, &acme, &all).await;
+}
+
+#[tokio::test]
+async fn what_is_found_in_an_older_slot_still_counts_and_is_told_as_it_was() {
+    let (_pair, acme, sql) = start().await;
+    let observations = vec![
+        marked("plain", "a", "1"),
+        marked("once", "b", r#"{"keys":1}"#),
+        marked("once", "c", r#"{"keys":1}"#),
+    ];
+    let first = publish(&acme, observations.clone()).await;
+    assert_eq!(kinds(&first), [Outcome::Success, Outcome::Success, Outcome::Suppressed]);
+    for _ in 0..2 {
+        assert!(roll_over(&sql, DAY).await);
+        let again = publish(&acme, observations.clone()).await;
+        assert_eq!(kinds(&again), [Outcome::Duplicate; 3]);
+        assert_eq!(ids(&again), ids(&first));
+        assert_eq!(again[2].original_outcome(), Outcome::Suppressed);
+        let other = publish(&acme, vec![json("once", r#"{"keys":1}"#), marked("plain", "a", "2")]).await;
+        assert_eq!(told(&other), [(Outcome::Suppressed, "UNIQUE"), (Outcome::Duplicate, "CONTENT_DIFFERS")]);
+        assert_eq!(ids(&other), [ids(&first)[1], ids(&first)[0]]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_let_in_twice_while_slots_roll_over_under_publishers() {
+    let pair = builder().ingest_replicas(2).start().await;
+    let clients: Vec<_> = (0..4).map(|n| pair.clients_of(Tenant::Acme, n % 2, 0)).collect();
+    put(&clients[0], unique("once")).await;
+    let sql = pair.ingest_database.sql().await;
+    let ending = Arc::new(AtomicBool::new(false));
+    let mut publishers = JoinSet::new();
+    for (publisher, clients) in clients.iter().cloned().enumerate() {
+        let ending = ending.clone();
+        publishers.spawn(async move {
+            let mut said = Vec::new();
+            let mut round = 0;
+            while !ending.load(Relaxed) {
+                let observation = |n: u32| {
+                    // Marks and keys of 30 each, met over and over by everybody.
+                    let n = (n * 7 + round) % 30;
+                    marked("once", &format!("{n}"), &format!(r#"{{"keys":{n},"from":{publisher}}}"#))
+                };
+                let observations: Vec<_> = (0..10).map(observation).collect();
+                let outcomes = publish(&clients, observations.clone()).await;
+                said.extend(observations.into_iter().zip(outcomes));
+                round += 1;
+            }
+            said
+        });
+    }
+    // All is met again before two roll-overs have passed, so all is carried over.
+    for _ in 0..8 {
+        let carried = async {
+            let (current, seen) =
+                ("SELECT current FROM gate_slot", "SELECT count(*) FROM marker WHERE slot = $1");
+            let current: i16 = sql.query_one(current, &[]).await.unwrap().get(0);
+            sluice_tests::eventually("every mark met in this slot", || async {
+                let seen: i64 = sql.query_one(seen, &[&current]).await.unwrap().get(0);
+                (seen == 30).then_some(())
+            })
+            .await;
+        };
+        carried.await;
+        assert!(roll_over(&sql, DAY).await);
+    }
+    ending.store(true, Relaxed);
+    let said: Vec<_> = publishers.join_all().await.into_iter().flatten().collect();
+    let (sent, outcomes): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let allowed = [Outcome::Success, Outcome::Duplicate, Outcome::Retry];
+    assert!(kinds(&outcomes).iter().all(|kind| allowed.contains(kind)), "a mark stands for its key");
+    let accepted = accepted(&sent, &outcomes);
+    assert_eq!(accepted.len(), 30, "each once");
+    adds_up(&pair, &clients[0], &accepted).await;
+}
