@@ -146,8 +146,9 @@ pub async fn run(
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let handlers = grpc::definitions::DefinitionHandlers::new(definitions, retention);
-    let routes =
-        serve::base_routes(reporter, &SERVICES)?.add_service(ingest).add_service(DefinitionServiceServer::new(handlers));
+    let routes = serve::base_routes(reporter, &SERVICES)?
+        .add_service(ingest)
+        .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
     serve::serve(listener, routes, keys, shutdown).await?;
 
