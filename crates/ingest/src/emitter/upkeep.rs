@@ -22,7 +22,7 @@ const TAKE_OVER_MAX: i64 = 256;
 const MEASURE_EVERY_BEATS: u64 = 2;
 const FORGET_EVERY_BEATS: u64 = 600;
 /// This instance's own rows are looked through every so many beats.
-const LOOK_THROUGH_EVERY_BEATS: u64 = 10;
+const LOOK_THROUGH_EVERY_BEATS: u64 = 5;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
