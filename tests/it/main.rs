@@ -3,6 +3,7 @@
 // Clippy sees a test where `#[test]` stands; the tests' helpers are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod commits_in_doubt;
 mod definitions;
 mod harness;

@@ -138,7 +138,10 @@ async fn connect(url: &str) -> Client {
 }
 
 /// A folder for files of this test process, removed with the server.
-pub(crate) fn scratch(name: &str) -> PathBuf {
+///
+/// # Panics
+/// If it can't be made.
+pub fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let folder = cluster().folder().join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir_all(&folder).expect("a scratch folder");

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use cluster::{Database, Service, cluster};
+pub use cluster::{Database, Service, cluster, scratch};
 pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
 pub use proxy::{Cut, Proxy};

@@ -21,7 +21,7 @@ use crate::{
     doubt::{self, Ended},
     gate::{
         decide::Verdict,
-        session::{Doubt, GateError, GateSession},
+        session::{GateError, GateSession},
     },
     outbox::{self, OutboxRow},
     outcome::{Decision, Retry},
@@ -109,20 +109,11 @@ pub struct LaneContext {
     /// Tells a lane early that a job was checked against old definitions.
     pub registry: Registry,
     /// Where accepted batches go.
-    pub emit: mpsc::UnboundedSender<Emission>,
+    pub emit: mpsc::UnboundedSender<Vec<OutboxRow>>,
     /// Counts what is on its way.
     pub backlog: Arc<Backlog>,
     /// This process, as owner of outbox rows.
     pub instance: Uuid,
-}
-
-/// What the emitter is told of the outbox.
-#[derive(Debug)]
-pub enum Emission {
-    /// These rows were committed.
-    Committed(Vec<OutboxRow>),
-    /// These rows may have been; look for them later.
-    InDoubt(Vec<OutboxRow>),
 }
 
 /// One lane.
@@ -200,10 +191,8 @@ impl Lane {
                         Ended::RolledBack => {
                             retry_all(jobs, &Retry::not_kept("the database broke off before the commit"));
                         }
-                        Ended::Unknown => {
-                            self.look_later(doubt, rows);
-                            retry_all(jobs, &Retry::outcome_unknown());
-                        }
+                        // Should it have been committed, upkeep finds its rows.
+                        Ended::Unknown => retry_all(jobs, &Retry::outcome_unknown()),
                     };
                 }
             }
@@ -252,24 +241,9 @@ impl Lane {
         }
     }
 
-    /// Nobody knows how it ended: once it has, the emitter looks for its rows.
-    /// Should this process end before, another instance finds them.
-    fn look_later(&self, doubt: Box<Doubt>, rows: Vec<OutboxRow>) {
-        if rows.is_empty() {
-            return;
-        }
-        let (database, emit) = (self.context.database.clone(), self.context.emit.downgrade());
-        tokio::spawn(async move {
-            doubt::ended(&database, &doubt).await;
-            if let Some(emit) = emit.upgrade() {
-                let _stopping = emit.send(Emission::InDoubt(rows));
-            }
-        });
-    }
-
     fn emit(&self, rows: Vec<OutboxRow>) {
         let count = rows.len();
-        if count > 0 && self.context.emit.send(Emission::Committed(rows)).is_err() {
+        if count > 0 && self.context.emit.send(rows).is_err() {
             // The emitter ends after the lanes; should it not, another instance
             // takes the rows over.
             tracing::error!(rows = count, "accepted batches were left in the outbox");

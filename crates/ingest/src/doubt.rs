@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use sluice_service::postgres::Database;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::{Client, Error as PgError, error::SqlState};
 use uuid::Uuid;
 
@@ -17,8 +17,6 @@ use crate::gate::session::{Doubt, GATE_SESSION};
 /// How long callers wait for the truth before they are told that it is unknown.
 const DEADLINE: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// How often it is asked when nobody waits for the answer any more.
-const ASK_LATER_EVERY: Duration = Duration::from_secs(1);
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +46,6 @@ pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
     }
     tracing::error!(xid = doubt.xid, "a commit in doubt could not be resolved");
     Ended::Unknown
-}
-
-/// Waits for as long as it takes until the transaction is no longer in progress:
-/// one that hangs in its COMMIT becomes visible only then.
-pub async fn ended(database: &Database, doubt: &Doubt) {
-    while !matches!(timeout(DEADLINE, ask(database, doubt)).await, Ok(Ok(Some(_)))) {
-        sleep(ASK_LATER_EVERY).await;
-    }
 }
 
 /// `None`: still in progress.

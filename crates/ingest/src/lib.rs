@@ -58,8 +58,8 @@ pub fn migrations() -> refinery::Runner {
 }
 
 const SERVICES: [&str; 2] = ["sluice.ingest.v1.IngestService", "sluice.ingest.v1.DefinitionService"];
-/// Rows taken over that may wait for the emitter.
-const TAKEN_OVER_MAX: usize = 1024;
+/// Rows found in the database that may wait for the emitter.
+const FOUND_MAX: usize = 1024;
 
 /// Sessions for definitions.
 const POOL_SESSION: Session = Session {
@@ -146,8 +146,9 @@ pub async fn run(
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let handlers = grpc::definitions::DefinitionHandlers::new(definitions, retention);
-    let routes =
-        serve::base_routes(reporter)?.add_service(ingest).add_service(DefinitionServiceServer::new(handlers));
+    let routes = serve::base_routes(reporter, &SERVICES)?
+        .add_service(ingest)
+        .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
     serve::serve(listener, routes, keys, shutdown).await?;
 
@@ -206,16 +207,16 @@ impl Pipeline {
         );
 
         let (emit, emissions) = mpsc::unbounded_channel();
-        let (hand, taken_over) = mpsc::channel(TAKEN_OVER_MAX);
+        let (hand, found) = mpsc::channel(FOUND_MAX);
         let (done, recorded) = mpsc::unbounded_channel();
         let healthy: emitter::Healthy = Arc::new(AtomicBool::new(true));
-        let emitter = emitter::Emitter::new(emissions, taken_over, caller, done, healthy.clone());
+        let emitter = emitter::Emitter::new(emissions, found, caller, done, healthy.clone());
         let upkeep = emitter::upkeep::Upkeep {
             pool: outbox_pool.clone(),
             instance,
             backlog: backlog.clone(),
             healthy,
-            taken_over: hand,
+            found: hand,
         };
         tokio::spawn(upkeep.run(stopped.clone()));
 

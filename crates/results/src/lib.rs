@@ -94,7 +94,7 @@ pub async fn run(
     tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
     tasks.spawn(look_after_health(database, reporter.clone(), stop.clone()));
 
-    let routes = grpc::routes(serve::base_routes(reporter)?, Shelf::new(pool), recorder);
+    let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, Shelf::new(pool), recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
     let served = serve::serve(listener, routes, keys, shutdown).await;
 

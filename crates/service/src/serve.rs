@@ -27,21 +27,29 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 
-/// Health and reflection of both versions: what every service answers.
+/// Health and reflection of both versions, which names `services` and these two:
+/// what every service answers.
 ///
 /// # Errors
 /// If the descriptor set is broken.
-pub fn base_routes(reporter: HealthReporter) -> Result<Routes, Box<dyn std::error::Error + Send + Sync>> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
+pub fn base_routes(
+    reporter: HealthReporter,
+    services: &[&'static str],
+) -> Result<Routes, Box<dyn std::error::Error + Send + Sync>> {
+    let reflection = |version: &'static str| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .with_service_name("grpc.health.v1.Health")
+            .with_service_name(version);
+        let builder = services.iter().fold(builder, |builder, name| builder.with_service_name(*name));
+        builder
             .register_encoded_file_descriptor_set(sluice_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let health = HealthService::from_health_reporter(reporter);
     Ok(Routes::new(tonic_health::pb::health_server::HealthServer::new(health))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?))
+        .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
+        .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?))
 }
 
 /// Serves until shutdown, then lets open requests end, but not for ever.

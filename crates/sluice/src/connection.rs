@@ -42,6 +42,10 @@ pub fn token_interceptor(token: &str) -> Result<TokenInterceptor, Failure> {
 /// # Errors
 /// If the URL is malformed.
 pub fn channel(url: &str) -> Result<Channel, Failure> {
+    endpoint(url).map(|endpoint| endpoint.connect_lazy())
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, Failure> {
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|fault| Failure::unusable(format!("{url}: {fault}")))?
@@ -49,7 +53,7 @@ pub fn channel(url: &str) -> Result<Channel, Failure> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint)
 }
 
 /// The clients of a pair, all with one token.
@@ -96,6 +100,12 @@ pub async fn is_serving(url: &str) -> bool {
         (answer.into_inner().status() == ServingStatus::Serving).then_some(())
     };
     tokio::time::timeout(CONNECT_TIMEOUT, check).await.is_ok_and(|serving| serving.is_some())
+}
+
+/// Whether anybody answers at a URL, whatever the answer.
+pub(crate) async fn is_reachable(url: &str) -> bool {
+    let connect = async { Some(endpoint(url).ok()?.connect().await.is_ok()) };
+    tokio::time::timeout(CONNECT_TIMEOUT, connect).await.ok().flatten().unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
     failure::{Context, Failure},
     private::{Options, PrivatePair},
     ready::{self, Ready},
+    text::out,
 };
 
 /// Where the pair lives.
@@ -68,14 +69,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode, Failure> {
     ready::remove(&ready_file)?;
     ready::withdraw(&ready_file);
     pair.stop().await;
-    println!("Stopped. The data is kept in {}.", data_dir.display());
+    drop(out!("Stopped. The data is kept in {}.", data_dir.display()));
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_welcome(ready: &Ready, data_dir: &std::path::Path, ready_file: &std::path::Path) {
     let sluice = crate::invocation();
     let address = |url: &str| url.trim_start_matches("http://").to_owned();
-    println!(
+    drop(out!(
         "Sluice is running: ingest on {}, results on {}. Ctrl-C stops it.
 Data and logs are in {}; {} says where everything is.
 
@@ -98,5 +99,5 @@ The same from any gRPC client:
         address(&ready.ingest),
         ready.token,
         address(&ready.results),
-    );
+    ));
 }

@@ -9,6 +9,10 @@ const EXIT_FAILED: u8 = 1;
 /// Exit code of a command that could not run.
 const EXIT_UNUSABLE: u8 = 2;
 
+/// Exit code of a command whose output nobody reads any more: what a shell shows
+/// for SIGPIPE.
+const EXIT_NOBODY_READS: u8 = 141;
+
 /// Why a command failed, and its exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -25,6 +29,17 @@ impl Failure {
     /// It could not run: wrong usage or no connection.
     pub fn unusable(message: impl Into<String>) -> Self {
         Self { message: message.into(), exit: EXIT_UNUSABLE }
+    }
+
+    /// Nobody reads the output any more. There is nothing to tell.
+    pub(crate) fn nobody_reads() -> Self {
+        Self { message: String::new(), exit: EXIT_NOBODY_READS }
+    }
+
+    /// The same, with what it is about in front.
+    #[must_use]
+    pub fn about(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
     }
 
     /// The process's exit code.

@@ -16,7 +16,10 @@ use sluice_service::{
     auth::{INTAKE_SCOPE, KeyEntry, KeysFile, SCOPES, secret_sha256, token_text},
 };
 
-use crate::failure::{Context, Failure};
+use crate::{
+    failure::{Context, Failure},
+    text::out,
+};
 
 /// Random bytes of a token's public id.
 const ID_BYTES: usize = 8;
@@ -90,12 +93,12 @@ pub(crate) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
     if let Some(file) = &args.keys_file {
         append_entries(file, std::slice::from_ref(&token.entry))?;
         eprintln!("The token, shown only now; its entry is in {}:", file.display());
-        println!("{}", token.text);
+        out!("{}", token.text)?;
     } else {
         eprintln!("The token, shown only now:");
-        println!("{}", token.text);
+        out!("{}", token.text)?;
         eprintln!("\nThe entry for the keys file of both services:");
-        println!("\n{}", entries_text(&[token.entry])?);
+        out!("\n{}", entries_text(&[token.entry])?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,15 +1,22 @@
 //! The command `sluice`: runs the services, alone or as a pair on a private
 //! PostgreSQL, and talks to them from the command line.
 
+mod bench;
 pub mod connection;
+mod definitions;
+mod demo;
 mod dev;
 pub mod failure;
 mod files;
 pub mod keys;
 pub mod postgres;
 pub mod private;
+mod publish;
 pub mod ready;
+mod results;
 pub mod serve;
+pub mod target;
+mod text;
 
 use std::{future::Future, process::ExitCode};
 
@@ -26,8 +33,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See all of it at work in a few seconds, on a private PostgreSQL.
+    Demo(demo::DemoArgs),
     /// Run the pair on this machine, on a private PostgreSQL, until Ctrl-C.
     Dev(dev::DevArgs),
+    /// Publish a file of JSON lines.
+    Publish(publish::PublishArgs),
+    /// Manage definitions: the rules by which observations are let in.
+    #[command(subcommand)]
+    Definitions(definitions::DefinitionsCommand),
+    /// List, download and acknowledge results.
+    #[command(subcommand)]
+    Results(results::ResultsCommand),
+    /// Measure throughput and latency, on a running pair or on one of its own.
+    Bench(bench::BenchArgs),
     /// Make tokens.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -45,7 +64,10 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("sluice: {failure}");
+            let message = failure.to_string();
+            if !message.is_empty() {
+                eprintln!("sluice: {message}");
+            }
             ExitCode::from(failure.exit())
         }
     }
@@ -53,7 +75,12 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Dev(args) => block_on(dev::run(args)),
+        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Definitions(command) => block_on(definitions::run(command)),
+        Command::Results(command) => block_on(results::run(command)),
+        Command::Bench(args) => block_on(bench::run(args)),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),
         Command::PostgresGuard(args) => Ok(postgres::guard(&args)),

@@ -1,6 +1,6 @@
 //! From the outbox to the results service. Accepted batches come straight from
-//! the lanes, still in memory; rows of a dead or released instance come from the
-//! database. Each is handed over until every result in it is recorded, and then
+//! the lanes, still in memory; rows of a dead or released instance, and rows of
+//! its own that this one has forgotten, come from the database. Each is handed over until every result in it is recorded, and then
 //! deleted. Delivery is at least once; recording is idempotent.
 //!
 //! One organisation has at most one call in flight; what it has waiting goes
@@ -30,7 +30,7 @@ use self::{
     call::{Caller, Handed, Handover},
     queue::{Queue, Row},
 };
-use crate::committer::Emission;
+use crate::outbox::OutboxRow;
 
 /// Calls to the results service at the same time.
 const CALLS_MAX: usize = 4;
@@ -49,8 +49,8 @@ pub type Healthy = Arc<AtomicBool>;
 
 /// The task that emits.
 pub struct Emitter {
-    incoming: mpsc::UnboundedReceiver<Emission>,
-    taken_over: mpsc::Receiver<Row>,
+    incoming: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
+    found: mpsc::Receiver<Row>,
     caller: Arc<Caller>,
     done: mpsc::UnboundedSender<Vec<Uuid>>,
     healthy: Healthy,
@@ -65,15 +65,15 @@ impl Emitter {
     /// An emitter. `done` gets the ids of rows to delete.
     #[must_use]
     pub fn new(
-        incoming: mpsc::UnboundedReceiver<Emission>,
-        taken_over: mpsc::Receiver<Row>,
+        incoming: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
+        found: mpsc::Receiver<Row>,
         caller: Caller,
         done: mpsc::UnboundedSender<Vec<Uuid>>,
         healthy: Healthy,
     ) -> Self {
         Self {
             incoming,
-            taken_over,
+            found,
             caller: Arc::new(caller),
             done,
             healthy,
@@ -92,11 +92,11 @@ impl Emitter {
             self.dispatch();
             let wake = self.paused_until.or_else(|| self.queue.next_wake());
             tokio::select! {
-                emission = self.incoming.recv() => match emission {
-                    Some(emission) => self.take(emission),
+                committed = self.incoming.recv() => match committed {
+                    Some(rows) => self.take(rows),
                     None => break,
                 },
-                Some(row) = self.taken_over.recv() => self.queue.push_back(row),
+                Some(row) = self.found.recv() => self.queue.push_back(row),
                 Some(handed) = self.calls.join_next() => self.finish(handed).await,
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.wake(),
             }
@@ -124,17 +124,13 @@ impl Emitter {
         }
     }
 
-    fn take(&mut self, emission: Emission) {
-        let (rows, known) = match emission {
-            Emission::Committed(rows) => (rows, true),
-            Emission::InDoubt(rows) => (rows, false),
-        };
+    fn take(&mut self, rows: Vec<OutboxRow>) {
         for row in rows {
             self.queue.push_back(Row {
                 id: row.id,
                 organisation: row.organisation,
                 bytes: row.payload.len(),
-                message: known.then_some(row.message),
+                message: Some(row.message),
             });
         }
     }

@@ -22,7 +22,7 @@ const TAKE_OVER_MAX: i64 = 256;
 const MEASURE_EVERY_BEATS: u64 = 2;
 const FORGET_EVERY_BEATS: u64 = 600;
 /// This instance's own rows are looked through every so many beats.
-const LOOK_THROUGH_EVERY_BEATS: u64 = 5;
+const LOOK_THROUGH_EVERY_BEATS: u64 = 3;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
@@ -37,8 +37,8 @@ pub struct Upkeep {
     pub backlog: Arc<Backlog>,
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
-    /// Where rows taken over go.
-    pub taken_over: mpsc::Sender<Row>,
+    /// Where rows found in the database go.
+    pub found: mpsc::Sender<Row>,
 }
 
 impl Upkeep {
@@ -85,7 +85,7 @@ impl Upkeep {
         }
         // As many as the emitter has room for, so that nothing is owned and
         // forgotten.
-        let room = i64::try_from(self.taken_over.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
+        let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
         if room == 0 {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl Upkeep {
         self.hand_to_emitter(&rows).await;
         if beats.is_multiple_of(LOOK_THROUGH_EVERY_BEATS) {
             let statement = client.prepare_cached(include_str!("../sql/waiting_outbox.sql")).await?;
-            let room = i64::try_from(self.taken_over.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
+            let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
             let rows = client.query(&statement, &[&self.instance, &*looked_through, &room]).await?;
             *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
             self.hand_to_emitter(&rows).await;
@@ -115,7 +115,7 @@ impl Upkeep {
                 continue;
             };
             // The emitter has ended: the row is released, or found later.
-            let _ended = self.taken_over.send(Row { id, organisation, bytes, message: None }).await;
+            let _ended = self.found.send(Row { id, organisation, bytes, message: None }).await;
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct GuardArgs {
 #[derive(Debug)]
 pub struct Guard {
     // Its standard input is the pipe whose end the helper waits for.
-    _helper: Child,
+    helper: Option<Child>,
 }
 
 impl Guard {
@@ -57,7 +57,16 @@ impl Guard {
         // In a process group of its own: what kills the owner's must spare it.
         command.process_group(0).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { _helper: command.spawn().context(executable.display())? })
+        Ok(Self { helper: Some(command.spawn().context(executable.display())?) })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut helper) = self.helper.take() {
+            // Waiting closes the pipe first, and leaves no zombie behind.
+            std::thread::spawn(move || helper.wait());
+        }
     }
 }
 

@@ -38,10 +38,8 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// How often a start looks whether it is done.
 const POLL: Duration = Duration::from_millis(25);
-/// How often a start is tried: the port may be taken in the meantime, or the
-/// processes of a killed server may not be gone yet.
+/// The port may be taken, or a killed server's processes may not be gone yet.
 const TRIES_MAX: u32 = 20;
-/// How long to wait between two tries.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Where `postmaster.pid` says how far the server is, counted from 0.

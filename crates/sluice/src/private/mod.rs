@@ -7,6 +7,7 @@ mod tokens;
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -240,10 +241,16 @@ async fn keep_cluster(
 /// An address that can be listened on now: with a port, and free.
 async fn settle(address: SocketAddr) -> Result<SocketAddr, Failure> {
     let deadline = Instant::now() + ADDRESS_DEADLINE;
+    let mut told = false;
     loop {
         match TcpListener::bind(address).and_then(|probe| probe.local_addr()) {
             Ok(free) => return Ok(free),
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Err(fault) if fault.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!("Waiting for {address}, which is in use.");
+                }
+                tokio::time::sleep(POLL).await;
+            }
             Err(fault) => return Err(Failure::unusable(format!("{address}: {fault}"))),
         }
     }

@@ -1,0 +1,174 @@
+//! Consumers: list with data, check it, acknowledge in batches, as a consumer
+//! of small records does.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use md5::{Digest as _, Md5};
+use sluice_proto::results::v1::{
+    BatchAcknowledgeResultsRequest, ListResultsRequest, Result as Record, list_results_request::Order,
+    results_service_client::ResultsServiceClient,
+};
+
+use super::load::{Schedule, sent_of};
+use crate::{connection::Authorised, failure::Failure};
+
+/// How many results a page brings.
+const PAGE_SIZE: i32 = 1000;
+/// How many bytes of data a page brings along.
+const PAGE_DATA_BYTES: u32 = 8 * 1024 * 1024;
+/// How long to wait when nothing is there.
+const IDLE: Duration = Duration::from_millis(2);
+
+/// What one consumer saw.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Consumed {
+    /// Results that its acknowledgements changed.
+    pub(super) acknowledged: u64,
+    /// Microseconds from sending to being in a page.
+    pub(super) available: Vec<u32>,
+    /// Results whose data did not match their checksum.
+    pub(super) corrupt: u64,
+}
+
+impl Consumed {
+    pub(super) fn merge(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.available.extend(other.available);
+        self.corrupt += other.corrupt;
+    }
+}
+
+fn page_request(organisation: &str, page_token: String, data_bytes_max: u32) -> ListResultsRequest {
+    ListResultsRequest {
+        organisation: organisation.into(),
+        page_size: PAGE_SIZE,
+        page_token,
+        order: Order::OldestFirst.into(),
+        data_bytes_max,
+        ..ListResultsRequest::default()
+    }
+}
+
+/// Consumes the results of some organisations in turn, until told to stop.
+/// While a page is read the one before is being acknowledged.
+pub(super) async fn consume(
+    mut client: ResultsServiceClient<Authorised>,
+    organisations: Vec<String>,
+    schedule: Schedule,
+    stop: &AtomicBool,
+) -> Result<Consumed, Failure> {
+    let mut consumed = Consumed::default();
+    while !stop.load(Ordering::Relaxed) {
+        let mut idle = true;
+        for organisation in &organisations {
+            let mut acknowledging: Option<tokio::task::JoinHandle<Result<u64, tonic::Status>>> = None;
+            let mut token = String::new();
+            loop {
+                let request = page_request(organisation, token, PAGE_DATA_BYTES);
+                let page = client.list_results(request).await?.into_inner();
+                let read_at = schedule.start.elapsed();
+                if let Some(before) = acknowledging.take() {
+                    count(&mut consumed, &schedule, before).await?;
+                }
+                idle &= page.results.is_empty();
+                check(&mut consumed, &schedule, &page.results, read_at);
+                if !page.results.is_empty() {
+                    acknowledging = Some(acknowledge(client.clone(), organisation, &page.results));
+                }
+                token = page.next_page_token;
+                if token.is_empty() || stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            if let Some(last) = acknowledging {
+                count(&mut consumed, &schedule, last).await?;
+            }
+        }
+        if idle {
+            tokio::time::sleep(IDLE).await;
+        }
+    }
+    Ok(consumed)
+}
+
+fn check(consumed: &mut Consumed, schedule: &Schedule, results: &[Record], read_at: Duration) {
+    let measured_after = schedule.measured_from.duration_since(schedule.start);
+    for result in results {
+        let Some(data) = &result.data else { continue };
+        if hex::encode(Md5::digest(data)) != result.checksum {
+            consumed.corrupt += 1;
+        }
+        if let Some(sent) = sent_of(data).filter(|sent| *sent >= measured_after && *sent <= read_at) {
+            let micros = u32::try_from((read_at - sent).as_micros()).unwrap_or(u32::MAX);
+            consumed.available.push(micros);
+        }
+    }
+}
+
+fn acknowledge(
+    mut client: ResultsServiceClient<Authorised>,
+    organisation: &str,
+    results: &[Record],
+) -> tokio::task::JoinHandle<Result<u64, tonic::Status>> {
+    let request = BatchAcknowledgeResultsRequest {
+        organisation: organisation.into(),
+        ids: results.iter().map(|result| result.id.clone()).collect(),
+    };
+    tokio::spawn(async move {
+        let answer = client.batch_acknowledge_results(request).await?;
+        Ok(answer.into_inner().ids.len() as u64)
+    })
+}
+
+async fn count(
+    consumed: &mut Consumed,
+    schedule: &Schedule,
+    acknowledging: tokio::task::JoinHandle<Result<u64, tonic::Status>>,
+) -> Result<(), Failure> {
+    let changed = acknowledging.await.map_err(|fault| Failure::new(fault.to_string()))??;
+    if schedule.counts() {
+        consumed.acknowledged += changed;
+    }
+    Ok(())
+}
+
+/// The ids of everything that waits.
+pub(super) async fn waiting(
+    client: &mut ResultsServiceClient<Authorised>,
+    organisations: &[String],
+) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    let mut all = Vec::new();
+    for organisation in organisations {
+        let (mut token, mut ids) = (String::new(), Vec::new());
+        loop {
+            let page = client.list_results(page_request(organisation, token, 0)).await?.into_inner();
+            ids.extend(page.results.into_iter().map(|result| result.id));
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        all.push((organisation.clone(), ids));
+    }
+    Ok(all)
+}
+
+/// Acknowledges batches taken from a shared list until it is empty; microseconds
+/// of each call, and how many results changed.
+pub(super) async fn acknowledge_all(
+    mut client: ResultsServiceClient<Authorised>,
+    batches: &std::sync::Mutex<Vec<(String, Vec<String>)>>,
+) -> Result<(u64, Vec<u32>), Failure> {
+    let (mut changed, mut latencies) = (0, Vec::new());
+    loop {
+        let next = batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let Some((organisation, ids)) = next else { return Ok((changed, latencies)) };
+        let began = Instant::now();
+        let request = BatchAcknowledgeResultsRequest { organisation, ids };
+        changed += client.batch_acknowledge_results(request).await?.into_inner().ids.len() as u64;
+        latencies.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+}

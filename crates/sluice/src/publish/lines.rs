@@ -1,0 +1,290 @@
+//! From lines to observations. A line's exact bytes are the data; only what
+//! names and marks it is read here. Whether it is any good is for the service
+//! to say.
+
+use std::{collections::HashSet, fmt, io::BufRead};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use sluice_proto::ingest::v1::{Observation, observation::Content};
+
+/// Bytes of content after which a batch is sent, however few its lines: well
+/// below the 16 MiB that a request may have.
+pub(super) const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// One line on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// Its number, from 1.
+    pub(super) line: u64,
+    pub(super) observation: Observation,
+}
+
+impl Item {
+    /// The line's bytes.
+    pub(super) fn data(&self) -> &[u8] {
+        match &self.observation.content {
+            Some(Content::Data(data)) => data,
+            _ => &[],
+        }
+    }
+
+    /// What the service tells apart by place when there is no marker.
+    pub(super) fn unmarked_content(&self) -> Option<(&str, &[u8])> {
+        self.observation.chkpt.is_empty().then(|| (self.observation.definition.as_str(), self.data()))
+    }
+}
+
+/// A line that can't be sent, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unsendable {
+    pub(super) line: u64,
+    pub(super) reason: &'static str,
+    pub(super) details: String,
+}
+
+/// Reads lines and cuts them into batches.
+pub(super) struct Lines<R> {
+    reader: R,
+    definition: Option<String>,
+    batch_size: usize,
+    line: u64,
+    /// An item that did not fit into the last batch.
+    held: Option<Item>,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn new(reader: R, definition: Option<String>, batch_size: usize) -> Self {
+        Self { reader, definition, batch_size, line: 0, held: None }
+    }
+
+    /// The next batch; `None` at the end. Lines that can't be sent are told on
+    /// the way.
+    pub(super) fn next(
+        &mut self,
+        mut unsendable: impl FnMut(Unsendable),
+    ) -> std::io::Result<Option<Vec<Item>>> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < self.batch_size {
+            let next = match self.held.take() {
+                Some(item) => Some(Ok(item)),
+                None => self.read_line()?,
+            };
+            match next {
+                None => break,
+                Some(Err(fault)) => unsendable(fault),
+                Some(Ok(item)) => {
+                    let size = item.data().len();
+                    if bytes + size > BATCH_BYTES && !batch.is_empty() {
+                        self.held = Some(item);
+                        break;
+                    }
+                    bytes += size;
+                    batch.push(item);
+                }
+            }
+        }
+        Ok((!batch.is_empty()).then_some(batch))
+    }
+
+    fn read_line(&mut self) -> std::io::Result<Option<Result<Item, Unsendable>>> {
+        loop {
+            let mut bytes = Vec::new();
+            if self.reader.read_until(b'\n', &mut bytes)? == 0 {
+                return Ok(None);
+            }
+            self.line += 1;
+            strip_ending(&mut bytes);
+            if !bytes.is_empty() {
+                return Ok(Some(parse(self.line, bytes, self.definition.as_deref())));
+            }
+        }
+    }
+}
+
+/// Takes `\n` or `\r\n` off, and nothing else.
+fn strip_ending(bytes: &mut Vec<u8>) {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+}
+
+fn parse(line: u64, bytes: Vec<u8>, definition: Option<&str>) -> Result<Item, Unsendable> {
+    let fault = |reason, details: String| Unsendable { line, reason, details };
+    if bytes.len() > BATCH_BYTES {
+        return Err(fault("TOO_LARGE", format!("the line has {} bytes", bytes.len())));
+    }
+    let head = match (read_head(&bytes), definition) {
+        (Ok(head), _) => head,
+        // The service will say what is wrong with it.
+        (Err(_), Some(_)) => Head::default(),
+        (Err(fault_of_it), None) => {
+            return Err(fault("INVALID_JSON", format!("no --definition, and {fault_of_it}")));
+        }
+    };
+    let Some(definition) = definition.map(str::to_owned).or(head.path.0) else {
+        return Err(fault("UNKNOWN_DEFINITION", "no --definition, and no text in `path`".into()));
+    };
+    let text = |text: Text| text.0.unwrap_or_default();
+    let observation = Observation {
+        definition,
+        chkpt: text(head.chkpt),
+        identifier: text(head.identifier),
+        poll: text(head.poll),
+        task: text(head.task),
+        r#type: String::new(),
+        content: Some(Content::Data(bytes.into())),
+    };
+    Ok(Item { line, observation })
+}
+
+/// Reads an object's head. Serde would also take a list for it.
+fn read_head(bytes: &[u8]) -> Result<Head, String> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON object".into());
+    }
+    serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))
+}
+
+/// What is read of an object; the rest is skipped unseen.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    path: Text,
+    chkpt: Text,
+    identifier: Text,
+    poll: Text,
+    task: Text,
+}
+
+/// A string; any other value counts as absent.
+#[derive(Debug, Default)]
+struct Text(Option<String>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+        Ok(Text(Some(text.to_owned())))
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Text, E> {
+        Ok(Text(None))
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Text, E> {
+        Ok(Text(None))
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Text, E> {
+        Ok(Text(None))
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Text, E> {
+        Ok(Text(None))
+    }
+    fn visit_unit<E>(self) -> Result<Text, E> {
+        Ok(Text(None))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Text(None))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Text(None))
+    }
+}
+
+/// Which items of a request to send again. Where there is no marker the service
+/// counts equal observations of a request, so those that stood before an open
+/// one go along, and their answers are ignored.
+pub(super) fn resend(items: &[Item], open: &[bool]) -> Vec<usize> {
+    let twins: HashSet<(&str, &[u8])> = items
+        .iter()
+        .zip(open)
+        .filter(|(_, open)| **open)
+        .filter_map(|(item, _)| item.unmarked_content())
+        .collect();
+    let belongs = |at: &usize| {
+        open[*at] || items[*at].unmarked_content().is_some_and(|content| twins.contains(&content))
+    };
+    (0..items.len()).filter(belongs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, definition: Option<&str>, batch: usize) -> (Vec<Vec<Item>>, Vec<Unsendable>) {
+        let mut lines = Lines::new(text.as_bytes(), definition.map(str::to_owned), batch);
+        let (mut batches, mut faults) = (vec![], vec![]);
+        while let Some(batch) = lines.next(|fault| faults.push(fault)).unwrap() {
+            batches.push(batch);
+        }
+        (batches, faults)
+    }
+
+    #[test]
+    fn the_data_is_the_lines_very_bytes() {
+        let text = "{ \"path\":\"a\",\"chkpt\":\"c\" , \"n\":1e400}  \r\n\n{\"path\":\"b\"}";
+        let (batches, faults) = read(text, None, 10);
+        assert_eq!(faults, []);
+        let items = &batches[0];
+        assert_eq!(items[0].data(), b"{ \"path\":\"a\",\"chkpt\":\"c\" , \"n\":1e400}  ");
+        assert_eq!(
+            (items[0].observation.definition.as_str(), items[0].observation.chkpt.as_str()),
+            ("a", "c")
+        );
+        assert_eq!((items[1].line, items[1].data()), (3, &b"{\"path\":\"b\"}"[..]));
+    }
+
+    #[test]
+    fn only_strings_are_taken() {
+        let text = r#"{"path":"a","chkpt":5,"poll":{"x":[1]},"task":null,"identifier":["y"]}"#;
+        let observation = &read(text, None, 1).0[0][0].observation;
+        assert_eq!(
+            [&observation.chkpt, &observation.poll, &observation.task, &observation.identifier],
+            [""; 4]
+        );
+    }
+
+    #[test]
+    fn lines_that_cannot_be_sent_are_told() {
+        let (batches, faults) = read("nonsense\n{\"path\":7}\n[\"a\"]\n", None, 10);
+        assert!(batches.is_empty());
+        let told: Vec<(u64, &str)> = faults.iter().map(|fault| (fault.line, fault.reason)).collect();
+        assert_eq!(told, [(1, "INVALID_JSON"), (2, "UNKNOWN_DEFINITION"), (3, "INVALID_JSON")]);
+        let (batches, faults) = read("nonsense\n", Some("d"), 10);
+        assert_eq!((batches[0][0].data(), faults.len()), (&b"nonsense"[..], 0));
+    }
+
+    #[test]
+    fn batches_are_full_and_bounded_in_bytes() {
+        let (batches, _) = read(&"{}\n".repeat(5), Some("d"), 2);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+        let large = format!("{}\n", "x".repeat(BATCH_BYTES / 2 + 1)).repeat(3);
+        assert_eq!(read(&large, Some("d"), 100).0.len(), 3);
+        assert_eq!(read(&"x".repeat(BATCH_BYTES + 1), Some("d"), 1).1[0].reason, "TOO_LARGE");
+    }
+
+    #[test]
+    fn equal_unmarked_lines_keep_their_places_in_a_resend() {
+        let (batches, _) = read("{\"n\":1}\n{\"n\":2}\n{\"n\":1}\n{\"chkpt\":\"c\"}\n", Some("d"), 10);
+        assert_eq!(resend(&batches[0], &[false, false, true, false]), [0, 2]);
+        assert_eq!(resend(&batches[0], &[false, false, false, true]), [3]);
+    }
+}

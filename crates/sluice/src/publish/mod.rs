@@ -1,0 +1,245 @@
+//! `sluice publish`: one JSON object per line becomes one observation, sent in
+//! batches until each has its outcome.
+
+mod lines;
+mod sender;
+mod summary;
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use sluice_proto::ingest::v1::Outcome;
+use tokio::{
+    sync::{Mutex as AsyncMutex, mpsc},
+    task::JoinSet,
+};
+
+use crate::{
+    connection::is_reachable,
+    failure::{Context, Failure},
+    target::{Target, TargetArgs},
+    text::out,
+};
+use lines::{Item, Lines};
+use sender::Sender;
+pub(crate) use summary::{Ended, Summary, outcome_name};
+
+/// How often the progress bar's counts are drawn anew.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// What to publish and how.
+#[derive(Debug, clap::Args)]
+pub struct PublishArgs {
+    /// A file with one JSON object per line; `-` for standard input. The line's
+    /// bytes are the data; `path` names the definition, and `chkpt`,
+    /// `identifier`, `poll` and `task` are taken where they are text.
+    file: PathBuf,
+    /// The definition of all lines, instead of their `path`.
+    #[arg(long)]
+    definition: Option<String>,
+    /// Observations per request.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    batch: u16,
+    /// Requests at the same time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
+    /// How long a batch is tried while the service says `retry` or is away, in
+    /// seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    retry_for: u64,
+    /// Print one JSON line per outcome, in the order of completion.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Told how each line ended, in the order of completion.
+pub(crate) type Tell = Arc<dyn Fn(&Ended) + Send + Sync>;
+
+/// How a source of lines is published.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) definition: Option<String>,
+    pub(crate) batch: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) retry_for: Duration,
+    pub(crate) tell: Tell,
+}
+
+/// Publishes a file.
+pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
+    let target = args.target.resolve()?;
+    let (reader, size) = open(&args.file)?;
+    let plan = Plan {
+        definition: args.definition,
+        batch: args.batch.into(),
+        concurrency: args.concurrency.into(),
+        retry_for: Duration::from_secs(args.retry_for),
+        tell: if args.json { Arc::new(print_json) } else { Arc::new(|_| {}) },
+    };
+    let started = Instant::now();
+    let summary = publish(&target, reader, size, &plan).await?;
+    let report = summary.report(started.elapsed());
+    if args.json {
+        eprint!("{report}");
+    } else {
+        out!("{report}")?;
+    }
+    Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Publishes all lines and says what became of them. `size` in bytes, if it is
+/// known, makes the progress bar tell how much is left.
+///
+/// # Errors
+/// If the service can't be reached or refuses the caller, or reading fails.
+pub(crate) async fn publish(
+    target: &Target,
+    reader: impl BufRead + Send + 'static,
+    size: Option<u64>,
+    plan: &Plan,
+) -> Result<Summary, Failure> {
+    let url = target.ingest_url()?;
+    if !is_reachable(url).await {
+        return Err(Failure::unusable(format!("{url}: nobody answers")));
+    }
+    let reporter = Arc::new(Reporter::new(size, plan.tell.clone()));
+    let lines = Lines::new(reader, plan.definition.clone(), plan.batch);
+    // A batch waits for each sender, no more are read ahead.
+    let (batches, waiting) = mpsc::channel(plan.concurrency);
+    let waiting = Arc::new(AsyncMutex::new(waiting));
+    let reading = read(lines, batches, reporter.clone());
+    let client = target.ingest()?;
+    let mut senders: JoinSet<Result<(), Failure>> = JoinSet::new();
+    for _ in 0..plan.concurrency {
+        let mut sender = Sender {
+            client: client.clone(),
+            organisation: target.organisation.clone(),
+            retry_for: plan.retry_for,
+        };
+        let (waiting, reporter) = (waiting.clone(), reporter.clone());
+        senders.spawn(async move {
+            loop {
+                let batch: Option<Vec<Item>> = waiting.lock().await.recv().await;
+                let Some(batch) = batch else { return Ok(()) };
+                sender.send(&batch, |ended| reporter.tell(&ended)).await?;
+                reporter.sent(&batch);
+            }
+        });
+    }
+    drop(waiting);
+    while let Some(ended) = senders.join_next().await {
+        // The first fault ends all: the others would meet the same one.
+        ended.context("sender")??;
+    }
+    reading.await.context("reader")?.context("reading")?;
+    Ok(reporter.finish())
+}
+
+/// Reads on a thread of its own: files and terminals block.
+fn read<R: BufRead + Send + 'static>(
+    mut lines: Lines<R>,
+    batches: mpsc::Sender<Vec<Item>>,
+    reporter: Arc<Reporter>,
+) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    tokio::task::spawn_blocking(move || {
+        let refuse = |fault: lines::Unsendable| {
+            reporter.tell(&Ended {
+                line: fault.line,
+                outcome: Outcome::Error,
+                reason: fault.reason.into(),
+                ingest_id: String::new(),
+                chkpt: String::new(),
+                details: fault.details,
+                original_outcome: Outcome::Unspecified,
+            });
+        };
+        while let Some(batch) = lines.next(refuse)? {
+            if batches.blocking_send(batch).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> {
+    if path == Path::new("-") {
+        return Ok((Box::new(BufReader::new(std::io::stdin())), None));
+    }
+    let file = File::open(path).map_err(|fault| Failure::unusable(format!("{}: {fault}", path.display())))?;
+    let size = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
+    Ok((Box::new(BufReader::with_capacity(1 << 20, file)), size))
+}
+
+fn print_json(ended: &Ended) {
+    let line = json!({
+        "line": ended.line,
+        "outcome": outcome_name(ended.outcome),
+        "reason": ended.reason,
+        "ingest_id": ended.ingest_id,
+        "chkpt": ended.chkpt,
+        "details": ended.details,
+        "original_outcome": match ended.original_outcome {
+            Outcome::Unspecified => "",
+            original => outcome_name(original),
+        },
+    });
+    // When nobody reads any more, the summary still tells the truth.
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Counts, draws the progress bar, passes on how each line ended.
+struct Reporter {
+    summary: Mutex<Summary>,
+    bar: ProgressBar,
+    started: Instant,
+    tell: Tell,
+}
+
+impl Reporter {
+    fn new(size: Option<u64>, tell: Tell) -> Self {
+        let bar = match (std::io::stderr().is_terminal(), size) {
+            (false, _) => ProgressBar::hidden(),
+            (true, Some(size)) => ProgressBar::new(size)
+                .with_style(style("{bar:30} {percent:>3}%  {elapsed}  {msg}").progress_chars("=> ")),
+            (true, None) => ProgressBar::new_spinner().with_style(style("{spinner} {elapsed}  {msg}")),
+        };
+        bar.enable_steady_tick(DRAW_EVERY);
+        Self { summary: Mutex::default(), bar, started: Instant::now(), tell }
+    }
+
+    fn tell(&self, ended: &Ended) {
+        (self.tell)(ended);
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(ended);
+    }
+
+    fn sent(&self, batch: &[Item]) {
+        let bytes: u64 = batch.iter().map(|item| item.data().len() as u64 + 1).sum();
+        self.bar.inc(bytes);
+        if !self.bar.is_hidden() {
+            let summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+            let rate = summary.total() as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+            self.bar.set_message(format!("{rate:.0}/s  {}", summary.line()));
+        }
+    }
+
+    fn finish(&self) -> Summary {
+        self.bar.finish_and_clear();
+        std::mem::take(&mut self.summary.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

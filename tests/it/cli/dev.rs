@@ -1,0 +1,165 @@
+//! `sluice dev` and `sluice demo`: a pair from nothing, kept running, stopped
+//! without a trace.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use sluice::{connection::is_serving, ready::Ready};
+use sluice_tests::{eventually, scratch};
+use tokio::process::Child;
+
+use super::{json_lines, run, run_well, sluice, text};
+
+/// A running `sluice dev` on free ports.
+struct Dev {
+    child: Child,
+    ready_file: PathBuf,
+}
+
+impl Dev {
+    async fn start(folder: &Path) -> Self {
+        let ready_file = folder.join("ready");
+        let mut command = sluice(&["dev", "--no-install", "--ingest-addr", "127.0.0.1:0"]);
+        command.args(["--results-addr", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
+        command.arg("--data-dir").arg(folder.join("data"));
+        // A killed one left its file, until this one removes it.
+        let before = Ready::read(&ready_file).ok();
+        let dev = Self { child: command.spawn().unwrap(), ready_file };
+        let serves =
+            || async { Ready::read(&dev.ready_file).ok().filter(|now| Some(now) != before.as_ref()) };
+        eventually("dev", serves).await;
+        dev
+    }
+
+    fn ready(&self) -> Ready {
+        Ready::read(&self.ready_file).unwrap()
+    }
+
+    async fn sluice(&self, args: &[&str]) -> String {
+        let mut command = sluice(args);
+        command.env("SLUICE_READY_FILE", &self.ready_file);
+        run_well(command).await
+    }
+
+    async fn stop(mut self) -> ExitStatus {
+        signal("TERM", self.child.id().unwrap());
+        self.child.wait().await.unwrap()
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    assert!(sent.unwrap().success());
+}
+
+fn lives(pid: u32) -> bool {
+    let mut asking = std::process::Command::new("kill");
+    asking.args(["-0", &pid.to_string()]).stderr(std::process::Stdio::null());
+    asking.status().unwrap().success()
+}
+
+async fn are_gone(pids: [u32; 3]) {
+    eventually("the children's end", || async { (!pids.into_iter().any(lives)).then_some(()) }).await;
+}
+
+fn pids(ready: &Ready) -> [u32; 3] {
+    [ready.pids.ingest, ready.pids.results, ready.pids.postgres]
+}
+
+async fn publish_one(dev: &Dev, folder: &Path, number: u32) {
+    let file = folder.join(format!("{number}.jsonl"));
+    std::fs::write(&file, format!(r#"{{"path":"dev/test","chkpt":"{number}","n":{number}}}"#)).unwrap();
+    dev.sluice(&["publish", file.to_str().unwrap()]).await;
+}
+
+async fn available(dev: &Dev, expected: usize) {
+    eventually("results", || async {
+        let listed = dev.sluice(&["results", "list", "--all", "--json"]).await;
+        (json_lines(&listed).len() == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pair_from_nothing_restarts_what_is_killed_and_finds_its_data_again() {
+    let folder = scratch("dev");
+    let dev = Dev::start(&folder).await;
+    let first = dev.ready();
+    let mode = std::fs::metadata(&dev.ready_file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds tokens");
+    assert!(is_serving(&first.ingest).await && is_serving(&first.results).await);
+    dev.sluice(&["definitions", "put", "--path", "dev/test"]).await;
+    publish_one(&dev, &folder, 1).await;
+    available(&dev, 1).await;
+
+    for which in 0..3 {
+        let killed = pids(&dev.ready())[which];
+        signal("KILL", killed);
+        let began = Instant::now();
+        eventually("another process", || async { (pids(&dev.ready())[which] != killed).then_some(()) }).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?} to come back", began.elapsed());
+        let serves =
+            || async { (is_serving(&first.ingest).await && is_serving(&first.results).await).then_some(()) };
+        eventually("the pair", serves).await;
+        publish_one(&dev, &folder, 2 + u32::try_from(which).unwrap()).await;
+    }
+    available(&dev, 4).await;
+
+    let last = dev.ready();
+    let ready_file = dev.ready_file.clone();
+    assert!(dev.stop().await.success());
+    assert!(!ready_file.exists());
+    are_gone(pids(&last)).await;
+
+    let dev = Dev::start(&folder).await;
+    assert_eq!((dev.ready().token, dev.ready().admin_token), (first.token, first.admin_token));
+    available(&dev, 4).await;
+    assert!(dev.stop().await.success());
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_dev_and_the_next_one_starts() {
+    let folder = scratch("dev");
+    let mut dev = Dev::start(&folder).await;
+    let before = dev.ready();
+    dev.child.kill().await.unwrap();
+    are_gone(pids(&before)).await;
+    let dev = Dev::start(&folder).await;
+    assert_ne!(dev.ready().pids, before.pids);
+    assert!(dev.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_folder_has_one_dev() {
+    let folder = scratch("dev");
+    let dev = Dev::start(&folder).await;
+    let mut second = sluice(&["dev", "--no-install", "--ingest-addr", "127.0.0.1:0"]);
+    second.args(["--results-addr", "127.0.0.1:0", "--ready-file"]).arg(folder.join("other"));
+    second.arg("--data-dir").arg(folder.join("data"));
+    let output = run(second).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("another sluice"), "{}", text(&output.stderr));
+    assert!(is_serving(&dev.ready().ingest).await, "the first is unharmed");
+    assert!(dev.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_demo_holds_what_it_promises_and_leaves_nothing() {
+    let folder = scratch("demo");
+    let mut demo = sluice(&["demo", "--no-install"]);
+    demo.env("TMPDIR", &folder);
+    let shown = run_well(demo).await;
+    for outcome in ["success", "duplicate", "suppressed", "throttled", "error"] {
+        assert!(shown.contains(outcome), "{outcome} in {shown}");
+    }
+    assert!(shown.contains("All of it held."), "{shown}");
+    eventually("its folder's end", || async {
+        let entries = std::fs::read_dir(&folder).unwrap().count();
+        (entries == 0).then_some(())
+    })
+    .await;
+}

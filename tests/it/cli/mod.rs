@@ -1,0 +1,69 @@
+//! The command `sluice`, as people and scripts run it: processes, files, exit
+//! codes.
+
+mod commands;
+mod dev;
+mod publish;
+
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+};
+
+use serde_json::Value;
+use sluice_tests::{Pair, Tenant, program, scratch};
+use tokio::process::Command;
+
+/// The command with nothing from this machine's environment that says whom to
+/// talk to.
+pub fn sluice(args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in ["INGEST", "RESULTS", "TOKEN", "ORGANISATION", "READY_FILE"] {
+        command.env_remove(format!("SLUICE_{name}"));
+    }
+    command.env("SLUICE_STATE_DIR", state_dir()).kill_on_drop(true);
+    command
+}
+
+/// The same, as a tenant of a pair.
+pub fn sluice_as(pair: &Pair, tenant: Tenant, args: &[&str]) -> Command {
+    let mut command = sluice(args);
+    command.env("SLUICE_INGEST", pair.ingest[0].url()).env("SLUICE_RESULTS", pair.results[0].url());
+    command.env("SLUICE_TOKEN", pair.token(tenant));
+    if tenant == Tenant::Acme {
+        command.env("SLUICE_ORGANISATION", "acme");
+    }
+    command
+}
+
+/// Runs it to its end.
+pub async fn run(mut command: Command) -> Output {
+    command.output().await.unwrap()
+}
+
+/// Runs it to its end, which must be a good one, and returns what it printed.
+pub async fn run_well(command: Command) -> String {
+    let output = run(command).await;
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// JSON lines.
+pub fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// How many lines of `publish --json` ended so.
+pub fn count(lines: &[Value], outcome: &str) -> usize {
+    lines.iter().filter(|line| line["outcome"] == outcome).count()
+}
+
+/// A state folder that no test writes to.
+fn state_dir() -> PathBuf {
+    scratch("state")
+}
