@@ -7,7 +7,10 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -32,8 +35,10 @@ use crate::{
 const BATCH_ITEMS_MAX: usize = 1000;
 /// Most content bytes in one transaction; a single request is never split.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Requests that may wait for a lane. Above, callers are told to come again.
+/// Requests, and content bytes, that may wait for a lane. Above, callers are told
+/// to come again.
 const WAITING_JOBS_MAX: usize = 1024;
+const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How often a conflicting transaction is tried before its callers are told.
 const TRIES_MAX: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,7 +70,14 @@ pub enum Reply {
 /// The way into the lanes. Dropping it ends them, once they are empty.
 #[derive(Clone, Debug)]
 pub struct Committer {
-    lanes: Vec<mpsc::Sender<Job>>,
+    lanes: Vec<Entry>,
+}
+
+/// The way into one lane.
+#[derive(Clone, Debug)]
+struct Entry {
+    jobs: mpsc::Sender<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Committer {
@@ -75,7 +87,9 @@ impl Committer {
         let (senders, lanes) = (0..lanes.max(1))
             .map(|_| {
                 let (sender, jobs) = mpsc::channel(WAITING_JOBS_MAX);
-                (sender, Lane { jobs, carried: None, session: None, context: context.clone() })
+                let waiting_bytes = Arc::new(AtomicUsize::new(0));
+                let entry = Entry { jobs: sender, waiting_bytes: waiting_bytes.clone() };
+                (entry, Lane { jobs, waiting_bytes, carried: None, session: None, context: context.clone() })
             })
             .unzip();
         (Self { lanes: senders }, lanes)
@@ -94,9 +108,21 @@ impl Committer {
     /// # Errors
     /// What to tell the caller.
     pub fn submit(&self, lane: usize, job: Job) -> Result<(), Retry> {
-        self.lanes[lane].try_send(job).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Retry::not_kept("too many requests wait"),
-            mpsc::error::TrySendError::Closed(_) => Retry::not_kept("the service is stopping"),
+        let entry = &self.lanes[lane];
+        let (_, bytes) = size(&job);
+        // A single request is always taken, whatever its size.
+        let waiting = entry.waiting_bytes.fetch_add(bytes, Relaxed);
+        let refused = if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
+            Some(Retry::not_kept("too many bytes wait"))
+        } else {
+            entry.jobs.try_send(job).err().map(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => Retry::not_kept("too many requests wait"),
+                mpsc::error::TrySendError::Closed(_) => Retry::not_kept("the service is stopping"),
+            })
+        };
+        refused.map_or(Ok(()), |retry| {
+            entry.waiting_bytes.fetch_sub(bytes, Relaxed);
+            Err(retry)
         })
     }
 }
@@ -119,6 +145,7 @@ pub struct LaneContext {
 /// One lane.
 pub struct Lane {
     jobs: mpsc::Receiver<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
     /// A job that no longer fitted into the last batch.
     carried: Option<Job>,
     session: Option<GateSession>,
@@ -156,6 +183,7 @@ impl Lane {
             bytes += more_bytes;
             jobs.push(job);
         }
+        self.waiting_bytes.fetch_sub(bytes, Relaxed);
         jobs.retain(|job| !job.reply.is_closed());
         Some(jobs)
     }
@@ -281,3 +309,7 @@ fn refuse_stale(jobs: Vec<Job>, minimum_revision: i64) -> Vec<Job> {
     }
     fresh
 }
+
+#[cfg(test)]
+#[path = "committer_tests.rs"]
+mod tests;

@@ -27,7 +27,6 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::Pool;
 use sluice_proto::ingest::v1::{
     definition_service_server::DefinitionServiceServer, ingest_service_server::IngestServiceServer,
 };
@@ -35,7 +34,7 @@ use sluice_service::{
     auth::Keys,
     client::TokenInterceptor,
     health,
-    postgres::{Database, Schema, Session, migrate},
+    postgres::{Database, Schema, Session, migrate_when_possible},
     program::{self, Failure},
     serve,
 };
@@ -118,16 +117,24 @@ pub async fn run(
     let keys = Keys::load(&settings.keys_file)?;
     let database = Database::parse(settings.database_url.expose())?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
-    if settings.migrate {
-        migrate(&database, migrations()).await?;
-    }
     let retention = Duration::from_secs(settings.gate_retention_seconds);
     let reporter = HealthReporter::new();
     health::set(&reporter, &SERVICES, tonic_health::ServingStatus::NotServing).await;
 
     let mut upkeep = JoinSet::new();
     upkeep.spawn(keys.clone().follow(shutdown.clone()));
-    upkeep.spawn(keep_health(reporter.clone(), pool.clone(), shutdown.clone()));
+    if settings.migrate {
+        let (database, shutdown) = (database.clone(), shutdown.clone());
+        upkeep.spawn(async move { migrate_when_possible(&database, migrations, &shutdown).await });
+    }
+    upkeep.spawn(health::follow_database(
+        reporter.clone(),
+        SERVICES.to_vec(),
+        database.clone(),
+        POOL_SESSION,
+        Schema::of(&migrations()),
+        shutdown.clone(),
+    ));
     upkeep.spawn(retention::run(database.clone(), retention, shutdown.clone()));
     let (registry, follower) = registry::Registry::new(pool.clone());
     // Requests may still ask while the server drains.
@@ -160,15 +167,6 @@ pub async fn run(
     upkeep.join_all().await;
     pipeline.deleter.await?;
     Ok(())
-}
-
-async fn keep_health(reporter: HealthReporter, pool: Pool, shutdown: CancellationToken) {
-    let schema = Schema::of(&migrations());
-    health::keep(reporter, SERVICES.to_vec(), shutdown, || async {
-        let client = pool.get().await.map_err(|error| format!("no database: {error}"))?;
-        schema.fits(&client).await
-    })
-    .await;
 }
 
 /// From the committer to the results service.

@@ -21,19 +21,16 @@ pub use config::Settings;
 use sluice_service::{
     auth::Keys,
     health,
-    postgres::{Database, Schema, migrate},
+    postgres::{Database, Schema, migrate_when_possible},
     program::{self, Failure},
     serve,
 };
-use tokio::{net::TcpListener, sync::Mutex};
-use tokio_postgres::Client;
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use recorder::Recorder;
 use shelf::Shelf;
 
-/// How long to wait before migrating is tried again.
-const MIGRATE_AGAIN: Duration = Duration::from_secs(1);
 /// How long background work may take to end after serving has.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -92,7 +89,14 @@ pub async fn run(
     let tasks = TaskTracker::new();
     tasks.spawn(keys.clone().follow(stop.clone()));
     tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
-    tasks.spawn(look_after_health(database, reporter.clone(), stop.clone()));
+    tasks.spawn(health::follow_database(
+        reporter.clone(),
+        grpc::SERVICES.to_vec(),
+        database,
+        sessions::UPKEEP,
+        Schema::of(&migrations()),
+        stop.clone(),
+    ));
 
     let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, Shelf::new(pool), recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
@@ -117,42 +121,8 @@ pub async fn run(
 /// Migrates if asked, as soon as the database is there, then keeps partitions
 /// ahead of the clock.
 async fn look_after_schema(database: Database, migrating: bool, stop: CancellationToken) {
-    while migrating && !stop.is_cancelled() {
-        match migrate(&database, migrations()).await {
-            Ok(()) => break,
-            Err(error) => tracing::warn!(%error, "not migrated, trying again"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(MIGRATE_AGAIN) => {}
-        }
+    if migrating {
+        migrate_when_possible(&database, migrations, &stop).await;
     }
     partitions::keep(database, stop).await;
-}
-
-/// Keeps health truthful, over a session of its own: calls that use up the
-/// pool's must not look like a database that is away.
-async fn look_after_health(
-    database: Database,
-    reporter: tonic_health::server::HealthReporter,
-    stop: CancellationToken,
-) {
-    let schema = Schema::of(&migrations());
-    let session: Mutex<Option<Client>> = Mutex::default();
-    health::keep(reporter, grpc::SERVICES.to_vec(), stop, || async {
-        let mut session = session.lock().await;
-        let client = match session.take().filter(|client| !client.is_closed()) {
-            Some(client) => client,
-            None => database
-                .connect(sessions::UPKEEP)
-                .await
-                .map_err(|error| format!("the database can't be reached: {error}"))?,
-        };
-        // Kept only when it answered well: a check that was cut off by its
-        // deadline, or a standby after a failover, gets a fresh one.
-        schema.fits(&client).await?;
-        *session = Some(client);
-        Ok(())
-    })
-    .await;
 }

@@ -1,13 +1,19 @@
 //! Migrations under one advisory lock (refinery takes none itself), and the
 //! check whether the schema fits this build.
 
+use std::time::Duration;
+
 use refinery::Runner;
 use tokio_postgres::{Client, error::SqlState};
+use tokio_util::sync::CancellationToken;
 
 use super::{Database, Session};
 
 /// The advisory lock all migrations of a database take: the bytes of `sluice`.
 const LOCK: i64 = 0x73_6c_75_69_63_65;
+
+/// How long to wait before migrating is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 const SESSION: Session = Session {
     application_name: "sluice-migrate",
@@ -35,6 +41,25 @@ pub async fn migrate(
     }
     client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
     Ok(())
+}
+
+/// Migrates as soon as the database is there, however long that takes; ends at
+/// shutdown.
+pub async fn migrate_when_possible(
+    database: &Database,
+    runner: impl Fn() -> Runner,
+    shutdown: &CancellationToken,
+) {
+    while !shutdown.is_cancelled() {
+        match migrate(database, runner()).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "not migrated, trying again"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
 }
 
 /// The schema version a build needs.

@@ -5,7 +5,7 @@ mod pool;
 mod sqlstate;
 mod tx;
 
-pub use migrate::{Schema, migrate};
+pub use migrate::{Schema, migrate, migrate_when_possible};
 pub use pool::{Database, Session};
 pub use sqlstate::{Failure, blames_values, classify};
 pub use tx::{TxError, retry};

@@ -1,0 +1,72 @@
+//! The bounds of what may wait for a lane. No lane runs here: nothing is taken.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::definition::{Definition, RawDraft};
+
+/// The way into a lane that does not run; the lane has to be kept.
+fn committer() -> (Committer, Vec<Lane>) {
+    let database = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap();
+    let (registry, _) = Registry::new(database.pool(crate::POOL_SESSION, 1).unwrap());
+    let (emit, _) = mpsc::unbounded_channel();
+    let backlog = Arc::new(Backlog::new(u64::MAX));
+    let context = LaneContext { database, registry, emit, backlog, instance: Uuid::nil() };
+    Committer::new(1, &context)
+}
+
+fn submit(committer: &Committer, bytes: usize) -> Result<(), Retry> {
+    let raw = RawDraft { path: "p".into(), ..RawDraft::default() };
+    let draft = raw.check(Duration::from_secs(1)).unwrap();
+    let (id, etag, epoch) = (Uuid::nil(), String::new(), SystemTime::UNIX_EPOCH);
+    let candidate = Candidate {
+        organisation: "acme".parse().unwrap(),
+        definition: Arc::new(Definition::new(id, etag, draft, epoch, epoch).unwrap()),
+        id,
+        identifier: String::new(),
+        poll: String::new(),
+        task: String::new(),
+        media_type: String::new(),
+        data: Bytes::from(vec![0; bytes]),
+        marker: None,
+        fingerprint: 0,
+        window: None,
+        throttle: None,
+    };
+    let (reply, _) = oneshot::channel();
+    committer.submit(0, Job { candidates: vec![candidate], revision: 0, reply })
+}
+
+#[tokio::test]
+async fn bytes_wait_up_to_their_bound() {
+    let (committer, _lanes) = committer();
+    assert!(submit(&committer, WAITING_BYTES_MAX - 1).is_ok());
+    assert_eq!(submit(&committer, 2), Err(Retry::not_kept("too many bytes wait")));
+    assert!(submit(&committer, 1).is_ok());
+}
+
+#[tokio::test]
+async fn a_single_request_is_taken_whatever_its_size() {
+    let (committer, _lanes) = committer();
+    assert!(submit(&committer, WAITING_BYTES_MAX + 1).is_ok());
+}
+
+#[tokio::test]
+async fn requests_wait_up_to_their_bound() {
+    let (committer, _lanes) = committer();
+    for _ in 0..WAITING_JOBS_MAX {
+        assert!(submit(&committer, 0).is_ok());
+    }
+    assert_eq!(submit(&committer, 0), Err(Retry::not_kept("too many requests wait")));
+}
+
+#[tokio::test]
+async fn what_is_sealed_makes_room() {
+    let (committer, mut lanes) = committer();
+    assert!(submit(&committer, WAITING_BYTES_MAX).is_ok());
+    assert!(submit(&committer, 1).is_err());
+    lanes[0].seal().await;
+    assert!(submit(&committer, 1).is_ok());
+}
