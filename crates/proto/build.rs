@@ -25,7 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("scopes.rs"), scopes(&compiler.descriptor_pool())?)?;
 
-    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".google.protobuf.Struct", "crate::LazyStruct")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 

@@ -104,7 +104,7 @@ async fn a_refusal_says_where_by_json_pointer() {
 fn body(fields: &[(&str, Kind)]) -> Observation {
     let value = |kind: &Kind| Value { kind: Some(kind.clone()) };
     let fields: BTreeMap<_, _> = fields.iter().map(|(key, kind)| ((*key).to_owned(), value(kind))).collect();
-    let content = Some(Content::Body(Struct { fields: fields.into_iter().collect() }));
+    let content = Some(Content::Body(Struct { fields: fields.into_iter().collect() }.into()));
     Observation { content, ..json("plain", "") }
 }
 
@@ -136,6 +136,27 @@ async fn a_body_is_compact_json_with_sorted_keys_and_exact_integers() {
     assert_eq!(kept[&said[0].ingest_id], r#"{"a":"é\"","b":9007199254740991,"c":[0.5,null]}"#);
     assert_eq!(kept[&said[6].ingest_id], r#"{"n":-9007199254740991}"#);
     assert_eq!(kept.len(), 2);
+}
+
+/// A body of this many structs in each other.
+fn nested(levels: usize) -> Observation {
+    let mut kind = Kind::BoolValue(true);
+    for _ in 1..levels {
+        let fields = [("a".to_owned(), Value { kind: Some(kind) })];
+        kind = Kind::StructValue(Struct { fields: fields.into_iter().collect() });
+    }
+    body(&[("a", kind)])
+}
+
+#[tokio::test]
+async fn a_deeply_nested_body_is_taken_or_refused_alone() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let said = publish(&acme, vec![nested(30), json("plain", "{}")]).await;
+    assert_eq!(kinds(&said), [Outcome::Success; 2]);
+    let said = publish(&acme, vec![nested(130), json("plain", "{}")]).await;
+    assert_eq!(told(&said), [(Outcome::Error, "INVALID_JSON"), (Outcome::Success, "")]);
 }
 
 #[tokio::test]

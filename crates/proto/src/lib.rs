@@ -1,5 +1,10 @@
 //! Code generated from `proto/` at build time, the file descriptor set, and
-//! the scope each rpc needs. Nothing is written by hand here: read `proto/`.
+//! the scope each rpc needs. Nothing but [`LazyStruct`] is written by hand here:
+//! read `proto/`.
+
+mod lazy_struct;
+
+pub use lazy_struct::LazyStruct;
 
 /// The package `google.rpc`: `Status` as a field of stream answers.
 pub mod google {

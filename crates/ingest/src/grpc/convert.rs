@@ -4,9 +4,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use prost_types::{Duration, ListValue, Struct, Timestamp, Value, value::Kind};
-use sluice_proto::ingest::v1::{
-    self as proto, PublicationOutcome, PublishObservationsResponse, PublishStats,
-    observation::Content as Wire,
+use sluice_proto::{
+    LazyStruct,
+    ingest::v1::{
+        self as proto, PublicationOutcome, PublishObservationsResponse, PublishStats,
+        observation::Content as Wire,
+    },
 };
 
 use crate::{
@@ -33,10 +36,16 @@ pub fn observation(message: proto::Observation) -> Observation {
         content: match message.content {
             Some(Wire::Data(data)) => Content::Data(data),
             Some(Wire::Json(json)) => Content::Json(Bytes::from(json)),
-            Some(Wire::Body(body)) => Content::Body(struct_json(&body)),
+            Some(Wire::Body(body)) => Content::Body(body_json(&body)),
             None => Content::Absent,
         },
     }
+}
+
+/// A body as compact JSON with sorted keys.
+fn body_json(body: &LazyStruct) -> Result<Bytes, String> {
+    let body = body.decode().map_err(|_| "the body is malformed, or nested deeper than 30 levels")?;
+    struct_json(&body)
 }
 
 /// A Struct as compact JSON with sorted keys.
