@@ -57,10 +57,14 @@ impl Upkeep {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut beats = 0_u64;
         let mut looked_through = Uuid::nil();
+        // An outage is one line in the log.
+        let mut failing = false;
         loop {
-            if let Err(error) = self.once(beats, &mut looked_through).await {
-                tracing::warn!(%error, "upkeep of the outbox failed");
+            let done = self.once(beats, &mut looked_through).await;
+            if let (Err(error), false) = (&done, failing) {
+                tracing::warn!(%error, "upkeep of the outbox fails");
             }
+            failing = done.is_err();
             beats += 1;
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -8,4 +8,4 @@ mod tx;
 pub use migrate::{Schema, migrate, migrate_when_possible};
 pub use pool::{Database, Session};
 pub use sqlstate::{Failure, blames_values, classify};
-pub use tx::{TxError, retry};
+pub use tx::{TxError, give_back, retry};

@@ -40,14 +40,28 @@ macro_rules! transaction {
             let outcome: Result<_, $crate::postgres::TxError> = async { $body }.await;
             let outcome = match outcome {
                 Ok(value) => $tx.commit().await.map(|()| value).map_err(Into::into),
-                Err(error) => Err(error),
+                Err(error) => {
+                    drop($tx);
+                    Err(error)
+                }
             };
+            $crate::postgres::give_back(client, &outcome);
             if $crate::postgres::retry($name, tries, &outcome) {
                 continue;
             }
             break outcome.map_err($crate::Error::from);
         }
     }};
+}
+
+/// Gives a session back to its pool, unless what it answered says that it is of
+/// no more use (a standby after a failover): then it is closed.
+#[doc(hidden)]
+pub fn give_back<T>(session: deadpool_postgres::Object, outcome: &Result<T, TxError>) {
+    let Err(TxError::Database(error)) = outcome else { return };
+    if super::classify(error) == super::Failure::Connection {
+        drop(deadpool_postgres::Object::take(session));
+    }
 }
 
 /// Whether a transaction that ended so is worth another try.
