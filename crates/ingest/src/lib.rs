@@ -35,6 +35,7 @@ use sluice_service::{
     auth::Keys,
     client::TokenInterceptor,
     health,
+    http::Api,
     postgres::{Database, Schema, Session, migrate},
     program::{self, Failure},
     serve,
@@ -149,7 +150,7 @@ pub async fn run(
     let routes =
         serve::base_routes(reporter)?.add_service(ingest).add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(listener, routes, keys, shutdown).await?;
+    serve::serve(listener, routes, Api::new(keys.clone()), keys, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.

@@ -21,6 +21,7 @@ pub use config::Settings;
 use sluice_service::{
     auth::Keys,
     health,
+    http::Api,
     postgres::{Database, Schema, migrate},
     program::{self, Failure},
     serve,
@@ -96,7 +97,7 @@ pub async fn run(
 
     let routes = grpc::routes(serve::base_routes(reporter)?, Shelf::new(pool), recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let served = serve::serve(listener, routes, keys, shutdown).await;
+    serve::serve(listener, routes, Api::new(keys.clone()), keys, shutdown).await;
 
     stop.cancel();
     tasks.close();
@@ -111,7 +112,7 @@ pub async fn run(
     if tokio::time::timeout(ENDING, ended).await.is_err() {
         tracing::warn!("background work was cut off");
     }
-    Ok(served?)
+    Ok(())
 }
 
 /// Migrates if asked, as soon as the database is there, then keeps partitions

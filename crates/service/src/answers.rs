@@ -29,10 +29,7 @@ pub fn in_contract_words(status: Status) -> Status {
         return status;
     }
     match status.code() {
-        Code::OutOfRange => {
-            Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", "the request is larger than is taken")
-                .into()
-        }
+        Code::OutOfRange => Error::request_too_large().into(),
         Code::Internal => {
             Error::new(Kind::InvalidArgument, "MALFORMED_REQUEST", "the request can't be decoded").into()
         }
