@@ -7,6 +7,8 @@ mod cli;
 mod commits_in_doubt;
 mod definitions;
 mod harness;
+mod http_results;
+mod http_support;
 mod ingest_json;
 mod ingest_limits;
 mod ingest_outcomes;

@@ -2,11 +2,15 @@
 //! the records, their bytes, acknowledgement and (later) clean-up, and knows
 //! nothing of gates.
 //!
-//! `recorder` takes results in, `shelf` gives them out, `grpc` is the surface.
+//! `recorder` takes results in, `shelf` gives them out, `calls` are what
+//! consumers may ask, `grpc` and `http` are the surfaces.
 
+mod calls;
 pub mod config;
+mod convert;
 mod filter;
 mod grpc;
+mod http;
 mod partitions;
 mod recorder;
 mod result;
@@ -21,7 +25,6 @@ pub use config::Settings;
 use sluice_service::{
     auth::Keys,
     health,
-    http::Api,
     postgres::{Database, Schema, migrate},
     program::{self, Failure},
     serve,
@@ -30,6 +33,7 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_postgres::Client;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use calls::Calls;
 use recorder::Recorder;
 use shelf::Shelf;
 
@@ -95,9 +99,11 @@ pub async fn run(
     tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
     tasks.spawn(look_after_health(database, reporter.clone(), stop.clone()));
 
-    let routes = grpc::routes(serve::base_routes(reporter)?, Shelf::new(pool), recorder);
+    let calls = Calls { shelf: Shelf::new(pool) };
+    let api = http::api(keys.clone(), &calls);
+    let routes = grpc::routes(serve::base_routes(reporter)?, calls, recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
-    serve::serve(listener, routes, Api::new(keys.clone()), keys, shutdown).await;
+    serve::serve(listener, routes, api, keys, shutdown).await;
 
     stop.cancel();
     tasks.close();

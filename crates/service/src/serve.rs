@@ -136,9 +136,10 @@ async fn connection(
         tracing::debug!(%error, "a connection without nodelay");
     }
     // Who connects and says nothing keeps nothing open.
+    let mut first = [0];
     let spoken = tokio::select! {
         () = shutdown.cancelled() => false,
-        spoken = tokio::time::timeout(HEADER_TIME_MAX, stream.readable()) => spoken.is_ok(),
+        spoken = tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)) => spoken.is_ok(),
     };
     if !spoken {
         return;
