@@ -7,6 +7,8 @@ mod cli;
 mod commits_in_doubt;
 mod definitions;
 mod harness;
+mod http_definitions;
+mod http_publish;
 mod http_results;
 mod http_support;
 mod ingest_json;

@@ -51,7 +51,13 @@ impl Call {
     /// A part of the path, decoded. Empty if the template has none of that name.
     #[must_use]
     pub fn param(&self, name: &str) -> &str {
-        self.params.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
+        self.maybe_param(name).unwrap_or_default()
+    }
+
+    /// A part of the path, for handlers of several templates.
+    #[must_use]
+    pub fn maybe_param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     /// A header's text; empty if it is absent.
