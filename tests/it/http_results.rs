@@ -4,11 +4,12 @@ use http::{Method, Request, StatusCode, Version};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use sluice_proto::results::v1::NewResult;
-use sluice_tests::Tenant;
+use sluice_tests::{Link, Pair, Tenant};
 
 use crate::{
     http_support::{Answer, Http, normalised, raw, send},
     results_shelf::{Shelf, new},
+    support::{definition, put},
 };
 
 /// A results service with `count` results of `acme`, and their ids, newest first.
@@ -232,6 +233,40 @@ async fn every_failure_has_the_contracts_form() {
     assert_eq!(wrong.headers["allow"], "GET,HEAD");
     let text = acme.request(Method::POST, "/results/ack").header("content-type", "text/plain");
     assert_eq!(acme.send(text, r#"{"ids":[]}"#).await.error(), (400, "invalid-body".into()));
+}
+
+#[tokio::test]
+async fn grpc_callers_get_grpcs_errors_on_any_path() {
+    let (_shelf, acme, _) = filled(0).await;
+    for (path, token, code) in [
+        ("/results", &*acme.token, "12"),
+        ("/sluice.results.v1.ResultsService/GetResult", "no", "16"),
+        ("/sluice.results.v1.ResultsIntakeService/RecordResults", &acme.token, "7"),
+    ] {
+        let request =
+            Request::post(path).header("content-type", "application/grpc").header("x-aims-auth-token", token);
+        let answer = send(acme.address, Version::HTTP_2, request.body(Full::default()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.headers["content-type"], "application/grpc");
+        assert_eq!(answer.headers["grpc-status"], code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_its_databases_a_service_says_when_to_come_again() {
+    let pair = Pair::builder().proxied(Link::ResultsDatabase).proxied(Link::IngestDatabase).start().await;
+    put(&pair.clients(Tenant::Acme), definition("plain")).await;
+    pair.proxy(Link::ResultsDatabase).refuse();
+    pair.proxy(Link::IngestDatabase).refuse();
+    let (results, ingest) = (Http::results(&pair, Tenant::Acme), Http::ingest(&pair, Tenant::Acme));
+    for answer in [results.get("/results").await, ingest.get("/aecontent/v1/acme/observations").await] {
+        assert_eq!(answer.error(), (503, "unavailable".into()));
+        assert_eq!(answer.headers["retry-after"], "1");
+    }
+    let published = ingest.post("/aepublish/v1/acme/observation", r#"[{"path":"plain","chkpt":"1"}]"#).await;
+    assert_eq!(published.status, StatusCode::OK);
+    let outcome = &published.json()["observations"][0];
+    assert_eq!((&outcome["outcome"], &outcome["delay"]), (&json!("retry"), &json!(1)));
 }
 
 #[tokio::test]

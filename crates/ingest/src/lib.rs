@@ -146,7 +146,7 @@ pub async fn run(
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
-    let api = http::api(keys.clone(), &surface, &calls);
+    let api = http::api(keys.clone(), &surface, &calls)?;
     // What holds a publisher must be gone when the lanes are to end.
     drop(surface);
     let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))

@@ -100,7 +100,7 @@ pub async fn run(
     tasks.spawn(look_after_health(database, reporter.clone(), stop.clone()));
 
     let calls = Calls { shelf: Shelf::new(pool) };
-    let api = http::api(keys.clone(), &calls);
+    let api = http::api(keys.clone(), &calls)?;
     let routes = grpc::routes(serve::base_routes(reporter)?, calls, recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
     serve::serve(listener, routes, api, keys, shutdown).await;

@@ -9,7 +9,7 @@ mod split;
 use std::sync::Arc;
 
 use http::Method;
-use sluice_service::{Error, auth::Keys, http::Api};
+use sluice_service::{Error, auth::Keys, http::Api, program::Failure};
 
 use crate::{calls::DefinitionCalls, publisher::Publisher};
 
@@ -22,8 +22,11 @@ pub struct Ingest {
     pub request_bytes_max: usize,
 }
 
-/// Every route with its scope; a test holds the OpenAPI document against it.
-pub fn api(keys: Arc<Keys>, ingest: &Ingest, calls: &DefinitionCalls) -> Api {
+/// Every route with its scope.
+///
+/// # Errors
+/// If the OpenAPI document says something else.
+pub fn api(keys: Arc<Keys>, ingest: &Ingest, calls: &DefinitionCalls) -> Result<Api, Failure> {
     use aecontent::{delete, get, list, put, validate};
     let (read, write) = ("definitions.read", "definitions.write");
     let api = Api::new(keys).route(
@@ -45,7 +48,7 @@ pub fn api(keys: Arc<Keys>, ingest: &Ingest, calls: &DefinitionCalls) -> Api {
         .route(Method::DELETE, "/aecontent/v1/observations/paths/{path}", write, calls, delete)
         .route(Method::GET, "/aecontent/v1/observations/ids/{id}", read, calls, get)
         .route(Method::POST, "/aecontent/v1/validations/observations", read, calls, validate)
-        .openapi(include_str!("openapi.json"))
+        .documented_by(include_str!("openapi.json"))
 }
 
 /// Fields by their names on this surface.

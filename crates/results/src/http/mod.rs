@@ -7,16 +7,19 @@ mod results;
 use std::sync::Arc;
 
 use http::Method;
-use sluice_service::{auth::Keys, http::Api};
+use sluice_service::{auth::Keys, http::Api, program::Failure};
 
 use crate::calls::Calls;
 
-/// Every route with its scope; a test holds the OpenAPI document against it.
-pub fn api(keys: Arc<Keys>, calls: &Calls) -> Api {
+/// Every route with its scope.
+///
+/// # Errors
+/// If the OpenAPI document says something else.
+pub fn api(keys: Arc<Keys>, calls: &Calls) -> Result<Api, Failure> {
     Api::new(keys)
         .route(Method::GET, "/results", "results.read", calls, results::list)
         .route(Method::GET, "/results/{id}", "results.read", calls, results::get)
         .route(Method::POST, "/results/{id}/ack", "results.ack", calls, results::acknowledge)
         .route(Method::POST, "/results/ack", "results.ack", calls, results::acknowledge_many)
-        .openapi(include_str!("openapi.json"))
+        .documented_by(include_str!("openapi.json"))
 }

@@ -4,9 +4,11 @@
 //! are dealt with here, so that a handler converts, calls and converts.
 
 mod call;
+mod openapi;
 
-use std::{future::Future, sync::Arc};
+use std::{collections::BTreeSet, fmt, future::Future, sync::Arc};
 
+pub use axum::response::Response as Answer;
 use axum::{
     Router,
     body::Body,
@@ -14,17 +16,19 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
-pub use axum::{body::Body as AnswerBody, response::Response as Answer};
 pub use call::{Call, Query};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use prost_types::Timestamp;
 use serde::Serialize;
 
-use crate::{Error, auth::Keys};
+use crate::{Error, auth::Keys, program::Failure};
+
+/// Where the OpenAPI document lies.
+const OPENAPI_PATH: &str = "/openapi.json";
 
 /// What a caller must hold to use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
+enum Needs {
     /// Nothing: it tells nothing of any organisation.
     NoToken,
     /// A valid token with this scope.
@@ -33,13 +37,21 @@ pub enum Needs {
 
 /// One route as it was declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Its method.
-    pub method: Method,
+struct Route {
+    method: Method,
     /// Its template, such as `/results/{id}`.
-    pub path: &'static str,
-    /// What it needs.
-    pub needs: Needs,
+    path: &'static str,
+    needs: Needs,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = match self.needs {
+            Needs::NoToken => "no token",
+            Needs::Scope(scope) => scope,
+        };
+        write!(f, "{} {} ({scope})", self.method, self.path)
+    }
 }
 
 /// The HTTP routes of a service.
@@ -92,10 +104,21 @@ impl Api {
     }
 
     /// Adds the OpenAPI document that describes the routes. It needs no token.
-    #[must_use]
-    pub fn openapi(self, document: &'static str) -> Self {
+    ///
+    /// # Errors
+    /// If it and the routes that were declared are not the same, scopes included:
+    /// then the service does not start, and no test passes.
+    pub fn documented_by(self, document: &'static str) -> Result<Self, Failure> {
         let endpoint = move || async move { json_text(StatusCode::OK, document) };
-        self.declare(Route { method: Method::GET, path: "/openapi.json", needs: Needs::NoToken }, endpoint)
+        let route = Route { method: Method::GET, path: OPENAPI_PATH, needs: Needs::NoToken };
+        let api = self.declare(route, endpoint);
+        let declared: BTreeSet<String> = api.routes.iter().map(ToString::to_string).collect();
+        let documented = openapi::routes(document)?;
+        let differences: Vec<_> = declared.symmetric_difference(&documented).cloned().collect();
+        if differences.is_empty() {
+            return Ok(api);
+        }
+        Err(format!("the OpenAPI document and the routes differ in: {}", differences.join(", ")).into())
     }
 
     fn declare<H, T>(mut self, route: Route, endpoint: H) -> Self
@@ -107,12 +130,6 @@ impl Api {
         self.router = self.router.route(route.path, on(method, endpoint));
         self.routes.push(route);
         self
-    }
-
-    /// The routes that were declared.
-    #[must_use]
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
     }
 
     /// The router: what no route answers is answered like an unknown thing. A
