@@ -27,6 +27,13 @@ const PAGE_SIZE: i64 = 100;
 /// Largest body: a schema of 64 KiB, escaped, and room to spare.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// What aecontent's clients may add to a read: how much of a definition they
+/// want. All of it is always shown. That they may want an earlier state (`ts`,
+/// `epoch`) can't be met, and is refused.
+const SHOWN_ANYWAY: [&str; 4] = ["format", "include_metadata", "include_internal", "return_parents"];
+/// Stands for the path of a definition that is validated without one.
+const ANY_PATH: &str = "any";
+
 /// A definition as this API shows it. The order of the fields is part of it.
 #[derive(Serialize)]
 struct Shown {
@@ -98,14 +105,15 @@ fn wanted(call: &Call) -> Result<Name, Error> {
     name(call.param("path"), call.param("id"))
 }
 
-/// `GET .../observations`: all there are, by id.
+/// `GET .../observations`: all that are in force for the account, its own and
+/// the system-wide ones that it has no own for; or all system-wide ones. By id.
 pub async fn list(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
-    call.query(&[])?;
+    call.query(&SHOWN_ANYWAY)?;
     let organisation = account(&call)?;
     let mut all = BTreeMap::new();
     let mut after = String::new();
     loop {
-        let page = calls.list(organisation.as_ref(), false, &after, PAGE_SIZE).await?;
+        let page = calls.list(organisation.as_ref(), true, &after, PAGE_SIZE).await?;
         let Some(last) = page.last() else { break };
         after = last.draft.path.to_string();
         all.extend(page.iter().map(|definition| (definition.id, shown(definition))));
@@ -128,7 +136,7 @@ pub async fn put(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
 
 /// `GET .../observations/paths/{path}` and `GET .../observations/ids/{id}`
 pub async fn get(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
-    call.query(&[])?;
+    call.query(&SHOWN_ANYWAY)?;
     let organisation = account(&call)?;
     let definition = calls.get(organisation.as_ref(), &wanted(&call)?).await?;
     Ok(json(StatusCode::OK, &shown(&definition)))
@@ -143,11 +151,17 @@ pub async fn delete(calls: DefinitionCalls, call: Call) -> Result<Answer, Error>
 }
 
 /// `POST .../validations/observations`: what a put would say, and nothing kept.
+/// The path may be left out.
 pub async fn validate(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
     let organisation = account(&call)?;
     let path = call.query(&["path"])?.one("path")?.map(str::to_owned);
     let faults = match read(call, organisation, path).await {
-        Ok(given) => calls.faults(given.raw),
+        Ok(mut given) => {
+            if given.raw.path.is_empty() {
+                given.raw.path = ANY_PATH.into();
+            }
+            calls.faults(given.raw)
+        }
         Err(error) if !error.violations().is_empty() && error.reason() == "INVALID_FIELD" => {
             error.violations().to_vec()
         }
