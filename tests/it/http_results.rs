@@ -161,6 +161,9 @@ async fn filters_are_those_of_the_contract() {
     assert_eq!(list(format!("date_created[gt]={date}")).await, all[1..3]);
     assert_eq!(list(format!("date_created%5Blte%5D={date}")).await, all[3..]);
     assert_eq!(list(format!("date_created[lt]={date}")).await, [""; 0]);
+    // As ricloud's client writes a datetime without a zone, and a date: UTC.
+    assert_eq!(list("date_created[gt]=2020-02-29T11:59:15.110".into()).await, all[1..]);
+    assert_eq!(list("date_created[lt]=2020-02-29".into()).await, [""; 0]);
     assert_eq!(list("state=consumed&date_consumed[gte]=2020-01-01T00:00:00Z".into()).await, all[..1]);
 }
 

@@ -1,6 +1,8 @@
 //! `POST /aepublish/v1/{account_id}/observation`, as Alert Logic's aepublish has
 //! it: a list of objects, each kept as the bytes that were sent.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
@@ -90,7 +92,7 @@ fn observation(data: Bytes) -> Observation {
             continue;
         }
         match decoded(value) {
-            Some(text) => *field.1 = text,
+            Some(text) => *field.1 = text.into_owned(),
             None => {
                 observation.unreadable = Some(Unreadable { field: field.0, rule: "must be a string" });
                 return observation;
@@ -103,12 +105,13 @@ fn observation(data: Bytes) -> Observation {
     observation
 }
 
-/// The text of a JSON string.
-fn decoded(value: &[u8]) -> Option<String> {
-    if !value.starts_with(b"\"") {
-        return None;
+/// The text of a JSON string. What is wrong inside of it the check will say.
+fn decoded(value: &[u8]) -> Option<Cow<'_, str>> {
+    let text = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if text.contains(&b'\\') {
+        return serde_json::from_slice(value).ok().map(Cow::Owned);
     }
-    serde_json::from_slice(value).ok()
+    std::str::from_utf8(text).ok().map(Cow::Borrowed)
 }
 
 /// Publishes a list of observations.
