@@ -10,7 +10,9 @@ use uuid::Uuid;
 use crate::{
     definition::{Definition, Throttle},
     hash, json,
-    observation::{Batch, Content, FIELD_BYTES_MAX, Limits, Observation, TYPE_BYTES_MAX, TYPE_DEFAULT},
+    observation::{
+        Batch, Content, FIELD_BYTES_MAX, Limits, Observation, TYPE_BYTES_MAX, TYPE_DEFAULT, Unreadable,
+    },
     outcome::Fault,
     registry::Snapshot,
 };
@@ -111,7 +113,8 @@ fn check_one(
     let organisation = &request.batch.organisation;
     let found = definitions.find(organisation, &observation.definition);
     let etag = || found.map(|definition| definition.etag.clone()).unwrap_or_default();
-    let checked = check_fields(observation)
+    let checked = check_readable(observation, &request.limits)
+        .and_then(|()| check_fields(observation))
         .and_then(|()| match found {
             None => Err(about_definition(
                 "UNKNOWN_DEFINITION",
@@ -149,6 +152,15 @@ fn shown(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// A document whose fields can't be read is refused for what it is before for
+/// what it lacks: too large, not JSON, or not of the shape that is needed.
+fn check_readable(observation: &Observation, limits: &Limits) -> Result<(), Fault> {
+    let Some(Unreadable { field, rule }) = observation.unreadable else { return Ok(()) };
+    parsed(&data_of(observation, limits)?)?;
+    let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
+    Err(fault("INVALID_FIELD", format!("{field}{rule}")))
 }
 
 fn check_fields(observation: &Observation) -> Result<(), Fault> {
@@ -214,6 +226,13 @@ fn data_of(observation: &Observation, limits: &Limits) -> Result<Bytes, Fault> {
     Ok(data)
 }
 
+fn parsed(data: &[u8]) -> Result<json::Document<'_>, Fault> {
+    json::parse(data).map_err(|e| {
+        let place = if e.pointer.is_empty() { String::new() } else { format!(" at {}", shown(&e.pointer)) };
+        fault("INVALID_JSON", format!("{}{place} (byte {})", e.rule, e.offset))
+    })
+}
+
 /// JSON, schema and unique key; the content is read at most once.
 fn check_content(
     observation: &Observation,
@@ -223,15 +242,7 @@ fn check_content(
 ) -> Result<Option<(Uuid, i64)>, Fault> {
     let typed_json = is_json(&observation.media_type);
     let must_be_json = typed_json || matches!(observation.content, Content::Json(_) | Content::Body(_));
-    let document = if must_be_json {
-        Some(json::parse(data).map_err(|e| {
-            let place =
-                if e.pointer.is_empty() { String::new() } else { format!(" at {}", shown(&e.pointer)) };
-            fault("INVALID_JSON", format!("{}{place} (byte {})", e.rule, e.offset))
-        })?)
-    } else {
-        None
-    };
+    let document = if must_be_json { Some(parsed(data)?) } else { None };
     if let (true, Some(document), Some(validator)) = (typed_json, &document, definition.validator())
         && let Err(broken) = validator.validate(&document.root().to_serde())
     {

@@ -42,6 +42,7 @@ fn observation(definition: &str, json: &str) -> Observation {
         poll: String::new(),
         task: String::new(),
         media_type: String::new(),
+        unreadable: None,
         content: Content::Data(Bytes::copy_from_slice(json.as_bytes())),
     }
 }

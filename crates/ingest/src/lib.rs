@@ -3,9 +3,11 @@
 //! of buckets. The README walks one observation through these files.
 
 mod backlog;
+mod calls;
 mod check;
 mod committer;
 mod config;
+mod convert;
 mod definition;
 mod definitions;
 mod doubt;
@@ -13,6 +15,7 @@ mod emitter;
 mod gate;
 mod grpc;
 mod hash;
+mod http;
 mod json;
 mod observation;
 mod outbox;
@@ -147,17 +150,22 @@ pub async fn run(
         observation_bytes_max: settings.observation_bytes_max,
     };
     let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
-    let definitions = definitions::Definitions::new(pool);
+    let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
+    let surface =
+        http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
+    let api = http::api(keys.clone(), &surface, &calls)?;
+    // What holds a publisher must be gone when the lanes are to end.
+    drop(surface);
     let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))
         .max_decoding_message_size(settings.request_bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-    let handlers = grpc::definitions::DefinitionHandlers::new(definitions, retention);
+    let handlers = grpc::definitions::DefinitionHandlers::new(calls);
     let routes = serve::base_routes(reporter, &SERVICES)?
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(listener, routes, keys, shutdown).await?;
+    serve::serve(listener, routes, api, keys, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.

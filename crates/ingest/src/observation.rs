@@ -52,6 +52,34 @@ pub struct Observation {
     pub media_type: String,
     /// What is to be kept.
     pub content: Content,
+    /// Set if the fields above could not be read from the content.
+    pub unreadable: Option<Unreadable>,
+}
+
+/// Why a document's own fields can't be read from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Which field; empty for the document as a whole.
+    pub field: &'static str,
+    /// For people.
+    pub rule: &'static str,
+}
+
+impl Observation {
+    /// A JSON document whose fields are still to be read from it.
+    #[must_use]
+    pub fn of_json(document: Bytes) -> Self {
+        Self {
+            definition: String::new(),
+            chkpt: String::new(),
+            identifier: String::new(),
+            poll: String::new(),
+            task: String::new(),
+            media_type: String::new(),
+            content: Content::Json(document),
+            unreadable: None,
+        }
+    }
 }
 
 /// The observations of one request, within its limits.

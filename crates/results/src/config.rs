@@ -7,7 +7,7 @@ use sluice_service::{config::Secret, settings};
 settings! {
     /// How the results service is set up.
     pub struct Settings {
-        listen: SocketAddr = Some("127.0.0.1:7402"), "Address to serve gRPC on.";
+        listen: SocketAddr = Some("127.0.0.1:7402"), "Address to serve gRPC and HTTP on.";
         database_url: Secret = None, "URL or key-value string of the results database.";
         keys_file: PathBuf = None, "TOML file of the tokens that are valid; changes are followed.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";

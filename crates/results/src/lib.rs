@@ -2,11 +2,15 @@
 //! the records, their bytes, acknowledgement and (later) clean-up, and knows
 //! nothing of gates.
 //!
-//! `recorder` takes results in, `shelf` gives them out, `grpc` is the surface.
+//! `recorder` takes results in, `shelf` gives them out, `calls` are what
+//! consumers may ask, `grpc` and `http` are the surfaces.
 
+mod calls;
 pub mod config;
+mod convert;
 mod filter;
 mod grpc;
+mod http;
 mod partitions;
 mod recorder;
 mod result;
@@ -28,6 +32,7 @@ use sluice_service::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use calls::Calls;
 use recorder::Recorder;
 use shelf::Shelf;
 
@@ -98,9 +103,11 @@ pub async fn run(
         stop.clone(),
     ));
 
-    let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, Shelf::new(pool), recorder);
+    let calls = Calls { shelf: Shelf::new(pool) };
+    let api = http::api(keys.clone(), &calls)?;
+    let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, calls, recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let served = serve::serve(listener, routes, keys, shutdown).await;
+    serve::serve(listener, routes, api, keys, shutdown).await;
 
     stop.cancel();
     tasks.close();
@@ -115,7 +122,7 @@ pub async fn run(
     if tokio::time::timeout(ENDING, ended).await.is_err() {
         tracing::warn!("background work was cut off");
     }
-    Ok(served?)
+    Ok(())
 }
 
 /// Migrates if asked, as soon as the database is there, then keeps partitions

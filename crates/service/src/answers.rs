@@ -1,8 +1,9 @@
 //! What tonic itself answers, put into the contract's words: a request over the
 //! limit is RESOURCE_EXHAUSTED (tonic says OUT_OF_RANGE), one that can't be
-//! decoded is INVALID_ARGUMENT (tonic says INTERNAL), and a deadline that passes
-//! is DEADLINE_EXCEEDED (tonic says CANCELLED). At the deadline the handler is
-//! dropped: work not yet sealed is never done, work that is sealed goes on.
+//! decoded is INVALID_ARGUMENT (tonic says INTERNAL). It also keeps callers'
+//! deadlines (`grpc-timeout`): one that passes is DEADLINE_EXCEEDED. Then the
+//! handler is dropped: work not yet sealed is never done, work that is sealed
+//! goes on.
 
 use std::{
     future::Future,
@@ -18,9 +19,6 @@ use tower_service::Service;
 
 use crate::{Error, Kind};
 
-/// Our deadline passes a moment before tonic's own, which would say CANCELLED.
-const HEAD_START: Duration = Duration::from_millis(2);
-
 /// An error of tonic's own about a request, in the contract's words. What the
 /// handlers said themselves carries details and passes as it is.
 #[must_use]
@@ -29,10 +27,7 @@ pub fn in_contract_words(status: Status) -> Status {
         return status;
     }
     match status.code() {
-        Code::OutOfRange => {
-            Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", "the request is larger than is taken")
-                .into()
-        }
+        Code::OutOfRange => Error::request_too_large().into(),
         Code::Internal => {
             Error::new(Kind::InvalidArgument, "MALFORMED_REQUEST", "the request can't be decoded").into()
         }
@@ -95,7 +90,7 @@ where
         Box::pin(async move {
             let answer = match deadline {
                 None => answer.await?,
-                Some(time) => match tokio::time::timeout(time.saturating_sub(HEAD_START), answer).await {
+                Some(time) => match tokio::time::timeout(time, answer).await {
                     Ok(answer) => answer?,
                     Err(_) => return Ok(Status::from(late()).into_http()),
                 },

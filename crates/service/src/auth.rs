@@ -1,7 +1,8 @@
 //! Tokens and scopes. A tower layer finds the caller's token in the request's
 //! headers, looks its id up in the keys file and compares the secret in constant
 //! time; then the scope that the rpc needs (written beside it in `proto/`).
-//! What is not in that table is denied. Handlers get an [`Access`], and the
+//! What is not in that table is denied. HTTP routes can't be declared without
+//! naming theirs (see [`crate::http`]). Handlers get an [`Access`], and the
 //! organisation only through it.
 
 use std::{
@@ -189,6 +190,26 @@ impl Keys {
         }
     }
 
+    /// The access of a request whose token is valid and holds a scope. `to` says
+    /// what it asks for, for the log.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED or PERMISSION_DENIED.
+    pub(crate) fn access(
+        self: &Arc<Self>,
+        headers: &http::HeaderMap,
+        scope: &'static str,
+        to: &str,
+    ) -> Result<Access, Error> {
+        let access = self.find(headers)?;
+        if access.holds(scope) {
+            return Ok(access);
+        }
+        tracing::warn!(token = access.token_id(), path = to, scope, "refused: scope missing");
+        let message = format!("the token lacks the scope {scope}");
+        Err(Error::new(Kind::PermissionDenied, "MISSING_SCOPE", message))
+    }
+
     fn find(self: &Arc<Self>, headers: &http::HeaderMap) -> Result<Access, Error> {
         let unknown = || Error::new(Kind::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed");
         let (id, secret) = token_of(headers).and_then(split_token).ok_or_else(unknown)?;
@@ -323,15 +344,7 @@ fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), 
     }
     let scope = required_scope(path)
         .ok_or_else(|| Error::new(Kind::Unimplemented, "UNKNOWN_METHOD", "there is no such rpc"))?;
-    let access = keys.find(request.headers())?;
-    if !access.holds(scope) {
-        tracing::warn!(token = access.token_id(), path, scope, "refused: scope missing");
-        return Err(Error::new(
-            Kind::PermissionDenied,
-            "MISSING_SCOPE",
-            format!("the token lacks the scope {scope}"),
-        ));
-    }
+    let access = keys.access(request.headers(), scope, path)?;
     request.extensions_mut().insert(access);
     Ok(())
 }

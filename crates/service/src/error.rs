@@ -1,14 +1,22 @@
 //! The one error type of both services, and the only place where it becomes a
-//! `tonic::Status`. It has a kind, a stable reason, a message meant for callers
-//! and a private cause that is logged and never sent (https://google.aip.dev/193).
+//! `tonic::Status` or an HTTP answer. It has a kind, a stable reason, a message
+//! meant for callers and a private cause that is logged and never sent
+//! (https://google.aip.dev/193).
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of `google.rpc.ErrorInfo`.
 const ERROR_DOMAIN: &str = "sluice";
+/// The reason of a request that has more bytes than are taken.
+const REQUEST_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
+/// The reason of a body that is no JSON, or of the wrong shape.
+const INVALID_BODY: &str = "INVALID_BODY";
 
 /// What kind of failure it is; each maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +106,17 @@ impl Error {
         error
     }
 
+    /// The body is no JSON, or not of the shape that the call needs.
+    pub fn invalid_body(message: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidArgument, INVALID_BODY, message)
+    }
+
+    /// The request has more bytes than are taken.
+    #[must_use]
+    pub fn request_too_large() -> Self {
+        Self::new(Kind::ResourceExhausted, REQUEST_TOO_LARGE, "the request is larger than is taken")
+    }
+
     /// There is no such thing for this caller; the same for unknown and foreign ids.
     #[must_use]
     pub fn not_found(what: &'static str) -> Self {
@@ -138,6 +157,17 @@ impl Error {
         self
     }
 
+    /// Calls the fields as another surface does.
+    #[must_use]
+    pub fn with_fields_named(self, name: impl Fn(&str) -> String) -> Self {
+        if self.violations.is_empty() {
+            return self;
+        }
+        let renamed = self.violations.into_iter().map(|v| Violation { field: name(&v.field), ..v }).collect();
+        let Self { message, violations, .. } = Self::invalid_all(renamed);
+        Self { message, violations, ..self }
+    }
+
     /// What kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -169,15 +199,72 @@ impl std::error::Error for Error {
     }
 }
 
+impl Error {
+    /// Logs the cause; callers never see it.
+    fn log(&self) {
+        let Some(cause) = &self.cause else { return };
+        let chain = chain(&**cause);
+        match self.kind {
+            Kind::Internal | Kind::DataLoss => tracing::error!(reason = self.reason, cause = %chain),
+            _ => tracing::warn!(reason = self.reason, cause = %chain),
+        }
+    }
+
+    /// The status and code of the HTTP surface: the contract's table.
+    fn http(&self) -> (StatusCode, &'static str) {
+        match self.kind {
+            Kind::InvalidArgument if self.reason == INVALID_BODY => (StatusCode::BAD_REQUEST, "invalid-body"),
+            Kind::InvalidArgument => (StatusCode::BAD_REQUEST, "invalid-parameter"),
+            Kind::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Kind::PermissionDenied => (StatusCode::FORBIDDEN, "missing-scope"),
+            Kind::NotFound | Kind::Unimplemented => (StatusCode::NOT_FOUND, "not-found"),
+            Kind::FailedPrecondition => (StatusCode::CONFLICT, "conflict"),
+            Kind::ResourceExhausted if self.reason == REQUEST_TOO_LARGE => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "limit-exceeded")
+            }
+            Kind::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "limit-exceeded"),
+            Kind::Unavailable | Kind::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Kind::DataLoss | Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+}
+
+/// The body of an HTTP error.
+#[derive(Serialize)]
+struct HttpError<'a> {
+    error: &'static str,
+    message: &'a str,
+    params: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let (status, code) = self.http();
+        let mut params = BTreeMap::<_, Vec<_>>::new();
+        for violation in &self.violations {
+            params.entry(&*violation.field).or_default().push(&*violation.description);
+        }
+        let body = HttpError { error: code, message: &self.message, params };
+        let mut answer = crate::http::json(status, &body);
+        let headers = answer.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sluice\""));
+        }
+        let retry_after = match status {
+            StatusCode::SERVICE_UNAVAILABLE => Some(self.retry_after.unwrap_or(Duration::from_secs(1))),
+            _ => self.retry_after,
+        };
+        if let Some(delay) = retry_after {
+            headers.insert(header::RETRY_AFTER, delay.as_secs().max(1).into());
+        }
+        answer
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        if let Some(cause) = &error.cause {
-            let chain = chain(&**cause);
-            match error.kind {
-                Kind::Internal | Kind::DataLoss => tracing::error!(reason = error.reason, cause = %chain),
-                _ => tracing::warn!(reason = error.reason, cause = %chain),
-            }
-        }
+        error.log();
         let mut details = ErrorDetails::new();
         details.set_error_info(error.reason, ERROR_DOMAIN, std::collections::HashMap::new());
         for violation in error.violations {
@@ -220,6 +307,42 @@ mod tests {
         assert_eq!(bad.field_violations[0].field, "page_size");
         let info = status.get_error_details().error_info().expect("error info").clone();
         assert_eq!(info.reason, "INVALID_FIELD");
+    }
+
+    #[test]
+    fn http_answers_are_the_contracts_table() {
+        let of = |kind| Error::new(kind, "R", "").http();
+        for (kind, status, code) in [
+            (Kind::InvalidArgument, 400, "invalid-parameter"),
+            (Kind::Unauthenticated, 401, "unauthorized"),
+            (Kind::PermissionDenied, 403, "missing-scope"),
+            (Kind::NotFound, 404, "not-found"),
+            (Kind::FailedPrecondition, 409, "conflict"),
+            (Kind::ResourceExhausted, 429, "limit-exceeded"),
+            (Kind::Unavailable, 503, "unavailable"),
+            (Kind::DeadlineExceeded, 503, "unavailable"),
+            (Kind::Unimplemented, 404, "not-found"),
+            (Kind::DataLoss, 500, "internal"),
+            (Kind::Internal, 500, "internal"),
+        ] {
+            assert_eq!((of(kind).0.as_u16(), of(kind).1), (status, code), "{kind:?}");
+        }
+        assert_eq!(Error::invalid_body("").http().1, "invalid-body");
+        assert_eq!(Error::request_too_large().http().0.as_u16(), 413);
+        let answer = Error::unavailable("away").into_response();
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+        let answer = Error::new(Kind::Unauthenticated, "R", "").into_response();
+        assert!(answer.headers().contains_key(header::WWW_AUTHENTICATE));
+    }
+
+    #[test]
+    fn another_surface_may_call_the_fields_its_own_way() {
+        let error = Error::invalid("definition.path", "must be given");
+        let renamed = error.with_fields_named(|field| field.replace("definition.", ""));
+        assert_eq!(
+            (renamed.to_string().as_str(), &*renamed.violations()[0].field),
+            ("path: must be given", "path")
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 mod error;
 pub mod health;
+pub mod http;
 pub mod organisation;
 pub mod postgres;
 pub mod program;

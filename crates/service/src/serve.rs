@@ -1,20 +1,34 @@
-//! Serving: one listener, the tower stack, health, reflection v1 and v1alpha,
-//! and a stop that never hangs: unready, drain, hard deadline.
+//! Serving: one listener for gRPC, h2c and HTTP/1.1, the tower stack, health,
+//! reflection v1 and v1alpha, and a stop that never hangs: unready, drain, hard
+//! deadline. hyper is driven here and not by tonic's server, which has no say
+//! over HTTP/1.1's time limits.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
 };
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use crate::{auth::Keys, stack::stack};
+use crate::{
+    auth::Keys,
+    http::Api,
+    program::Failure,
+    stack::{Surfaces, stack},
+};
 
 /// Open requests get this long to end after the stop was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long after a failed accept (out of file descriptors, say) to try again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How long the first byte of a connection, and each head of an HTTP/1.1 request
+/// may take; so also how long an HTTP/1.1 connection may idle.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(4);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long-lived connections would pin all load to one replica.
@@ -25,6 +39,8 @@ const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(60);
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Largest head of an HTTP/1.1 request.
+const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 
 /// Health and reflection of both versions, which names `services` and these two:
@@ -32,10 +48,7 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 ///
 /// # Errors
 /// If the descriptor set is broken.
-pub fn base_routes(
-    reporter: HealthReporter,
-    services: &[&'static str],
-) -> Result<Routes, Box<dyn std::error::Error + Send + Sync>> {
+pub fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Result<Routes, Failure> {
     let reflection = |version: &'static str| {
         let builder = tonic_reflection::server::Builder::configure()
             .with_service_name("grpc.health.v1.Health")
@@ -53,39 +66,102 @@ pub fn base_routes(
 }
 
 /// Serves until shutdown, then lets open requests end, but not for ever.
-///
-/// # Errors
-/// If the transport fails.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
+    api: Api,
     keys: Arc<Keys>,
     shutdown: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_connection_age(CONNECTION_AGE_MAX)
-        .max_connection_age_grace(CONNECTION_AGE_GRACE)
+) {
+    let service = TowerToHyperService::new(stack(keys, routes, api));
+    let builder = builder();
+    let connections = TaskTracker::new();
+    // Ends what is still open when this function does.
+    let cut_off = CancellationToken::new();
+    let _cut_off = cut_off.clone().drop_guard();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (builder, service) = (builder.clone(), service.clone());
+                let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = cut_off.cancelled() => {}
+                        () = connection(stream, builder, service, shutdown) => {}
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        tracing::warn!("open requests were cut off at the deadline");
+    }
+}
+
+/// gRPC and h2c by HTTP/2's preface, else HTTP/1.1.
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        // Who has sent all may say so, and still reads the answer.
+        .half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .layer(stack(keys))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.clone().cancelled_owned(),
-        );
-    let deadline = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
+    builder
+}
+
+/// One connection, until it ends, is too old, or the service stops.
+async fn connection(
+    stream: TcpStream,
+    builder: Builder<TokioExecutor>,
+    service: TowerToHyperService<Surfaces>,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection without nodelay");
+    }
+    // Who connects and says nothing keeps nothing open.
+    let mut first = [0];
+    let spoken = tokio::select! {
+        () = shutdown.cancelled() => false,
+        spoken = tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)) => spoken.is_ok(),
     };
-    tokio::select! {
-        served = server => served,
-        () = deadline => {
-            tracing::warn!("open requests were cut off at the deadline");
-            Ok(())
+    if !spoken {
+        return;
+    }
+    let ended = |ended: Result<(), Failure>| {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
         }
+    };
+    let mut open = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        done = open.as_mut() => return ended(done),
+        () = tokio::time::sleep(CONNECTION_AGE_MAX) => {}
+        () = shutdown.cancelled() => {}
+    }
+    open.as_mut().graceful_shutdown();
+    if let Ok(done) = tokio::time::timeout(CONNECTION_AGE_GRACE, open).await {
+        ended(done);
     }
 }

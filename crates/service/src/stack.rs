@@ -1,19 +1,87 @@
-//! The whole tower stack in one function, outermost first.
+//! The whole tower stack in one function, outermost first, and the fork between
+//! the two surfaces.
 
-use std::sync::Arc;
-
-use tower::layer::util::{Identity, Stack};
-
-use crate::{
-    answers::AnswersLayer,
-    auth::{AuthLayer, Keys},
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
-/// Outermost first. tonic's own transport stack sits outside of it.
-pub(crate) fn stack(keys: Arc<Keys>) -> Stack<AuthLayer, Stack<AnswersLayer, Identity>> {
-    // 1. Answers: the deadline counts from the first byte of the headers, and
-    //    nothing inside answers in tonic's words.
-    let stack = Stack::new(AnswersLayer, Identity::new());
-    // 2. Auth: the token and its scope are settled before a body is read.
-    Stack::new(AuthLayer::new(keys), stack)
+use axum::Router;
+use http::{Request, Response, header};
+use http_body::Body as HttpBody;
+use tonic::{body::Body, service::Routes};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    answers::{Answers, AnswersLayer},
+    auth::{AuthLayer, AuthService, Keys},
+    http::Api,
+};
+
+/// What answers a request, from the outside in.
+pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api) -> Surfaces {
+    // 1. Surfaces: the content type decides which surface is meant, so that gRPC
+    //    callers get gRPC's errors and all others JSON, whatever the path.
+    Surfaces {
+        // 2. Answers: the deadline counts from the first byte of the headers,
+        //    and nothing inside answers in tonic's words.
+        // 3. Auth: the token and its scope are settled before a body is read.
+        grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
+        // 2. The HTTP router: every route settles its own scope first.
+        http: api.into_router(),
+    }
+}
+
+/// Both surfaces as one service.
+#[derive(Clone, Debug)]
+pub(crate) struct Surfaces {
+    grpc: Answers<AuthService<Routes>>,
+    http: Router,
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let given = request.headers().get(header::CONTENT_TYPE);
+    given.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl<B> Service<Request<B>> for Surfaces
+where
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Neither has anything to wait for: both route, and clone what they call.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answered {
+        if is_grpc(&request) {
+            return self.grpc.call(request.map(Body::new));
+        }
+        let answer = self.http.call(request.map(axum::body::Body::new));
+        Box::pin(async move { Ok(answer.await?.map(Body::new)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_type_tells_the_surfaces_apart() {
+        let of = |value: &str| is_grpc(&Request::builder().header("content-type", value).body(()).unwrap());
+        assert!(of("application/grpc") && of("application/grpc+proto"));
+        assert!(!of("application/json") && !of("text/application/grpc"));
+        assert!(!is_grpc(&Request::new(())));
+    }
 }

@@ -1,20 +1,19 @@
 //! `DefinitionService` over gRPC.
 
-use std::time::Duration;
-
 use sluice_proto::ingest::v1::{
     self as proto, DefinitionViolation, DeleteDefinitionRequest, DeleteDefinitionResponse,
     GetDefinitionRequest, GetDefinitionResponse, ListDefinitionsRequest, ListDefinitionsResponse,
     PutDefinitionRequest, PutDefinitionResponse, ValidateDefinitionRequest, ValidateDefinitionResponse,
     definition_service_server::DefinitionService,
 };
-use sluice_service::{Error, Kind, OrganisationId, auth::Access};
+use sluice_service::{Error, auth::Access};
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use crate::{
+    calls::{DefinitionCalls, name},
+    convert,
     definition::RawDraft,
-    definitions::{Definitions, Name, PAGE_SIZE_MAX},
+    definitions::PAGE_SIZE_MAX,
 };
 
 const PAGE_SIZE_DEFAULT: i64 = 100;
@@ -22,15 +21,14 @@ const PAGE_SIZE_DEFAULT: i64 = 100;
 /// The handlers.
 #[derive(Clone, Debug)]
 pub struct DefinitionHandlers {
-    definitions: Definitions,
-    retention: Duration,
+    calls: DefinitionCalls,
 }
 
 impl DefinitionHandlers {
-    /// Handlers on a store; windows may be as long as `retention`.
+    /// Handlers of calls.
     #[must_use]
-    pub fn new(definitions: Definitions, retention: Duration) -> Self {
-        Self { definitions, retention }
+    pub fn new(calls: DefinitionCalls) -> Self {
+        Self { calls }
     }
 }
 
@@ -45,26 +43,6 @@ fn raw_draft(access: &Access, message: Option<&proto::Definition>) -> Result<Raw
     Ok(RawDraft { organisation, ..convert::raw_draft(message) })
 }
 
-fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(), Error> {
-    if organisation.is_some() || access.is_for_all_organisations() {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::PermissionDenied,
-        "SYSTEM_WIDE",
-        "a system-wide definition is written with a token for all organisations only: name your organisation",
-    ))
-}
-
-fn name(path: String, id: &str) -> Result<Name, Error> {
-    match (path.is_empty(), id.is_empty()) {
-        (false, true) => Ok(Name::Path(path)),
-        // No definition has a malformed id.
-        (true, false) => id.parse().map(Name::Id).map_err(|_| Error::not_found("definition")),
-        _ => Err(Error::invalid("path", "give either path or id")),
-    }
-}
-
 #[tonic::async_trait]
 impl DefinitionService for DefinitionHandlers {
     async fn put_definition(
@@ -74,14 +52,8 @@ impl DefinitionService for DefinitionHandlers {
         let access = Access::of(&request)?;
         let message = request.into_inner().definition;
         let raw = raw_draft(&access, message.as_ref())?;
-        may_write(&access, raw.organisation.as_ref())?;
-        let draft = raw.check(self.retention).map_err(Error::invalid_all)?;
         let etag = message.map(|message| message.etag).unwrap_or_default();
-        let (definition, created) = self.definitions.put(&draft, &etag).await?;
-        tracing::info!(
-            token = access.token_id(), organisation = raw_name(draft.organisation.as_ref()), path = %draft.path,
-            created, "definition put"
-        );
+        let (definition, created) = self.calls.put(&access, raw, &etag).await?;
         Ok(Response::new(PutDefinitionResponse {
             definition: Some(convert::definition(&definition)),
             created,
@@ -95,8 +67,7 @@ impl DefinitionService for DefinitionHandlers {
         let access = Access::of(&request)?;
         let request = request.into_inner();
         let organisation = access.organisation_or_all(&request.organisation)?;
-        let definition =
-            self.definitions.get(organisation.as_ref(), &name(request.path, &request.id)?).await?;
+        let definition = self.calls.get(organisation.as_ref(), &name(&request.path, &request.id)?).await?;
         Ok(Response::new(GetDefinitionResponse { definition: Some(convert::definition(&definition)) }))
     }
 
@@ -121,7 +92,7 @@ impl DefinitionService for DefinitionHandlers {
                 .map_err(|_| Error::invalid("page_token", "is not one of this list"))?,
         };
         let include = request.include_system_wide;
-        let mut found = self.definitions.list(organisation.as_ref(), include, &after, page_size + 1).await?;
+        let mut found = self.calls.list(organisation.as_ref(), include, &after, page_size + 1).await?;
         let more = found.len() > usize::try_from(page_size).unwrap_or(usize::MAX);
         if more {
             found.pop();
@@ -140,14 +111,8 @@ impl DefinitionService for DefinitionHandlers {
         let access = Access::of(&request)?;
         let request = request.into_inner();
         let organisation = access.organisation_or_all(&request.organisation)?;
-        let name = name(request.path, &request.id)?;
-        let id = self.definitions.delete(organisation.as_ref(), &name, &request.etag).await?;
-        tracing::info!(
-            token = access.token_id(),
-            organisation = raw_name(organisation.as_ref()),
-            ?name,
-            "definition deleted"
-        );
+        let name = name(&request.path, &request.id)?;
+        let id = self.calls.delete(&access, organisation.as_ref(), &name, &request.etag).await?;
         Ok(Response::new(DeleteDefinitionResponse { id: id.to_string() }))
     }
 
@@ -157,18 +122,12 @@ impl DefinitionService for DefinitionHandlers {
     ) -> Result<Response<ValidateDefinitionResponse>, Status> {
         let access = Access::of(&request)?;
         let raw = raw_draft(&access, request.into_inner().definition.as_ref())?;
-        let violations = match raw.check(self.retention) {
-            Ok(_) => Vec::new(),
-            Err(violations) => violations
-                .into_iter()
-                .map(|v| DefinitionViolation { field: v.field, description: v.description })
-                .collect(),
-        };
+        let violations: Vec<_> = self
+            .calls
+            .faults(raw)
+            .into_iter()
+            .map(|v| DefinitionViolation { field: v.field, description: v.description })
+            .collect();
         Ok(Response::new(ValidateDefinitionResponse { valid: violations.is_empty(), violations }))
     }
-}
-
-/// An organisation for the log; empty is system-wide.
-fn raw_name(organisation: Option<&OrganisationId>) -> &str {
-    organisation.map_or("", OrganisationId::as_str)
 }

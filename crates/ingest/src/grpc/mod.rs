@@ -1,5 +1,4 @@
 //! The gRPC surface: handlers convert, call, convert.
 
-pub mod convert;
 pub mod definitions;
 pub mod publish;

@@ -14,8 +14,8 @@ use sluice_proto::{
 use sluice_service::{Error, Kind, answers::in_contract_words, auth::Access};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert;
 use crate::{
+    convert,
     observation::Batch,
     publisher::{Pending, Publisher},
 };

@@ -1,6 +1,5 @@
 //! The gRPC surface: handlers convert, call, convert.
 
-mod convert;
 mod intake;
 mod results;
 mod storage_configs;
@@ -12,7 +11,7 @@ use sluice_proto::results::v1::{
 use sluice_service::{Error, Kind};
 use tonic::{Status, codec::CompressionEncoding, service::Routes};
 
-use crate::{recorder::Recorder, shelf::Shelf};
+use crate::{calls::Calls, recorder::Recorder};
 
 /// The names of the services, for health.
 pub const SERVICES: [&str; 3] = [
@@ -27,9 +26,9 @@ const INTAKE_BYTES_MAX: usize = 20 * 1024 * 1024;
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Adds the three services to the base routes.
-pub fn routes(base: Routes, shelf: Shelf, recorder: Recorder) -> Routes {
+pub fn routes(base: Routes, calls: Calls, recorder: Recorder) -> Routes {
     use CompressionEncoding::{Gzip, Zstd};
-    let results = ResultsServiceServer::new(results::Results::new(shelf))
+    let results = ResultsServiceServer::new(results::Results::new(calls))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
         .max_encoding_message_size(ANSWER_BYTES_MAX);

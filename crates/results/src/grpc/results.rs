@@ -11,25 +11,21 @@ use sluice_proto::results::v1::{
 };
 use sluice_service::{Error, auth::Access};
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
-use super::convert;
-use crate::{result::parse_id, shelf::Shelf};
+use crate::calls::{Calls, id};
 
-/// Most ids in one batch.
-const IDS_MAX: usize = 10_000;
 /// Largest chunk of a download, in bytes.
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
 /// The handlers.
 #[derive(Clone, Debug)]
 pub struct Results {
-    shelf: Shelf,
+    calls: Calls,
 }
 
 impl Results {
-    pub fn new(shelf: Shelf) -> Self {
-        Self { shelf }
+    pub fn new(calls: Calls) -> Self {
+        Self { calls }
     }
 }
 
@@ -40,9 +36,7 @@ impl ResultsService for Results {
         request: Request<GetResultRequest>,
     ) -> Result<Response<GetResultResponse>, Status> {
         let (access, request) = opened(request)?;
-        let organisation = access.organisation(&request.organisation)?;
-        let record = self.shelf.get(&organisation, id(&request.id)?).await?;
-        let result = Some(convert::result(&organisation, record, None));
+        let result = Some(self.calls.get(&access, request).await?);
         Ok(Response::new(GetResultResponse { result }))
     }
 
@@ -51,16 +45,7 @@ impl ResultsService for Results {
         request: Request<ListResultsRequest>,
     ) -> Result<Response<ListResultsResponse>, Status> {
         let (access, request) = opened(request)?;
-        let organisation = access.organisation(&request.organisation)?;
-        let asked = convert::list(organisation, request)?;
-        let between = asked.walk.interval(&asked.page_token)?;
-        let page = self.shelf.list(&asked.walk, between, asked.page_size, asked.data_bytes_max).await?;
-        let organisation = &asked.walk.organisation;
-        let records = page.records.into_iter();
-        Ok(Response::new(ListResultsResponse {
-            results: records.map(|(record, data)| convert::result(organisation, record, data)).collect(),
-            next_page_token: page.next.map(|last| asked.walk.token(last)).unwrap_or_default(),
-        }))
+        Ok(Response::new(self.calls.list(&access, request).await?))
     }
 
     async fn acknowledge_result(
@@ -68,10 +53,7 @@ impl ResultsService for Results {
         request: Request<AcknowledgeResultRequest>,
     ) -> Result<Response<AcknowledgeResultResponse>, Status> {
         let (access, request) = opened(request)?;
-        let organisation = access.organisation(&request.organisation)?;
-        let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
-        let result = Some(convert::result(&organisation, record, None));
-        Ok(Response::new(AcknowledgeResultResponse { result, changed }))
+        Ok(Response::new(self.calls.acknowledge(&access, request).await?))
     }
 
     async fn batch_acknowledge_results(
@@ -79,14 +61,8 @@ impl ResultsService for Results {
         request: Request<BatchAcknowledgeResultsRequest>,
     ) -> Result<Response<BatchAcknowledgeResultsResponse>, Status> {
         let (access, request) = opened(request)?;
-        let organisation = access.organisation(&request.organisation)?;
-        if request.ids.len() > IDS_MAX {
-            return Err(Error::invalid("ids", format!("at most {IDS_MAX} in one request")).into());
-        }
-        let ids: Vec<Uuid> = request.ids.iter().filter_map(|text| parse_id(text)).collect();
-        let mut moved = self.shelf.acknowledge_many(&organisation, ids.clone()).await?;
-        // In request order, each once: taking an id out of the set tells it.
-        let ids = ids.into_iter().filter(|id| moved.remove(id)).map(|id| id.to_string()).collect();
+        let ids = self.calls.acknowledge_many(&access, request).await?;
+        let ids = ids.iter().map(ToString::to_string).collect();
         Ok(Response::new(BatchAcknowledgeResultsResponse { ids }))
     }
 
@@ -98,7 +74,7 @@ impl ResultsService for Results {
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
         let (access, request) = opened(request)?;
         let organisation = access.organisation(&request.organisation)?;
-        let data = self.shelf.download(&organisation, id(&request.id)?).await?;
+        let data = self.calls.shelf.download(&organisation, id(&request.id)?).await?;
         let answers = chunks(data).map(|data| Ok(DownloadResultResponse { data }));
         Ok(Response::new(Box::pin(stream::iter(answers))))
     }
@@ -107,11 +83,6 @@ impl ResultsService for Results {
 /// The caller's access and the message.
 fn opened<T>(request: Request<T>) -> Result<(Access, T), Error> {
     Ok((Access::of(&request)?, request.into_inner()))
-}
-
-/// An id that can be no result's is answered like one that is unknown.
-fn id(text: &str) -> Result<Uuid, Error> {
-    parse_id(text).ok_or_else(|| Error::not_found("result"))
 }
 
 /// Cuts data into chunks without copying it. No data is no chunk.

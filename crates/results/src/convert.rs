@@ -1,4 +1,4 @@
-//! Between the wire and the domain. Everything that is wrong with a request is
+//! Between the contract's messages and the domain, for both surfaces. Everything that is wrong with a request is
 //! said at once.
 
 use bytes::Bytes;

@@ -33,6 +33,7 @@ pub fn observation(message: proto::Observation) -> Observation {
         poll: message.poll,
         task: message.task,
         media_type: message.r#type,
+        unreadable: None,
         content: match message.content {
             Some(Wire::Data(data)) => Content::Data(data),
             Some(Wire::Json(json)) => Content::Json(Bytes::from(json)),

@@ -1,0 +1,126 @@
+//! What callers may do with definitions: both surfaces convert, call, convert.
+//! Which organisation is meant they have settled with the token's access;
+//! `None` is system-wide.
+
+use std::time::Duration;
+
+use sluice_service::{Error, Kind, OrganisationId, Violation, auth::Access};
+use uuid::Uuid;
+
+use crate::{
+    definition::{Definition, DefinitionPath, RawDraft},
+    definitions::{Definitions, Name},
+};
+
+/// The calls.
+#[derive(Clone, Debug)]
+pub struct DefinitionCalls {
+    definitions: Definitions,
+    retention: Duration,
+}
+
+fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(), Error> {
+    if organisation.is_some() || access.is_for_all_organisations() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::PermissionDenied,
+        "SYSTEM_WIDE",
+        "a system-wide definition is written with a token for all organisations only: name your organisation",
+    ))
+}
+
+/// Which definition is meant. None has a malformed path or id.
+///
+/// # Errors
+/// INVALID_ARGUMENT unless exactly one of them is given; NOT_FOUND.
+pub fn name(path: &str, id: &str) -> Result<Name, Error> {
+    let unknown = || Error::not_found("definition");
+    match (path.is_empty(), id.is_empty()) {
+        (false, true) => match path.parse::<DefinitionPath>() {
+            Ok(path) => Ok(Name::Path(path.to_string())),
+            Err(_) => Err(unknown()),
+        },
+        (true, false) => id.parse().map(Name::Id).map_err(|_| unknown()),
+        _ => Err(Error::invalid("path", "give either path or id")),
+    }
+}
+
+/// An organisation for the log; empty is system-wide.
+fn raw_name(organisation: Option<&OrganisationId>) -> &str {
+    organisation.map_or("", OrganisationId::as_str)
+}
+
+impl DefinitionCalls {
+    /// Calls on a store; windows may be as long as `retention`.
+    #[must_use]
+    pub fn new(definitions: Definitions, retention: Duration) -> Self {
+        Self { definitions, retention }
+    }
+
+    /// Creates or overwrites; says whether it created.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED; INVALID_ARGUMENT, naming every field that is wrong;
+    /// FAILED_PRECONDITION if `etag` is given and not the present one.
+    pub async fn put(&self, access: &Access, raw: RawDraft, etag: &str) -> Result<(Definition, bool), Error> {
+        may_write(access, raw.organisation.as_ref())?;
+        let draft = raw.check(self.retention).map_err(Error::invalid_all)?;
+        let (definition, created) = self.definitions.put(&draft, etag).await?;
+        tracing::info!(
+            token = access.token_id(), organisation = raw_name(draft.organisation.as_ref()), path = %draft.path,
+            created, "definition put"
+        );
+        Ok((definition, created))
+    }
+
+    /// One definition.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn get(&self, organisation: Option<&OrganisationId>, name: &Name) -> Result<Definition, Error> {
+        self.definitions.get(organisation, name).await
+    }
+
+    /// See [`Definitions::list`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list(
+        &self,
+        organisation: Option<&OrganisationId>,
+        include_system_wide: bool,
+        after: &str,
+        page_size: i64,
+    ) -> Result<Vec<Definition>, Error> {
+        self.definitions.list(organisation, include_system_wide, after, page_size).await
+    }
+
+    /// Deletes one of exactly this organisation; answers its id.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED; NOT_FOUND; FAILED_PRECONDITION as with [`Self::put`].
+    pub async fn delete(
+        &self,
+        access: &Access,
+        organisation: Option<&OrganisationId>,
+        name: &Name,
+        etag: &str,
+    ) -> Result<Uuid, Error> {
+        may_write(access, organisation)?;
+        let id = self.definitions.delete(organisation, name, etag).await?;
+        tracing::info!(
+            token = access.token_id(),
+            organisation = raw_name(organisation),
+            ?name,
+            "definition deleted"
+        );
+        Ok(id)
+    }
+
+    /// What is wrong with a definition; nothing is kept.
+    #[must_use]
+    pub fn faults(&self, raw: RawDraft) -> Vec<Violation> {
+        raw.check(self.retention).err().unwrap_or_default()
+    }
+}

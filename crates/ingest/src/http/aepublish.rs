@@ -1,0 +1,134 @@
+//! `POST /aepublish/v1/{account_id}/observation`, as Alert Logic's aepublish has
+//! it: a list of objects, each kept as the bytes that were sent.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+use sluice_proto::ingest::v1::{Outcome, PublicationOutcome};
+use sluice_service::{
+    Error,
+    http::{Answer, Call, json},
+};
+
+use super::{Ingest, named, split};
+use crate::{
+    convert,
+    observation::{Batch, Observation, Unreadable},
+};
+
+/// What became of an observation. Absent fields are left out; the order of the
+/// fields is part of the API.
+#[derive(Serialize)]
+struct Published {
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    ingest_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    chkpt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<i64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    details: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    definition_etag: String,
+}
+
+/// The answer: outcomes in the order of the request.
+#[derive(Serialize)]
+struct Publication {
+    observations: Vec<Published>,
+}
+
+fn name(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Unspecified => None,
+        Outcome::Success => Some("success"),
+        Outcome::Retry => Some("retry"),
+        Outcome::Error => Some("error"),
+        Outcome::Suppressed => Some("suppressed"),
+        Outcome::Throttled => Some("throttled"),
+        Outcome::Duplicate => Some("duplicate"),
+    }
+}
+
+fn published(outcome: PublicationOutcome) -> Published {
+    Published {
+        outcome: name(outcome.outcome()).unwrap_or("error"),
+        original_outcome: name(outcome.original_outcome()),
+        ingest_id: outcome.ingest_id,
+        chkpt: outcome.chkpt,
+        delay: outcome.delay.map(|delay| delay.seconds),
+        reason: outcome.reason,
+        details: outcome.details,
+        definition_etag: outcome.definition_etag,
+    }
+}
+
+/// An element of the list as an observation: the whole of it is the data.
+fn observation(data: Bytes) -> Observation {
+    let mut observation = Observation::of_json(data.clone());
+    let Some(members) = split::members(&data) else {
+        observation.unreadable = Some(Unreadable { field: "", rule: "must be a JSON object" });
+        return observation;
+    };
+    for (key, value) in members {
+        let field = match decoded(&data[key]).as_deref() {
+            Some("path") => ("path", &mut observation.definition),
+            Some("chkpt") => ("chkpt", &mut observation.chkpt),
+            Some("identifier") => ("identifier", &mut observation.identifier),
+            Some("poll") => ("poll", &mut observation.poll),
+            Some("task") => ("task", &mut observation.task),
+            _ => continue,
+        };
+        let value = &data[value];
+        // As if it were not there.
+        if value == b"null" {
+            continue;
+        }
+        match decoded(value) {
+            Some(text) => *field.1 = text.into_owned(),
+            None => {
+                observation.unreadable = Some(Unreadable { field: field.0, rule: "must be a string" });
+                return observation;
+            }
+        }
+    }
+    if observation.definition.is_empty() {
+        observation.unreadable = Some(Unreadable { field: "path", rule: "must name a definition" });
+    }
+    observation
+}
+
+/// The text of a JSON string. What is wrong inside of it the check will say.
+fn decoded(value: &[u8]) -> Option<Cow<'_, str>> {
+    let text = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if text.contains(&b'\\') {
+        return serde_json::from_slice(value).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(text).ok().map(Cow::Borrowed)
+}
+
+/// Publishes a list of observations.
+pub async fn publish(ingest: Ingest, call: Call) -> Result<Answer, Error> {
+    call.query(&[])?;
+    let organisation = call.access.organisation(call.param("account_id")).map_err(named)?;
+    let body = call.json_body(ingest.request_bytes_max).await?;
+    let limits = ingest.publisher.limits();
+    let spans = split::elements(&body, limits.observations_max).map_err(Error::invalid_body)?;
+    if spans.is_empty() {
+        return Ok(json(StatusCode::OK, &Publication { observations: Vec::new() }));
+    }
+    let observations: Vec<_> = spans.into_iter().map(|span| observation(body.slice(span))).collect();
+    let chkpts = observations.iter().map(|observation| observation.chkpt.clone()).collect();
+    let batch = Batch::new(organisation, String::new(), observations, limits)?;
+    let outcomes = ingest.publisher.begin(batch).await?.finish().await?;
+    let answer = convert::response(chkpts, outcomes);
+    let observations = answer.observations.into_iter().map(published).collect();
+    Ok(json(StatusCode::OK, &Publication { observations }))
+}

@@ -1,0 +1,62 @@
+//! The OpenAPI documents. That they list the very routes there are, with their
+//! scopes, each service checks at its start; here, that they are served, are
+//! whole, and that what they list is there.
+
+use http::{Method, Request, Version};
+use http_body_util::Full;
+use serde_json::Value;
+use sluice_tests::Pair;
+
+use crate::http_support::{Answer, send};
+
+async fn call(address: std::net::SocketAddr, method: &str, path: &str) -> Answer {
+    let method: Method = method.to_uppercase().parse().unwrap();
+    let request = Request::builder().method(method).uri(path).body(Full::default()).unwrap();
+    send(address, Version::HTTP_11, request).await
+}
+
+/// Every `$ref` in a document leads somewhere.
+fn refers(document: &Value, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(to)) = fields.get("$ref") {
+                let pointer = to.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{to}");
+            }
+            fields.values().for_each(|field| refers(document, field));
+        }
+        Value::Array(list) => list.iter().for_each(|item| refers(document, item)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn documented_routes_are_there_and_others_are_not() {
+    let pair = Pair::start().await;
+    for (address, least) in [(pair.ingest[0].address(), 14), (pair.results[0].address(), 5)] {
+        let document = call(address, "get", "/openapi.json").await.json();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+        refers(&document, &document);
+        let mut operations = 0;
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                operations += 1;
+                assert!(operation["operationId"].is_string() && operation["summary"].is_string());
+                let answer = call(address, method, &path.replace(['{', '}'], "x")).await;
+                let open = path == "/openapi.json";
+                assert_eq!(answer.status.as_u16(), if open { 200 } else { 401 }, "{method} {path}");
+                let code = answer.status.as_u16().to_string();
+                assert!(operation["responses"][&code].is_object(), "{method} {path} {code}");
+                for part in path.split('/').filter_map(|p| p.strip_prefix('{')?.strip_suffix('}')) {
+                    let parameters =
+                        operation["parameters"].to_string() + &document["components"].to_string();
+                    assert!(parameters.contains(&format!(r#""name":"{part}""#)), "{path}");
+                }
+            }
+            let beyond =
+                call(address, "get", &format!("{path}/no/such/route").replace(['{', '}'], "x")).await;
+            assert_eq!(beyond.error(), (404, "not-found".into()));
+        }
+        assert_eq!(operations, least);
+    }
+}
