@@ -15,7 +15,11 @@ use crate::{
     },
     outcome::Fault,
     registry::Snapshot,
+    schema::{Broken, Schema},
 };
+
+/// What reading a byte costs, in subschemas.
+const READING_WEIGHT: u64 = 16;
 
 /// An observation that passed the check, with all that the gate needs.
 #[derive(Clone, Debug)]
@@ -66,18 +70,24 @@ pub struct Request {
     pub limits: Limits,
 }
 
-/// Checks the observations at `indexes` against one moment's definitions.
-/// The answers are in the order of `indexes`, which must be ascending.
+/// Checks the observations at `indexes` against one moment's definitions, for as
+/// long as `still_wanted` says that somebody waits for it. The answers are in the order
+/// of `indexes`, which must be ascending.
 #[must_use]
-pub fn check(request: &Request, indexes: &[usize], definitions: &Snapshot) -> Vec<Checked> {
+pub fn check(
+    request: &Request,
+    indexes: &[usize],
+    definitions: &Snapshot,
+    still_wanted: impl Fn() -> bool,
+) -> Vec<Checked> {
     // How often each content without its own marker came before in the request:
     // counted over the whole request, whatever part of it is asked for.
     let mut occurrences = HashMap::new();
     let mut wanted = indexes.iter().copied().peekable();
     let mut checked = Vec::with_capacity(indexes.len());
     for (index, observation) in request.batch.observations.iter().enumerate() {
-        let Some(&next) = wanted.peek() else { break };
-        let content = content_hash(observation);
+        let Some(&next) = wanted.peek().filter(|_| still_wanted()) else { break };
+        let content = hash::content(observation.content.bytes());
         let occurrence = (!request.batch.request_id.is_empty() && observation.chkpt.is_empty())
             .then(|| count(&mut occurrences, observation, content));
         if index == next {
@@ -88,11 +98,16 @@ pub fn check(request: &Request, indexes: &[usize], definitions: &Snapshot) -> Ve
     checked
 }
 
-fn content_hash(observation: &Observation) -> blake3::Hash {
-    match &observation.content {
-        Content::Data(data) | Content::Json(data) | Content::Body(Ok(data)) => hash::content(data),
-        Content::Body(Err(_)) | Content::Absent => hash::content(b""),
-    }
+/// About how much work a check is: bytes, and more for each subschema that is
+/// held against them.
+#[must_use]
+pub fn work(request: &Request, definitions: &Snapshot) -> u64 {
+    let of = |observation: &Observation| {
+        let definition = definitions.find(&request.batch.organisation, &observation.definition);
+        let weight = definition.and_then(|definition| definition.schema()).map_or(0, Schema::weight);
+        (READING_WEIGHT + weight).saturating_mul(observation.content.bytes().len() as u64)
+    };
+    request.batch.observations.iter().map(of).fold(0, u64::saturating_add)
 }
 
 type Occurrences<'a> = HashMap<(&'a str, blake3::Hash), u64>;
@@ -240,18 +255,31 @@ fn check_content(
     organisation: &OrganisationId,
     definition: &Definition,
 ) -> Result<Option<(Uuid, i64)>, Fault> {
-    let typed_json = is_json(&observation.media_type);
-    let must_be_json = typed_json || matches!(observation.content, Content::Json(_) | Content::Body(_));
+    let given_as_json = matches!(observation.content, Content::Json(_) | Content::Body(_));
+    let must_be_json = given_as_json || is_json(&observation.media_type);
     let document = if must_be_json { Some(parsed(data)?) } else { None };
-    if let (true, Some(document), Some(validator)) = (typed_json, &document, definition.validator())
-        && let Err(broken) = validator.validate(&document.root().to_serde())
-    {
-        let place = shown(&broken.instance_path().to_string());
-        return Err(about_definition("SCHEMA", format!("{} at {place:?}", shown(&broken.to_string()))));
+    if let Some(schema) = definition.schema() {
+        check_schema(document.as_ref(), schema)?;
     }
     let Some(unique_seconds) = definition.draft.unique_seconds else { return Ok(None) };
-    let key = unique_key(document.as_ref().filter(|_| typed_json), data, organisation, definition)?;
+    let key = unique_key(document.as_ref(), data, organisation, definition)?;
     Ok(Some((key, unique_seconds)))
+}
+
+/// A definition with a schema takes JSON only: nothing else can meet it.
+fn check_schema(document: Option<&json::Document<'_>>, schema: &Schema) -> Result<(), Fault> {
+    let Some(document) = document else {
+        return Err(about_definition("SCHEMA", "the definition takes JSON that meets its schema"));
+    };
+    schema.check(document).map_err(|broken| match broken {
+        Broken::Rule(rule, place) => {
+            about_definition("SCHEMA", format!("{} at {:?}", shown(&rule), shown(&place)))
+        }
+        Broken::TooMuchWork => about_definition(
+            "TOO_LARGE",
+            format!("{} values are too many for a schema of {} subschemas", document.len(), schema.weight()),
+        ),
+    })
 }
 
 fn unique_key(

@@ -55,7 +55,7 @@ fn request(organisation: &str, request_id: &str, observations: Vec<Observation>)
 
 fn check_all(request: &Request) -> Vec<Checked> {
     let indexes: Vec<usize> = (0..request.batch.observations.len()).collect();
-    check(request, &indexes, &definitions())
+    check(request, &indexes, &definitions(), || true)
 }
 
 fn accepted(observation: Observation) -> Candidate {
@@ -204,7 +204,7 @@ fn keys_of_two_organisations_never_meet() {
 }
 
 fn markers(request: &Request, indexes: &[usize]) -> Vec<Option<Uuid>> {
-    let checked = check(request, indexes, &definitions());
+    let checked = check(request, indexes, &definitions(), || true);
     let marker = |checked| match checked {
         Checked::Candidate(candidate) => candidate.marker,
         Checked::Fault(fault, _) => panic!("{fault:?}"),

@@ -6,12 +6,10 @@ use std::{fmt, str::FromStr, sync::OnceLock, time::Duration};
 use sluice_service::{OrganisationId, Violation};
 use uuid::Uuid;
 
-use crate::json;
+use crate::{json, schema::Schema};
 
 /// Longest path, in bytes.
 pub const PATH_BYTES_MAX: usize = 255;
-/// Longest JSON Schema, in bytes.
-pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Longest description, in bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 4096;
 /// Most JSON pointers in `unique_by`, and the longest one, in bytes.
@@ -151,7 +149,7 @@ impl RawDraft {
         if let Err(fault) = pointers(&self.unique_by) {
             faults.add::<()>("unique_by", &fault);
         }
-        if let Err(fault) = compile(&self.json_schema) {
+        if let Err(fault) = Schema::compile(&self.json_schema) {
             faults.add::<()>("json_schema", &fault);
         }
         let storage_config = match self.storage_config.as_str() {
@@ -219,24 +217,6 @@ fn pointers(texts: &[String]) -> Result<Vec<Pointer>, String> {
     texts.iter().map(parse).collect()
 }
 
-/// Compiles a schema: no references outside of it, patterns in linear time.
-fn compile(schema: &str) -> Result<Option<jsonschema::Validator>, String> {
-    if schema.is_empty() {
-        return Ok(None);
-    }
-    if schema.len() > SCHEMA_BYTES_MAX {
-        return Err(format!("must be up to {SCHEMA_BYTES_MAX} bytes"));
-    }
-    let document =
-        json::parse(schema.as_bytes()).map_err(|e| format!("not JSON: {} at {}", e.rule, e.pointer))?;
-    jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft202012)
-        .with_pattern_options(jsonschema::PatternOptions::regex())
-        .build(&document.root().to_serde())
-        .map(Some)
-        .map_err(|e| format!("not a usable JSON Schema (draft 2020-12): {e}"))
-}
-
 /// A definition in force.
 pub struct Definition {
     /// UUID.
@@ -250,7 +230,7 @@ pub struct Definition {
     /// When it was last written.
     pub date_updated: std::time::SystemTime,
     pointers: Vec<Pointer>,
-    validator: OnceLock<Option<jsonschema::Validator>>,
+    schema: OnceLock<Option<Schema>>,
 }
 
 impl fmt::Debug for Definition {
@@ -274,7 +254,7 @@ impl Definition {
         let default = [UNIQUE_BY_DEFAULT.to_owned()];
         let texts = if draft.unique_by.is_empty() { &default[..] } else { &draft.unique_by };
         let pointers = pointers(texts)?;
-        Ok(Self { id, etag, draft, date_created, date_updated, pointers, validator: OnceLock::new() })
+        Ok(Self { id, etag, draft, date_created, date_updated, pointers, schema: OnceLock::new() })
     }
 
     /// Which parts make observations equal.
@@ -286,10 +266,10 @@ impl Definition {
     /// The compiled schema, if there is one. Compiled when first needed; it was
     /// found to compile when it was put.
     #[must_use]
-    pub fn validator(&self) -> Option<&jsonschema::Validator> {
-        self.validator
+    pub fn schema(&self) -> Option<&Schema> {
+        self.schema
             .get_or_init(|| {
-                compile(&self.draft.json_schema).unwrap_or_else(|fault| {
+                Schema::compile(&self.draft.json_schema).unwrap_or_else(|fault| {
                     tracing::error!(definition = %self.id, %fault, "a kept schema does not compile");
                     None
                 })
@@ -301,6 +281,7 @@ impl Definition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::SCHEMA_BYTES_MAX;
 
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
 

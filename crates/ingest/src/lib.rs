@@ -23,6 +23,7 @@ mod outcome;
 mod publisher;
 mod registry;
 mod retention;
+mod schema;
 
 use std::{
     process::ExitCode,

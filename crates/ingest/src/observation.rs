@@ -35,6 +35,17 @@ pub enum Content {
     Absent,
 }
 
+impl Content {
+    /// The bytes to be kept; none if there are none or they can't be.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Data(data) | Self::Json(data) | Self::Body(Ok(data)) => data,
+            Self::Body(Err(_)) | Self::Absent => b"",
+        }
+    }
+}
+
 /// One observation as it was sent.
 #[derive(Clone, Debug)]
 pub struct Observation {

@@ -5,21 +5,23 @@ use std::{collections::HashMap, sync::Arc};
 
 use sluice_service::Error;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     backlog::Backlog,
-    check::{Checked, Request, check},
+    check::{Checked, Request, check, work},
     committer::{Committer, Job, Reply},
-    observation::{Batch, Content, Limits},
+    observation::{Batch, Limits},
     outcome::{Outcome, Retry},
     registry::{Registry, Snapshot},
 };
 
 /// How often a batch is checked again because definitions changed meanwhile.
 const ROUNDS_MAX: u32 = 8;
-/// Batches with more content than this are checked off the request's thread.
-const CHECK_INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Checks of more work than this, some milliseconds, are done off the threads that
+/// serve everybody.
+const INLINE_WORK_MAX: u64 = 4 * 1024 * 1024;
 
 /// Publishes batches.
 #[derive(Clone, Debug)]
@@ -80,14 +82,6 @@ impl Publisher {
     }
 }
 
-fn content_bytes(batch: &Batch) -> usize {
-    let of = |content: &Content| match content {
-        Content::Data(data) | Content::Json(data) | Content::Body(Ok(data)) => data.len(),
-        Content::Body(Err(_)) | Content::Absent => 0,
-    };
-    batch.observations.iter().map(|observation| of(&observation.content)).sum()
-}
-
 impl Pending {
     /// Waits for the lanes; checks and hands in again what they found stale.
     /// One outcome per observation, in order; what is accepted is durable.
@@ -141,13 +135,17 @@ impl Pending {
     }
 
     async fn check(&self, indexes: &[usize], definitions: &Arc<Snapshot>) -> Result<Vec<Checked>, Error> {
-        if content_bytes(&self.request.batch) <= CHECK_INLINE_BYTES_MAX {
-            return Ok(check(&self.request, indexes, definitions));
+        if work(&self.request, definitions) <= INLINE_WORK_MAX {
+            return Ok(check(&self.request, indexes, definitions, || true));
         }
         let (request, indexes, definitions) = (self.request.clone(), indexes.to_vec(), definitions.clone());
-        tokio::task::spawn_blocking(move || check(&request, &indexes, &definitions))
-            .await
-            .map_err(Error::internal)
+        // A caller who has gone, for example past the deadline, ends it.
+        let gone = CancellationToken::new();
+        let _gone = gone.clone().drop_guard();
+        let checking = tokio::task::spawn_blocking(move || {
+            check(&request, &indexes, &definitions, || !gone.is_cancelled())
+        });
+        checking.await.map_err(Error::internal)
     }
 
     fn submit(&mut self, indexes: &[usize], checked: Vec<Checked>, revision: i64) {

@@ -31,6 +31,12 @@ pub fn in_contract_words(status: Status) -> Status {
         Code::Internal => {
             Error::new(Kind::InvalidArgument, "MALFORMED_REQUEST", "the request can't be decoded").into()
         }
+        Code::Unimplemented => Error::new(
+            Kind::Unimplemented,
+            "NOT_SUPPORTED",
+            "there is no such call, or its encoding is not supported (gzip and zstd are)",
+        )
+        .into(),
         _ => status,
     }
 }

@@ -107,15 +107,20 @@ pub fn announce(ready: &Path) -> Result<(), Failure> {
 pub fn withdraw(ready: &Path) {
     let resolved = ready.parent().and_then(|folder| fs::canonicalize(folder).ok());
     let resolved = resolved.zip(ready.file_name()).map(|(folder, name)| folder.join(name));
-    if announced().is_some() && announced() == resolved {
+    if pointed().is_some() && pointed() == resolved {
         drop(fs::remove_file(pointer()));
     }
 }
 
-/// The ready file of the `dev` started last, if it was not stopped.
+fn pointed() -> Option<PathBuf> {
+    fs::read_to_string(pointer()).ok().map(|path| PathBuf::from(path.trim()))
+}
+
+/// The ready file of the `dev` started last; if that was stopped, of one that
+/// runs in the default place.
 #[must_use]
 pub fn announced() -> Option<PathBuf> {
-    fs::read_to_string(pointer()).ok().map(|path| PathBuf::from(path.trim()))
+    pointed().or_else(|| Some(state_dir().join("dev/ready.json")).filter(|ready| ready.exists()))
 }
 
 /// Removes a ready file; one that isn't there is fine.

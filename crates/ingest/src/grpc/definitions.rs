@@ -81,7 +81,7 @@ impl DefinitionService for DefinitionHandlers {
         let page_size = match i64::from(request.page_size) {
             0 => PAGE_SIZE_DEFAULT,
             size if (1..=PAGE_SIZE_MAX).contains(&size) => size,
-            _ => return Err(Error::invalid("page_size", format!("must be 1 to {PAGE_SIZE_MAX}")).into()),
+            _ => return Err(Error::invalid("page_size", format!("must be 0 to {PAGE_SIZE_MAX}")).into()),
         };
         // The token is the last path of the page before: it grants nothing.
         let after = match request.page_token.as_str() {

@@ -6,6 +6,12 @@ use std::borrow::Cow;
 use super::{Document, Kind, Node, Value, decode};
 
 impl Document<'_> {
+    /// How many values it holds, keys included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The whole value.
     #[must_use]
     pub fn root(&self) -> Value<'_> {
