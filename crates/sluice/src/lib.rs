@@ -98,5 +98,10 @@ fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<
 
 /// How this program is called, for examples that can be copied.
 fn invocation() -> &'static str {
-    if std::env::var_os("CARGO").is_some() { "cargo run -q --" } else { "sluice" }
+    match (std::env::var_os("CARGO"), cfg!(debug_assertions)) {
+        (None, _) => "sluice",
+        // The profile that is built already.
+        (Some(_), true) => "cargo run -q --",
+        (Some(_), false) => "cargo run -q --release --",
+    }
 }
