@@ -4,7 +4,7 @@
 use prost::Message;
 use sluice_proto::ingest::v1::{Observation, Outcome, PublishObservationsRequest};
 use sluice_tests::{Pair, Tenant};
-use tonic::{Code, Status};
+use tonic::{Code, Status, codec::CompressionEncoding};
 use tonic_types::StatusExt;
 
 use crate::support::*;
@@ -156,4 +156,15 @@ async fn a_request_has_up_to_16_mebibytes() {
     let status = refusal(&acme, sized(16 * MIB + 1)).await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     adds_up(&pair, &acme, &accepted(&whole.observations, &said.observations)).await;
+}
+
+#[tokio::test]
+async fn a_request_that_outgrows_the_limit_when_it_is_decompressed_is_told_like_any_other() {
+    let (_pair, acme) = pair_with("plain").await;
+    let large = request(vec![json("plain", &" ".repeat(20 * 1024 * 1024))]);
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let mut client = acme.ingest.clone().send_compressed(encoding);
+        let status = client.publish_observations(large.clone()).await.expect_err("a refusal");
+        assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "REQUEST_TOO_LARGE".into()));
+    }
 }

@@ -1,6 +1,6 @@
-//! What tonic itself answers, put into the contract's words: a request over the
-//! limit is RESOURCE_EXHAUSTED (tonic says OUT_OF_RANGE), one that can't be
-//! decoded is INVALID_ARGUMENT (tonic says INTERNAL). It also keeps callers'
+//! What tonic itself answers, put into the contract's words and given details: a
+//! request over the limit is RESOURCE_EXHAUSTED (tonic says OUT_OF_RANGE), one that
+//! can't be decoded is INVALID_ARGUMENT (tonic says INTERNAL). It also keeps callers'
 //! deadlines (`grpc-timeout`): one that passes is DEADLINE_EXCEEDED. Then the
 //! handler is dropped: work not yet sealed is never done, work that is sealed
 //! goes on.
@@ -27,7 +27,8 @@ pub fn in_contract_words(status: Status) -> Status {
         return status;
     }
     match status.code() {
-        Code::OutOfRange => Error::request_too_large().into(),
+        // The latter for one that grows over the limit when it is decompressed.
+        Code::OutOfRange | Code::ResourceExhausted => Error::request_too_large().into(),
         Code::Internal => {
             Error::new(Kind::InvalidArgument, "MALFORMED_REQUEST", "the request can't be decoded").into()
         }
@@ -141,6 +142,17 @@ mod tests {
     fn only_tonics_own_answers_are_translated() {
         assert_eq!(in_contract_words(Status::out_of_range("")).code(), Code::ResourceExhausted);
         assert_eq!(in_contract_words(Status::internal("")).code(), Code::InvalidArgument);
+        for (bare, reason) in [
+            (Status::resource_exhausted(""), "REQUEST_TOO_LARGE"),
+            (Status::unimplemented(""), "NOT_SUPPORTED"),
+        ] {
+            let code = bare.code();
+            let told = in_contract_words(bare);
+            assert_eq!(
+                (told.code(), told.get_error_details().error_info().unwrap().reason.as_str()),
+                (code, reason)
+            );
+        }
         let own = in_contract_words(Error::internal("x").into());
         assert_eq!(own.code(), Code::Internal);
         assert_eq!(own.get_error_details().error_info().unwrap().reason, "INTERNAL");
