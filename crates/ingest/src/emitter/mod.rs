@@ -44,6 +44,11 @@ const LEFT_TO_OTHERS: Duration = Duration::from_secs(5);
 /// How long a stopping instance goes on emitting what it has.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
+    min.saturating_mul(1 << failures.min(16)).min(max)
+}
+
 /// Whether emission works: while it does not, nothing is taken over.
 pub type Healthy = Arc<AtomicBool>;
 
@@ -90,7 +95,9 @@ impl Emitter {
     pub async fn run(mut self) {
         loop {
             self.dispatch();
-            let wake = self.paused_until.or_else(|| self.queue.next_wake());
+            // Without a place for another call, only the end of one goes on.
+            let ready = if self.has_place() { self.queue.next_wake() } else { None };
+            let wake = self.paused_until.or(ready);
             tokio::select! {
                 committed = self.incoming.recv() => match committed {
                     Some(rows) => self.take(rows),
@@ -135,13 +142,16 @@ impl Emitter {
         }
     }
 
+    /// While failing, one call at a time finds out whether it works again.
+    fn has_place(&self) -> bool {
+        self.calls.len() < if self.failing_since.is_some() { 1 } else { CALLS_MAX }
+    }
+
     fn dispatch(&mut self) {
         if self.paused_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
-        // While failing, one call at a time finds out whether it works again.
-        let calls_max = if self.failing_since.is_some() { 1 } else { CALLS_MAX };
-        while self.calls.len() < calls_max {
+        while self.has_place() {
             let rows = self.queue.next_call();
             if rows.is_empty() {
                 return;
@@ -195,8 +205,7 @@ impl Emitter {
         let now = Instant::now();
         let since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
-        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(6)).min(PAUSE_MAX);
-        self.paused_until = Some(now + pause);
+        self.paused_until = Some(now + pause(self.failures, PAUSE_MIN, PAUSE_MAX));
         if now.duration_since(since) > RELEASE_AFTER {
             self.failing_since = Some(now);
             self.paused_until = Some(now + LEFT_TO_OTHERS);

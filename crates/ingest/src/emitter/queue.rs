@@ -154,8 +154,7 @@ impl Queue {
         let organisation = row.organisation.clone();
         self.landed(&organisation, |line| {
             line.failures += 1;
-            let pause = PAUSE_MIN.saturating_mul(1 << line.failures.min(8)).min(PAUSE_MAX);
-            line.not_before = Some(Instant::now() + pause);
+            line.not_before = Some(Instant::now() + super::pause(line.failures, PAUSE_MIN, PAUSE_MAX));
             line.rows.push_front(row);
         });
     }
