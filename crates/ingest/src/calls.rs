@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     definition::{Definition, DefinitionPath, RawDraft},
-    definitions::{Definitions, Name},
+    definitions::{Definitions, Name, tenant},
 };
 
 /// The calls.
@@ -46,11 +46,6 @@ pub fn name(path: &str, id: &str) -> Result<Name, Error> {
     }
 }
 
-/// An organisation for the log; empty is system-wide.
-fn raw_name(organisation: Option<&OrganisationId>) -> &str {
-    organisation.map_or("", OrganisationId::as_str)
-}
-
 impl DefinitionCalls {
     /// Calls on a store; windows may be as long as `retention`.
     #[must_use]
@@ -68,7 +63,7 @@ impl DefinitionCalls {
         let draft = raw.check(self.retention).map_err(Error::invalid_all)?;
         let (definition, created) = self.definitions.put(&draft, etag).await?;
         tracing::info!(
-            token = access.token_id(), organisation = raw_name(draft.organisation.as_ref()), path = %draft.path,
+            token = access.token_id(), organisation = tenant(draft.organisation.as_ref()), path = %draft.path,
             created, "definition put"
         );
         Ok((definition, created))
@@ -111,7 +106,7 @@ impl DefinitionCalls {
         let id = self.definitions.delete(organisation, name, etag).await?;
         tracing::info!(
             token = access.token_id(),
-            organisation = raw_name(organisation),
+            organisation = tenant(organisation),
             ?name,
             "definition deleted"
         );

@@ -198,24 +198,24 @@ impl Lane {
             tries += 1;
             match self.attempt(&jobs, revision).await {
                 Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),
-                Err((GateError::Stale { revision }, _)) => minimum_revision = revision,
-                Err((GateError::Conflict, _)) if tries < TRIES_MAX => {}
+                Err(GateError::Stale { revision }) => minimum_revision = revision,
+                Err(GateError::Conflict) if tries < TRIES_MAX => {}
                 // A session that had gone while it was idle: once more on a new one.
-                Err((GateError::Disconnected, _)) if tries == 1 => self.session = None,
-                Err((GateError::Disconnected, _)) => {
+                Err(GateError::Disconnected) if tries == 1 => self.session = None,
+                Err(GateError::Disconnected) => {
                     self.session = None;
                     return retry_all(jobs, &Retry::not_kept("the database is away"));
                 }
-                Err((GateError::Conflict | GateError::Busy, _)) => {
+                Err(GateError::Conflict | GateError::Busy) => {
                     return retry_all(jobs, &Retry::not_kept("the database is busy"));
                 }
-                Err((GateError::Statement(error), _)) => {
+                Err(GateError::Statement(error)) => {
                     return self.find_the_one_to_blame(jobs, error).await;
                 }
-                Err((GateError::InDoubt(doubt), rows)) => {
+                Err(GateError::InDoubt(doubt)) => {
                     self.session = None;
                     return match doubt::resolve(&self.context.database, &doubt).await {
-                        Ended::Committed => self.committed(jobs, doubt.verdict, rows),
+                        Ended::Committed => self.committed(jobs, doubt.verdict, doubt.outbox),
                         Ended::RolledBack => {
                             retry_all(jobs, &Retry::not_kept("the database broke off before the commit"));
                         }
@@ -228,22 +228,12 @@ impl Lane {
     }
 
     /// One try at a transaction, opening a session if there is none.
-    async fn attempt(
-        &mut self,
-        jobs: &[Job],
-        revision: i64,
-    ) -> Result<(Verdict, Vec<OutboxRow>), (GateError, Vec<OutboxRow>)> {
+    async fn attempt(&mut self, jobs: &[Job], revision: i64) -> Result<(Verdict, Vec<OutboxRow>), GateError> {
         let instance = self.context.instance;
-        let session = self.session().await.map_err(|error| (error, Vec::new()))?;
+        let session = self.session().await?;
         let candidates: Vec<&Candidate> = jobs.iter().flat_map(|job| &job.candidates).collect();
-        let mut made = Vec::new();
-        let decided = session
-            .decide(&candidates, revision, |verdict| {
-                made = outbox::rows(&candidates, &verdict.decisions, instance)?;
-                Ok(made.clone())
-            })
-            .await;
-        decided.map_err(|error| (error, made))
+        let rows_of = |verdict: &Verdict| outbox::rows(&candidates, &verdict.decisions, instance);
+        session.decide(&candidates, revision, rows_of).await
     }
 
     async fn session(&mut self) -> Result<&GateSession, GateError> {

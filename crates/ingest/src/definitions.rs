@@ -28,7 +28,8 @@ pub struct Definitions {
     pool: Pool,
 }
 
-fn tenant(organisation: Option<&OrganisationId>) -> &str {
+/// An organisation as rows and logs have it; empty is system-wide.
+pub fn tenant(organisation: Option<&OrganisationId>) -> &str {
     organisation.map_or("", OrganisationId::as_str)
 }
 

@@ -71,10 +71,10 @@ async fn ask(database: &Database, doubt: &Doubt) -> Result<Option<Ended>, PgErro
 
 async fn has_evidence(client: &Client, doubt: &Doubt) -> Result<bool, PgError> {
     let (keys, ids): (Vec<Uuid>, Vec<Uuid>) = doubt.markers.iter().copied().unzip();
-    if doubt.outbox_ids.is_empty() && keys.is_empty() {
+    let outbox_ids: Vec<Uuid> = doubt.outbox.iter().map(|row| row.id).collect();
+    if outbox_ids.is_empty() && keys.is_empty() {
         return Ok(false);
     }
-    let row =
-        client.query_one(include_str!("sql/commit_evidence.sql"), &[&doubt.outbox_ids, &keys, &ids]).await?;
+    let row = client.query_one(include_str!("sql/commit_evidence.sql"), &[&outbox_ids, &keys, &ids]).await?;
     Ok(row.get("found"))
 }

@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 use deadpool_postgres::{ClientWrapper, Object, Pool};
 use sluice_service::{
     Error,
-    postgres::{Failure, Session, classify},
+    postgres::{Session, give_back_after},
 };
 use tokio::time::error::Elapsed;
 use tokio_postgres::Error as PgError;
@@ -80,9 +80,7 @@ impl Borrowed {
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                if classify(&error) == Failure::Connection {
-                    drop(Object::take(self.0));
-                }
+                give_back_after(self.0, &error);
                 Err(error.into())
             }
             Err(silence) => {

@@ -67,8 +67,8 @@ pub enum GateError {
 pub struct Doubt {
     /// The transaction's id.
     pub xid: String,
-    /// Ids of the outbox rows it wrote.
-    pub outbox_ids: Vec<Uuid>,
+    /// The outbox rows it wrote.
+    pub outbox: Vec<OutboxRow>,
     /// Markers it wrote.
     pub markers: Vec<(Uuid, Uuid)>,
     /// What was decided.
@@ -224,8 +224,7 @@ impl GateSession {
             Err(CommitError::RolledBack(error)) => Err(error),
             Err(CommitError::InDoubt) => {
                 let markers = presumed.markers.iter().map(|&(key, id, _)| (key, id)).collect();
-                let outbox_ids = outbox.iter().map(|row| row.id).collect();
-                Err(GateError::InDoubt(Box::new(Doubt { xid: moment.xid, outbox_ids, markers, verdict })))
+                Err(GateError::InDoubt(Box::new(Doubt { xid: moment.xid, outbox, markers, verdict })))
             }
         }
     }

@@ -6,6 +6,6 @@ mod sqlstate;
 mod tx;
 
 pub use migrate::{Schema, migrate, migrate_when_possible};
-pub use pool::{Database, Session};
+pub use pool::{Database, Session, give_back_after};
 pub use sqlstate::{Failure, blames_values, classify};
-pub use tx::{TxError, give_back, retry};
+pub use tx::{TxError, retry};

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{Client, NoTls};
 
+use super::{Failure, classify};
 use crate::Error;
 
 /// How long to wait for a new session or for a free one of the pool.
@@ -81,5 +82,14 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)
+    }
+}
+
+/// Gives a session back to its pool after an error, unless that says that the
+/// session is of no more use (broken, or on a standby after a failover): then it
+/// is closed, and the pool opens another one.
+pub fn give_back_after(session: Object, error: &tokio_postgres::Error) {
+    if classify(error) == Failure::Connection {
+        drop(Object::take(session));
     }
 }

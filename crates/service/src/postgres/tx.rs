@@ -45,23 +45,15 @@ macro_rules! transaction {
                     Err(error)
                 }
             };
-            $crate::postgres::give_back(client, &outcome);
+            if let Err($crate::postgres::TxError::Database(error)) = &outcome {
+                $crate::postgres::give_back_after(client, error);
+            }
             if $crate::postgres::retry($name, tries, &outcome) {
                 continue;
             }
             break outcome.map_err($crate::Error::from);
         }
     }};
-}
-
-/// Gives a session back to its pool, unless what it answered says that it is of
-/// no more use (a standby after a failover): then it is closed.
-#[doc(hidden)]
-pub fn give_back<T>(session: deadpool_postgres::Object, outcome: &Result<T, TxError>) {
-    let Err(TxError::Database(error)) = outcome else { return };
-    if super::classify(error) == super::Failure::Connection {
-        drop(deadpool_postgres::Object::take(session));
-    }
 }
 
 /// Whether a transaction that ended so is worth another try.
