@@ -70,6 +70,7 @@ pub fn new(data: impl Into<Vec<u8>>) -> NewResult {
         r#type: "application/json".into(),
         storage_config: String::new(),
         data: data.into().into(),
+        stored_file: false,
     }
 }
 
@@ -78,7 +79,7 @@ pub async fn record(
     organisation: &str,
     results: Vec<NewResult>,
 ) -> Result<Vec<Recording>, Status> {
-    let batch = ResultBatch { organisation: organisation.into(), results, traceparent: String::new() };
+    let batch = ResultBatch { organisation: organisation.into(), results, ..ResultBatch::default() };
     let answer = intake.record_results(RecordResultsRequest { batches: vec![batch] }).await?;
     Ok(answer.into_inner().recordings().collect())
 }

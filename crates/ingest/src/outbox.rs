@@ -86,7 +86,7 @@ impl OpenRow {
         let message = ResultBatch {
             organisation: self.organisation.as_str().to_owned(),
             results: self.results,
-            traceparent: String::new(),
+            ..ResultBatch::default()
         };
         Ok(OutboxRow {
             id: Uuid::now_v7(),
@@ -115,6 +115,7 @@ fn new_result(candidate: &Candidate) -> NewResult {
             .map(|id| id.to_string())
             .unwrap_or_default(),
         data: candidate.data.clone(),
+        stored_file: false,
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
 
     fn batch() -> ResultBatch {
         let result = NewResult { id: Uuid::now_v7().to_string(), data: "{}".into(), ..NewResult::default() };
-        ResultBatch { organisation: "acme".into(), results: vec![result; 3], traceparent: String::new() }
+        ResultBatch { organisation: "acme".into(), results: vec![result; 3], ..ResultBatch::default() }
     }
 
     #[test]

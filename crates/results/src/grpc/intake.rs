@@ -56,7 +56,7 @@ impl ResultsIntakeService for Intake {
                 recordings[place] = Wire::Recorded as i32;
             }
         }
-        Ok(Response::new(RecordResultsResponse { recordings }))
+        Ok(Response::new(RecordResultsResponse { recordings, discards: Vec::new() }))
     }
 
     async fn store_file(

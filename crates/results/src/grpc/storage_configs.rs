@@ -4,10 +4,10 @@
 use sluice_proto::results::v1::{
     CreateStorageConfigRequest, CreateStorageConfigResponse, DeactivateStorageConfigRequest,
     DeactivateStorageConfigResponse, GetStorageConfigRequest, GetStorageConfigResponse,
-    ListStorageConfigsRequest, ListStorageConfigsResponse, SetDefaultStorageConfigRequest,
-    SetDefaultStorageConfigResponse, TestStorageConfigRequest, TestStorageConfigResponse,
-    UpdateStorageConfigRequest, UpdateStorageConfigResponse,
-    storage_config_service_server::StorageConfigService,
+    ListStorageConfigsRequest, ListStorageConfigsResponse, ReconcileStorageConfigRequest,
+    ReconcileStorageConfigResponse, SetDefaultStorageConfigRequest, SetDefaultStorageConfigResponse,
+    TestStorageConfigRequest, TestStorageConfigResponse, UpdateStorageConfigRequest,
+    UpdateStorageConfigResponse, storage_config_service_server::StorageConfigService,
 };
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,15 @@ macro_rules! not_built {
     ($($rpc:ident($request:ty) -> $response:ty;)*) => {
         #[tonic::async_trait]
         impl StorageConfigService for StorageConfigs {
+            type ReconcileStorageConfigStream = tokio_stream::Empty<Result<ReconcileStorageConfigResponse, Status>>;
+
+            async fn reconcile_storage_config(
+                &self,
+                _: Request<ReconcileStorageConfigRequest>,
+            ) -> Result<Response<Self::ReconcileStorageConfigStream>, Status> {
+                Err(not_built("StorageConfigService"))
+            }
+
             $(async fn $rpc(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
                 Err(not_built("StorageConfigService"))
             })*
