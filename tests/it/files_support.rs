@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
 
@@ -24,15 +24,16 @@ use sluice_proto::{
         store_file_request::Part as StorePart,
     },
 };
-use sluice_service::{Error, Kind};
-use sluice_tests::{Pair, PairBuilder, Service, Tenant, eventually};
+use sluice_service::{Error, Kind, whole::Whole};
+use sluice_tests::{Pair, PairBuilder, Proxy, Service, Tenant, eventually};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, body::Body};
+use tower::util::MapRequestLayer;
 
 use crate::support::*;
 
@@ -77,7 +78,7 @@ pub struct Told {
 
 /// The stand-in. Ends when dropped.
 pub struct Intake {
-    address: SocketAddr,
+    proxy: Proxy,
     shared: Arc<Shared>,
     serving: JoinHandle<()>,
 }
@@ -104,15 +105,23 @@ impl Intake {
         let service =
             ResultsIntakeServiceServer::new(Handlers(shared.clone())).max_decoding_message_size(32 * MIB);
         let serving = tokio::spawn(async move {
-            let server = tonic::transport::Server::builder().add_service(service);
+            // As the real service does: half a stream is never taken for a whole one.
+            let whole = |request: http::Request<Body>| request.map(|body| Body::new(Whole::new(body)));
+            let server =
+                tonic::transport::Server::builder().layer(MapRequestLayer::new(whole)).add_service(service);
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        Self { address, shared, serving }
+        Self { proxy: Proxy::start(address).await, shared, serving }
     }
 
     /// A pair whose ingest hands over to it.
     pub fn pair(&self, builder: PairBuilder) -> PairBuilder {
-        builder.flag(Service::Ingest, "results-url", &format!("http://{}", self.address))
+        builder.flag(Service::Ingest, "results-url", &format!("http://{}", self.proxy.address()))
+    }
+
+    /// Breaks all connections, and lets none in.
+    pub fn goes_away(&self) {
+        self.proxy.refuse();
     }
 
     /// How every `StoreFile` goes from now on.

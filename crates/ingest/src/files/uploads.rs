@@ -123,25 +123,37 @@ impl Uploads {
 
     /// One look. How many uploads were given up.
     async fn give_up_dead(&self, looked_through: &mut Uuid) -> Result<usize, Error> {
-        let left = self.left_rows(looked_through).await?;
+        let mut dead = self.left(looked_through).await?;
+        dead.extend(self.orphaned().await?);
+        if dead.is_empty() {
+            return Ok(0);
+        }
         transaction!(self.pool, "give up dead uploads", |tx| {
             let statement = tx.prepare_cached(include_str!("../sql/lock_dead_uploads.sql")).await?;
-            let rows = tx.query(&statement, &[&self.instance, &left, &GIVE_UP_MAX]).await?;
-            let mut dead = HashMap::<String, Vec<Uuid>>::new();
+            let mut locked = HashMap::<String, Vec<Uuid>>::new();
+            let rows = tx.query(&statement, &[&dead]).await?;
             for row in &rows {
-                dead.entry(row.get("organisation")).or_default().push(row.get("id"));
+                locked.entry(row.get("organisation")).or_default().push(row.get("id"));
             }
-            for (organisation, ids) in &dead {
+            for (organisation, ids) in &locked {
                 give_up_in_tx(&tx, organisation, ids).await?;
             }
             Ok(rows.len())
         })
     }
 
-    /// Rows of this instance that no [`Upload`] stands for, a page of them per
-    /// call. The rows are read first: who is not known after that was known
-    /// before, and has left.
-    async fn left_rows(&self, looked_through: &mut Uuid) -> Result<Vec<Uuid>, Error> {
+    /// Uploads of instances that are silent.
+    async fn orphaned(&self) -> Result<Vec<Uuid>, Error> {
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(include_str!("../sql/orphaned_uploads.sql")).await?;
+        let rows = client.query(&statement, &[&self.instance, &GIVE_UP_MAX]).await?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
+    }
+
+    /// Uploads of this instance that no [`Upload`] stands for, a page of them per
+    /// call. The rows are read first: what is not known after that was known
+    /// before, and has been left.
+    async fn left(&self, looked_through: &mut Uuid) -> Result<Vec<Uuid>, Error> {
         let client = self.pool.get().await?;
         let statement = client.prepare_cached(include_str!("../sql/own_uploads.sql")).await?;
         let rows = client.query(&statement, &[&self.instance, &*looked_through, &GIVE_UP_MAX]).await?;
