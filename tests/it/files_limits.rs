@@ -141,16 +141,29 @@ async fn a_publisher_that_says_nothing_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn so_many_files_are_taken_at_a_time_and_no_more() {
-    let (intake, pair, acme) = start_with(builder().flag(Service::Ingest, "files-max", "2")).await;
+    let bounds = |builder: sluice_tests::PairBuilder| {
+        builder.flag(Service::Ingest, "files-max", "3").flag(Service::Ingest, "organisation-files-max", "2")
+    };
+    let (intake, pair, acme) = start_with(bounds(builder())).await;
+    let globex = pair.clients(sluice_tests::Tenant::Globex);
+    let plain = sluice_proto::ingest::v1::Definition { organisation: "globex".into(), ..definition("plain") };
+    put(&globex, plain).await;
     let (first, second) = (Sending::begin(&acme, file("plain")), Sending::begin(&acme, file("plain")));
     intake.until("two files begun", |told| (told.begun.len() == 2).then_some(())).await;
     let said = outcome(&acme, file("plain"), b"third").await;
     assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"));
+    // Another organisation has the third place, and then there is none.
+    let other = Sending::begin(&globex, file("plain"));
+    intake.until("three files begun", |told| (told.begun.len() == 3).then_some(())).await;
+    let said = outcome(&globex, file("plain"), b"fourth").await;
+    assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"));
+    let other = other.end().await.unwrap().outcome.unwrap();
     let first = first.end().await.unwrap().outcome.unwrap();
     let third = outcome(&acme, file("plain"), b"third").await;
     assert_eq!([first.outcome(), third.outcome()], [Outcome::Success; 2]);
     let second = second.end().await.unwrap().outcome.unwrap();
-    let accepted = [(first.ingest_id, ""), (second.ingest_id, ""), (third.ingest_id, "third")];
+    let accepted =
+        [(other.ingest_id, ""), (first.ingest_id, ""), (second.ingest_id, ""), (third.ingest_id, "third")];
     intake.adds_up(&pair, &accepted.map(|(id, bytes)| (id, bytes.into())).into()).await;
 }
 
@@ -172,4 +185,52 @@ async fn an_organisation_with_a_full_backlog_publishes_no_files() {
     intake
         .adds_up(&pair, &[(first.ingest_id, "first".into()), (other.ingest_id, "other".into())].into())
         .await;
+}
+
+/// The most memory a process ever had, in bytes.
+fn peak_bytes(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn a_large_file_takes_little_memory() {
+    let (intake, pair, acme) = start_with(builder().processes()).await;
+    outcome(&acme, file("plain"), b"warm").await;
+    intake.goes(Manner::Swallow);
+    let before = peak_bytes(pair.ingest[0].pid().unwrap());
+    let chunk = bytes::Bytes::from(vec![7; MIB]);
+    let chunks = std::iter::repeat_n(chunk, 256).map(chunk_message);
+    let messages = std::iter::once(metadata_message(file("plain"))).chain(chunks);
+    let said = send(&acme, stream::iter(messages)).await.unwrap();
+    assert_eq!((said.outcome.unwrap().outcome(), said.size), (Outcome::Success, 256 * MIB as u64));
+    let more = peak_bytes(pair.ingest[0].pid().unwrap()) - before;
+    assert!(more < 64 * MIB, "{} MiB more", more / MIB);
+}
+
+#[tokio::test]
+async fn stuck_files_of_one_organisation_hold_up_nobody_else() {
+    let (intake, pair, acme) = start().await;
+    let globex = pair.clients(sluice_tests::Tenant::Globex);
+    let plain = sluice_proto::ingest::v1::Definition { organisation: "globex".into(), ..definition("plain") };
+    put(&globex, plain).await;
+    intake.goes(Manner::Hang);
+    let mut stuck = Vec::new();
+    for _ in 0..8 {
+        // More than any window takes.
+        let (messages, _) = endless(file("plain"));
+        let acme = pair.clients(sluice_tests::Tenant::Acme);
+        stuck.push(tokio::spawn(async move { send(&acme, stream::iter(messages)).await }));
+    }
+    intake.until("all stuck", |told| (told.begun.len() == 8).then_some(())).await;
+    intake.goes(Manner::Store);
+    let bytes = vec![3; 4 * MIB];
+    let said = outcome(&globex, file("plain"), &bytes).await;
+    assert_eq!(said.outcome(), Outcome::Success);
+    let observation = publish_one(&acme, json("plain", "1")).await;
+    for id in [said.ingest_id, observation.ingest_id] {
+        intake.until("both results", |told| told.results.contains_key(&id).then_some(())).await;
+    }
+    stuck.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -45,6 +45,8 @@ pub enum Manner {
     /// As it should.
     #[default]
     Store,
+    /// As it should, but the bytes are only counted.
+    Swallow,
     /// An error before a byte is read.
     Refuse(Kind, &'static str),
     /// An error after all was read.
@@ -144,17 +146,22 @@ impl Intake {
         eventually(what, || async { self.told(&look) }).await
     }
 
-    /// Waits until nothing is under way any more, then makes sure that every
-    /// sealed file became a result or was discarded, and no file both; that a
-    /// result has the bytes that were published; and that exactly those in
-    /// `accepted` became results.
-    pub async fn adds_up(&self, pair: &Pair, accepted: &Contents) {
+    /// Waits until nothing is under way any more.
+    pub async fn at_rest(&self, pair: &Pair) {
         let sql = pair.ingest_database.sql().await;
         let at_rest = "SELECT (SELECT count(*) FROM file_upload) + (SELECT count(*) FROM outbox)";
         eventually("no upload and an empty outbox", || async {
             (sql.query_one(at_rest, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
         })
         .await;
+    }
+
+    /// Waits until nothing is under way any more, then makes sure that every
+    /// sealed file became a result or was discarded, and no file both; that a
+    /// result has the bytes that were published; and that exactly those in
+    /// `accepted` became results.
+    pub async fn adds_up(&self, pair: &Pair, accepted: &Contents) {
+        self.at_rest(pair).await;
         self.told(|told| {
             let results: Contents = told
                 .results
@@ -183,17 +190,26 @@ impl Handlers {
         self.0.changed.send_replace(());
     }
 
-    async fn read(&self, messages: &mut Streaming<StoreFileRequest>) -> Result<Bytes, Status> {
-        let mut bytes = Vec::new();
+    /// The bytes, their number and their MD5.
+    async fn read(
+        &self,
+        messages: &mut Streaming<StoreFileRequest>,
+        swallow: bool,
+    ) -> Result<(Bytes, u64, String), Status> {
+        let (mut bytes, mut size, mut checksum) = (Vec::new(), 0, Md5::new());
         while let Some(message) = messages.message().await? {
             let Some(StorePart::Chunk(chunk)) = message.part else {
                 return Err(Error::invalid("part", "must be a chunk").into());
             };
             assert!((1..=MIB).contains(&chunk.len()), "a chunk of {} bytes", chunk.len());
-            bytes.extend_from_slice(&chunk);
+            size += chunk.len() as u64;
+            checksum.update(&chunk);
+            if !swallow {
+                bytes.extend_from_slice(&chunk);
+            }
             self.tell(|told| told.bytes += chunk.len());
         }
-        Ok(bytes.into())
+        Ok((bytes.into(), size, hex::encode(checksum.finalize())))
     }
 }
 
@@ -240,8 +256,9 @@ impl ResultsIntakeService for Handlers {
             Manner::Hang => std::future::pending().await,
             _ => {}
         }
-        let bytes = match self.read(&mut messages).await {
-            Ok(bytes) => bytes,
+        let read = self.read(&mut messages, matches!(manner, Manner::Swallow)).await;
+        let (bytes, size, checksum) = match read {
+            Ok(read) => read,
             Err(status) => {
                 self.tell(|told| told.broken += 1);
                 return Err(status);
@@ -251,8 +268,7 @@ impl ResultsIntakeService for Handlers {
             return Err(Error::new(kind, reason, "refused").into());
         }
         let media_type = if upload.r#type.is_empty() { "text/found".into() } else { upload.r#type };
-        let mut answer =
-            StoreFileResponse { checksum: md5(&bytes), size: bytes.len() as u64, r#type: media_type };
+        let mut answer = StoreFileResponse { checksum, size, r#type: media_type };
         self.tell(|told| drop(told.sealed.insert(upload.id, bytes)));
         match manner {
             Manner::HangSealed => std::future::pending().await,
@@ -342,6 +358,11 @@ impl Sending {
 
     pub async fn chunk(&self, bytes: impl Into<Bytes>) {
         self.messages.send(chunk_message(bytes)).await.unwrap();
+    }
+
+    /// The same; it may be answered already.
+    pub async fn try_chunk(&self, bytes: impl Into<Bytes>) {
+        drop(self.messages.send(chunk_message(bytes)).await);
     }
 
     /// Ends the file; what became of it.

@@ -178,7 +178,7 @@ pub async fn run(
         publisher.clone(),
         pipeline.uploads,
         pipeline.store,
-        settings.files_max,
+        files::places::Places::new(settings.files_max, settings.organisation_files_max),
         Duration::from_secs(settings.file_idle_seconds),
     );
     let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher, files))

@@ -4,20 +4,22 @@
 //! Bytes first, gate last: whatever ends before the gate has decided leaves no
 //! trace in it, and the bytes are given up (see [`uploads`]).
 
+pub mod places;
 mod reading;
 pub mod store;
 pub mod uploads;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use sluice_proto::results::v1::{FileUpload, StoreFileResponse};
 use sluice_service::{Error, Kind, OrganisationId};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tonic::Status;
 
 use self::{
+    places::Places,
     reading::Reading,
     store::{Chunks, Gone, NotStored, Store},
     uploads::Uploads,
@@ -38,7 +40,7 @@ pub struct Files {
     publisher: Publisher,
     uploads: Uploads,
     store: Store,
-    places: Arc<Semaphore>,
+    places: Places,
     idle_max: Duration,
 }
 
@@ -88,17 +90,17 @@ fn retried(error: Error) -> Result<Outcome, Error> {
 }
 
 impl Files {
-    /// Up to `files_max` at a time, none of which may make no progress for longer
-    /// than `idle_max`.
+    /// As many at a time as there are places, none of which may make no progress
+    /// for longer than `idle_max`.
     #[must_use]
     pub fn new(
         publisher: Publisher,
         uploads: Uploads,
         store: Store,
-        files_max: usize,
+        places: Places,
         idle_max: Duration,
     ) -> Self {
-        Self { publisher, uploads, store, places: Arc::new(Semaphore::new(files_max)), idle_max }
+        Self { publisher, uploads, store, places, idle_max }
     }
 
     /// Publishes a file: an observation whose content is an unread file, and its
@@ -120,7 +122,7 @@ impl Files {
         if let Some(outcome) = self.look_ahead(organisation, &file, &candidate).await? {
             return Ok(Published::unread(outcome));
         }
-        let Ok(_place) = self.places.try_acquire() else {
+        let Some(_place) = self.places.take(organisation) else {
             return Ok(Published::unread(not_kept("too many files are on their way")));
         };
         let upload = match self.uploads.open(candidate.id, organisation).await {
