@@ -6,6 +6,11 @@
 mod cli;
 mod commits_in_doubt;
 mod definitions;
+mod files_failures;
+mod files_limits;
+mod files_outcomes;
+mod files_races;
+mod files_support;
 mod harness;
 mod http_anything;
 mod http_definitions;

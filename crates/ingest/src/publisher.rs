@@ -3,16 +3,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sluice_service::Error;
+use sluice_service::{Error, OrganisationId};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     backlog::Backlog,
-    check::{Checked, Request, check, work},
+    check::{Candidate, Checked, Request, check, work},
     committer::{Committer, Job, Reply},
-    observation::{Batch, Limits},
+    observation::{Batch, Limits, Observation},
     outcome::{Outcome, Retry},
     registry::{Registry, Snapshot},
 };
@@ -37,7 +37,7 @@ struct Submitted {
     index: usize,
     id: Uuid,
     etag: String,
-    bytes: usize,
+    bytes: u64,
 }
 
 /// A job under way.
@@ -73,16 +73,62 @@ impl Publisher {
     /// # Errors
     /// INTERNAL if the service is at fault.
     pub async fn begin(&self, batch: Batch) -> Result<Pending, Error> {
-        let outcomes = vec![None; batch.observations.len()];
-        let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: self.limits };
-        let mut pending =
-            Pending { publisher: self.clone(), request: Arc::new(request), outcomes, underway: Vec::new() };
+        let mut pending = Pending::new(self, batch);
         pending.round(self.registry.snapshot()).await?;
         Ok(pending)
+    }
+
+    /// Checks one observation and goes no further: what the gate would decide on,
+    /// or the outcome it has already. By the same definitions as a batch's.
+    ///
+    /// # Errors
+    /// INTERNAL if the service is at fault.
+    pub async fn check_only(
+        &self,
+        organisation: &OrganisationId,
+        observation: Observation,
+    ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
+        let mut pending = Pending::new(self, batch);
+        let (mut checked, _) = pending.checked(&[0], self.registry.snapshot()).await?;
+        if let Some(outcome) = pending.outcomes.pop().flatten() {
+            return Ok(Err(outcome));
+        }
+        match checked.pop() {
+            Some(Checked::Candidate(candidate)) => Ok(Ok(candidate)),
+            Some(Checked::Fault(fault, etag)) => Ok(Err(Outcome::Error { fault, etag })),
+            None => Err(Error::internal("an observation was not checked")),
+        }
+    }
+
+    /// Publishes one observation.
+    ///
+    /// # Errors
+    /// INTERNAL if the service is at fault.
+    pub async fn publish_one(
+        &self,
+        organisation: &OrganisationId,
+        observation: Observation,
+    ) -> Result<Outcome, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
+        let mut outcomes = self.begin(batch).await?.finish().await?;
+        outcomes.pop().ok_or_else(|| Error::internal("an observation has no outcome"))
+    }
+
+    /// Why nothing more of an organisation is accepted now, if so.
+    #[must_use]
+    pub fn refuses(&self, organisation: &OrganisationId) -> Option<Retry> {
+        self.backlog.is_full(organisation).map(Retry::not_kept)
     }
 }
 
 impl Pending {
+    fn new(publisher: &Publisher, batch: Batch) -> Self {
+        let outcomes = vec![None; batch.observations.len()];
+        let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: publisher.limits };
+        Self { publisher: publisher.clone(), request: Arc::new(request), outcomes, underway: Vec::new() }
+    }
+
     /// Waits for the lanes; checks and hands in again what they found stale.
     /// One outcome per observation, in order; what is accepted is durable.
     ///
@@ -107,10 +153,22 @@ impl Pending {
     /// One round: check what is undecided, answer what is at fault, hand the
     /// rest to the lanes.
     async fn round(&mut self, definitions: Arc<Snapshot>) -> Result<(), Error> {
-        let mut definitions = definitions;
         let undecided: Vec<usize> =
             (0..self.outcomes.len()).filter(|i| self.outcomes[*i].is_none()).collect();
-        let mut checked = self.check(&undecided, &definitions).await?;
+        let (checked, revision) = self.checked(&undecided, definitions).await?;
+        self.submit(&undecided, checked, revision);
+        Ok(())
+    }
+
+    /// What the check says of each, and the revision it goes by. Who can't be
+    /// checked now has an outcome afterwards.
+    async fn checked(
+        &mut self,
+        undecided: &[usize],
+        definitions: Arc<Snapshot>,
+    ) -> Result<(Vec<Checked>, i64), Error> {
+        let mut definitions = definitions;
+        let mut checked = self.check(undecided, &definitions).await?;
         // A fault that a change of definitions could take away is told only
         // after a look at the database that began after the request arrived.
         let doubtful =
@@ -120,7 +178,7 @@ impl Pending {
                 Ok(fresh) if fresh.revision() == definitions.revision() => {}
                 Ok(fresh) => {
                     definitions = fresh;
-                    checked = self.check(&undecided, &definitions).await?;
+                    checked = self.check(undecided, &definitions).await?;
                 }
                 Err(_) => {
                     for (index, _) in undecided.iter().zip(&checked).filter(|(_, c)| doubtful(c)) {
@@ -130,8 +188,7 @@ impl Pending {
                 }
             }
         }
-        self.submit(&undecided, checked, definitions.revision());
-        Ok(())
+        Ok((checked, definitions.revision()))
     }
 
     async fn check(&self, indexes: &[usize], definitions: &Arc<Snapshot>) -> Result<Vec<Checked>, Error> {
@@ -163,7 +220,7 @@ impl Pending {
                         index,
                         id: candidate.id,
                         etag: candidate.definition.etag.clone(),
-                        bytes: candidate.data.len(),
+                        bytes: candidate.bytes(),
                     });
                     candidates.push(*candidate);
                 }
@@ -171,10 +228,9 @@ impl Pending {
         }
         for (lane, (submitted, candidates)) in lanes {
             let (reply, answer) = oneshot::channel();
-            let handed_in = if self.publisher.backlog.is_full() {
-                Err(Retry::not_kept("too much is accepted and not yet recorded"))
-            } else {
-                committer.submit(lane, Job { candidates, revision, reply })
+            let handed_in = match self.publisher.refuses(&self.request.batch.organisation) {
+                Some(retry) => Err(retry),
+                None => committer.submit(lane, Job { candidates, revision, reply }),
             };
             match handed_in {
                 Ok(()) => self.underway.push(Underway { submitted, reply: answer }),

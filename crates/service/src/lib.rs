@@ -16,6 +16,7 @@ pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
+pub mod whole;
 
 pub use error::{Error, Kind, Violation};
 pub use organisation::OrganisationId;

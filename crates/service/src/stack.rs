@@ -20,6 +20,7 @@ use crate::{
     answers::{Answers, AnswersLayer},
     auth::{AuthLayer, AuthService, Keys},
     http::Api,
+    whole::Whole,
 };
 
 /// What answers a request, from the outside in.
@@ -52,7 +53,7 @@ type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> 
 
 impl<B> Service<Request<B>> for Surfaces
 where
-    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B: HttpBody<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = Response<Body>;
@@ -66,7 +67,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Answered {
         if is_grpc(&request) {
-            return self.grpc.call(request.map(Body::new));
+            // Streams may be cut anywhere and still hold whole messages.
+            return self.grpc.call(request.map(|body| Body::new(Whole::new(body))));
         }
         let answer = self.http.call(request.map(axum::body::Body::new));
         Box::pin(async move { Ok(answer.await?.map(Body::new)) })

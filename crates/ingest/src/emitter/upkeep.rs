@@ -7,7 +7,7 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
-use sluice_service::Error;
+use sluice_service::{Error, OrganisationId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -78,8 +78,7 @@ impl Upkeep {
         let client = self.pool.get().await?;
         if beats.is_multiple_of(MEASURE_EVERY_BEATS) {
             let statement = client.prepare_cached(include_str!("../sql/outbox_bytes.sql")).await?;
-            let bytes: i64 = client.query_one(&statement, &[]).await?.get("bytes");
-            self.backlog.set(bytes.unsigned_abs());
+            self.backlog.set(client.query(&statement, &[]).await?.iter().filter_map(backlog_of).collect());
         }
         if beats.is_multiple_of(FORGET_EVERY_BEATS) {
             client.execute(include_str!("../sql/forget_instances.sql"), &[]).await?;
@@ -122,6 +121,12 @@ impl Upkeep {
             let _ended = self.found.send(Row { id, organisation, bytes, message: None }).await;
         }
     }
+}
+
+/// An organisation and its bytes. A name that is none can't publish.
+fn backlog_of(row: &tokio_postgres::Row) -> Option<(OrganisationId, u64)> {
+    let organisation = row.get::<_, &str>("organisation").parse().ok()?;
+    Some((organisation, row.get::<_, i64>("bytes").unsigned_abs()))
 }
 
 /// Deletes recorded rows, those of many calls at once, until the emitter ends.
