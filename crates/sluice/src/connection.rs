@@ -21,6 +21,10 @@ use crate::failure::Failure;
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that answers no ping for so long while a call is open is gone: a large
+/// file has no deadline that would tell.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Windows that let a whole batch pass without waiting for an update.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -51,6 +55,8 @@ fn endpoint(url: &str) -> Result<Endpoint, Failure> {
         .map_err(|fault| Failure::unusable(format!("{url}: {fault}")))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(endpoint)

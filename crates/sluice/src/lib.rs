@@ -7,13 +7,16 @@ mod definitions;
 mod demo;
 mod dev;
 pub mod failure;
+mod file;
 mod files;
 pub mod keys;
 pub mod postgres;
 pub mod private;
+mod progress;
 mod publish;
 pub mod ready;
 mod results;
+mod retry;
 pub mod serve;
 pub mod target;
 mod text;
@@ -39,6 +42,9 @@ enum Command {
     Dev(dev::DevArgs),
     /// Publish a file of JSON lines.
     Publish(publish::PublishArgs),
+    /// Publish files of any size.
+    #[command(subcommand)]
+    File(file::FileCommand),
     /// Manage definitions: the rules by which observations are let in.
     #[command(subcommand)]
     Definitions(definitions::DefinitionsCommand),
@@ -78,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Dev(args) => block_on(dev::run(args)),
         Command::Publish(args) => block_on(publish::run(args)),
+        Command::File(command) => block_on(file::run(command)),
         Command::Definitions(command) => block_on(definitions::run(command)),
         Command::Results(command) => block_on(results::run(command)),
         Command::Bench(args) => block_on(bench::run(args)),

@@ -3,6 +3,7 @@
 
 mod commands;
 mod dev;
+mod file;
 mod publish;
 
 use std::{
