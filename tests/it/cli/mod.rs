@@ -3,6 +3,7 @@
 
 mod commands;
 mod dev;
+mod download;
 mod file;
 mod publish;
 
