@@ -7,7 +7,10 @@ use sluice_proto::{
     ingest::v1::{
         definition_service_client::DefinitionServiceClient, ingest_service_client::IngestServiceClient,
     },
-    results::v1::results_service_client::ResultsServiceClient,
+    results::v1::{
+        results_service_client::ResultsServiceClient,
+        storage_config_service_client::StorageConfigServiceClient,
+    },
 };
 use sluice_service::client::TokenInterceptor;
 use tonic::{
@@ -71,6 +74,8 @@ pub struct Clients {
     pub definitions: DefinitionServiceClient<Authorised>,
     /// Lists, downloads and acknowledges results.
     pub results: ResultsServiceClient<Authorised>,
+    /// Says where result data is kept.
+    pub storage: StorageConfigServiceClient<Authorised>,
 }
 
 impl Clients {
@@ -90,7 +95,8 @@ impl Clients {
         Self {
             ingest: IngestServiceClient::new(ingest.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             definitions: DefinitionServiceClient::new(ingest).max_decoding_message_size(ANSWER_BYTES_MAX),
-            results: ResultsServiceClient::new(results).max_decoding_message_size(ANSWER_BYTES_MAX),
+            results: ResultsServiceClient::new(results.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            storage: StorageConfigServiceClient::new(results),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod ready;
 mod results;
 mod retry;
 pub mod serve;
+mod storage;
 pub mod target;
 mod text;
 
@@ -51,6 +52,9 @@ enum Command {
     /// List, download and acknowledge results.
     #[command(subcommand)]
     Results(results::ResultsCommand),
+    /// Manage storage configs: where result data is kept.
+    #[command(subcommand)]
+    Storage(Box<storage::StorageCommand>),
     /// Measure throughput and latency, on a running pair or on one of its own.
     Bench(bench::BenchArgs),
     /// Make tokens.
@@ -87,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::File(command) => block_on(file::run(command)),
         Command::Definitions(command) => block_on(definitions::run(command)),
         Command::Results(command) => block_on(results::run(command)),
+        Command::Storage(command) => block_on(storage::run(*command)),
         Command::Bench(args) => block_on(bench::run(args)),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),
