@@ -31,4 +31,5 @@ mod results_plans;
 mod results_recording;
 mod results_shelf;
 mod retention;
+mod storage_servers;
 mod support;
