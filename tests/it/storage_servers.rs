@@ -9,7 +9,7 @@ use http_body_util::Full;
 use object_store::{
     Error, MultipartUpload as _, ObjectStore, ObjectStoreExt as _, PutPayload, path::Path, signer::Signer,
 };
-use sluice_tests::{Answers, Azurite, S3Server};
+use sluice_tests::{Answers, Azurite, GsServer, S3Server};
 
 use super::http_support::{Answer, send};
 
@@ -153,4 +153,21 @@ async fn azure_keeps_objects_and_verifies_what_is_signed() {
     signed_urls_end(&client).await;
     let stranger = server.client_with("container", "YW5vdGhlciBrZXk=");
     assert!(stranger.put(&Path::from("x"), PutPayload::from_static(b"x")).await.is_err());
+}
+
+#[tokio::test]
+async fn gs_keeps_objects_and_verifies_what_is_signed() {
+    let server = GsServer::start().await;
+    server.create_bucket("bucket");
+    let client = server.client("bucket");
+    objects_come_and_go(&client).await;
+    assert_eq!(server.keys("bucket"), ["other/two"]);
+    parts_become_an_object_or_nothing(&client).await;
+    assert_eq!(server.open_uploads(), 0);
+    signed_urls_need_no_more_and_bear_no_change(&client, "X-Goog-Signature=").await;
+    signed_urls_end(&client).await;
+    let other = GsServer::start().await;
+    let stranger = server.client_with("bucket", other.service_account_key());
+    assert!(stranger.put(&Path::from("x"), PutPayload::from_static(b"x")).await.is_err());
+    assert!(!server.keys("bucket").contains(&"x".to_owned()));
 }

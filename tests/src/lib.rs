@@ -22,7 +22,7 @@ pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
 pub use proxy::{Cut, Proxy};
 pub use replica::Replica;
-pub use storage::{Answers, Azurite, S3Server, install_tls};
+pub use storage::{Answers, Azurite, GsServer, S3Server, install_tls};
 
 /// How long something may take that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -2,12 +2,14 @@
 //! signatures as the providers do, and that can be looked into and broken.
 
 mod azurite;
+mod gs;
 mod s3;
 mod tools;
 
 use std::sync::Once;
 
 pub use azurite::Azurite;
+pub use gs::GsServer;
 pub use s3::{Answers, S3Server};
 
 /// Names the TLS implementation for the clients of these servers. It may be called

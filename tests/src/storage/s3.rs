@@ -17,12 +17,16 @@ use hyper_util::{
     server::conn::auto,
 };
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use s3s::{Body, auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{
+    Body,
+    auth::SimpleAuth,
+    service::{S3Service, S3ServiceBuilder},
+};
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::install_tls;
+use super::{gs::ServiceAccount, install_tls};
 use crate::cluster::scratch;
 
 /// How a server answers.
@@ -58,6 +62,11 @@ impl S3Server {
     /// # Panics
     /// If it doesn't come up.
     pub async fn start() -> Self {
+        Self::start_for(None).await
+    }
+
+    /// Starts one that lets in whom Google would, if that is given.
+    pub(super) async fn start_for(account: Option<Arc<ServiceAccount>>) -> Self {
         let root = scratch("s3");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -68,33 +77,30 @@ impl S3Server {
             stop: CancellationToken::new(),
             root,
         };
-        server.serve(listener);
+        server.serve(listener, account);
         server
     }
 
-    fn serve(&self, listener: TcpListener) {
+    fn serve(&self, listener: TcpListener, account: Option<Arc<ServiceAccount>>) {
         let mut builder = S3ServiceBuilder::new(FileSystem::new(&self.root).expect("its folder"));
-        builder.set_auth(SimpleAuth::from_single(Self::ACCESS_KEY_ID, Self::SECRET_ACCESS_KEY));
+        if account.is_none() {
+            builder.set_auth(SimpleAuth::from_single(Self::ACCESS_KEY_ID, Self::SECRET_ACCESS_KEY));
+        }
         let service = builder.build();
         let (answers, requests) = (self.answers.clone(), self.requests.clone());
         let answer = service_fn(move |request: Request<Incoming>| {
             let answers = *answers.lock().unwrap_or_else(PoisonError::into_inner);
             let line = format!("{} {}", request.method(), request.uri());
             requests.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            let service = service.clone();
+            let (service, account) = (service.clone(), account.clone());
             async move {
-                let status = match answers {
-                    Answers::Well => {
-                        let answer = service.call(request.map(Body::from)).await;
-                        return Ok::<_, Infallible>(
-                            answer.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR)),
-                        );
-                    }
-                    Answers::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                    Answers::Denied => StatusCode::FORBIDDEN,
+                let answered = match answers {
+                    Answers::Well => well(&service, account.as_deref(), request).await,
+                    Answers::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE),
+                    Answers::Denied => Err(StatusCode::FORBIDDEN),
                     Answers::Never => std::future::pending().await,
                 };
-                Ok(plain(status))
+                Ok::<_, Infallible>(answered.unwrap_or_else(plain))
             }
         });
         let stop = self.stop.clone();
@@ -216,6 +222,18 @@ impl Drop for S3Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+async fn well(
+    service: &S3Service,
+    account: Option<&ServiceAccount>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, StatusCode> {
+    let request = match account {
+        Some(account) => account.admit(request)?,
+        None => request,
+    };
+    service.call(request.map(Body::from)).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn plain(status: StatusCode) -> Response<Body> {
