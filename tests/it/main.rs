@@ -40,6 +40,7 @@ mod storage_cleanup;
 mod storage_configs;
 mod storage_files;
 mod storage_results;
+mod storage_servers;
 mod storage_signed;
 mod storage_support;
 mod support;
