@@ -37,6 +37,7 @@ mod results_recording;
 mod results_shelf;
 mod retention;
 mod storage_cleanup;
+mod storage_clouds;
 mod storage_configs;
 mod storage_files;
 mod storage_results;

@@ -132,16 +132,15 @@ impl Store {
     /// See [`StoreError`].
     pub async fn begin(&self, key: &Path, media_type: &str) -> Result<Upload, StoreError> {
         self.contain(key).await?;
-        match &self.client {
-            Client::Cloud(client, _) => {
-                let options = PutMultipartOptions {
-                    attributes: self.attributes(media_type),
-                    ..PutMultipartOptions::default()
-                };
+        let options =
+            PutMultipartOptions { attributes: self.attributes(media_type), ..PutMultipartOptions::default() };
+        match (&self.client, self.place.provider()) {
+            // Their parts stay until they are completed or aborted by name.
+            (Client::Cloud(client, _), Provider::S3 | Provider::Gs) => {
                 let id = client.create_multipart_opts(key, options).await?;
-                Ok(Upload::cloud(client.clone(), key.clone(), id))
+                Ok(Upload::named(client.clone(), key.clone(), id))
             }
-            Client::Local(files, _) => Ok(Upload::local(files.put_multipart(key).await?)),
+            _ => Ok(Upload::unnamed(self.objects().put_multipart_opts(key, options).await?)),
         }
     }
 
@@ -153,11 +152,11 @@ impl Store {
         self.contain(key).await?;
         match (&self.client, multipart) {
             (Client::Cloud(client, _), Some(id)) => match client.abort_multipart(key, &id.to_owned()).await {
-                // Azure has nothing to abort: blocks that were never committed
-                // go by themselves after a week.
                 Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
                 Err(error) => Err(error.into()),
             },
+            // Nothing was begun; or it is Azure's, where blocks that were never
+            // committed go by themselves after a week.
             (Client::Cloud(..), None) => Ok(()),
             (Client::Local(files, _), _) => {
                 let file = files.path_to_filesystem(key)?;

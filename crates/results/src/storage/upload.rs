@@ -25,8 +25,10 @@ pub fn part_bytes(number: usize) -> usize {
 }
 
 enum Target {
-    Cloud { client: Arc<dyn Cloud>, key: Path, id: MultipartId, parts: Vec<PartId> },
-    Local(Box<dyn MultipartUpload>),
+    /// Of a provider that keeps parts under a name.
+    Named { client: Arc<dyn Cloud>, key: Path, id: MultipartId, parts: Vec<PartId> },
+    /// Of one that does not, or of a directory.
+    Unnamed(Box<dyn MultipartUpload>),
 }
 
 /// An object being written.
@@ -39,12 +41,12 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn cloud(client: Arc<dyn Cloud>, key: Path, id: MultipartId) -> Self {
-        Self::new(Target::Cloud { client, key, id, parts: Vec::new() })
+    pub(super) fn named(client: Arc<dyn Cloud>, key: Path, id: MultipartId) -> Self {
+        Self::new(Target::Named { client, key, id, parts: Vec::new() })
     }
 
-    pub(super) fn local(upload: Box<dyn MultipartUpload>) -> Self {
-        Self::new(Target::Local(upload))
+    pub(super) fn unnamed(upload: Box<dyn MultipartUpload>) -> Self {
+        Self::new(Target::Unnamed(upload))
     }
 
     fn new(target: Target) -> Self {
@@ -55,8 +57,8 @@ impl Upload {
     #[must_use]
     pub fn multipart(&self) -> Option<&str> {
         match &self.target {
-            Target::Cloud { id, .. } => Some(id),
-            Target::Local(_) => None,
+            Target::Named { id, .. } => Some(id),
+            Target::Unnamed(_) => None,
         }
     }
 
@@ -86,10 +88,10 @@ impl Upload {
         }
         self.sent().await?;
         match self.target {
-            Target::Cloud { client, key, id, parts } => {
+            Target::Named { client, key, id, parts } => {
                 drop(client.complete_multipart(&key, &id, parts).await?)
             }
-            Target::Local(mut upload) => drop(upload.complete().await?),
+            Target::Unnamed(mut upload) => drop(upload.complete().await?),
         }
         Ok(())
     }
@@ -104,12 +106,12 @@ impl Upload {
         let number = self.number;
         self.number += 1;
         match &mut self.target {
-            Target::Cloud { client, key, id, .. } => {
+            Target::Named { client, key, id, .. } => {
                 let (client, key, id) = (client.clone(), key.clone(), id.clone());
                 self.sending
                     .spawn(async move { Ok(Some(client.put_part(&key, &id, number, payload).await?)) });
             }
-            Target::Local(upload) => {
+            Target::Unnamed(upload) => {
                 let sending = upload.put_part(payload);
                 self.sending.spawn(async move {
                     sending.await?;
@@ -123,7 +125,7 @@ impl Upload {
     async fn sent(&mut self) -> Result<(), StoreError> {
         while let Some(sent) = self.sending.join_next().await {
             let part = sent.map_err(|_| StoreError::Failed)??;
-            if let (Target::Cloud { parts, .. }, Some(part)) = (&mut self.target, part) {
+            if let (Target::Named { parts, .. }, Some(part)) = (&mut self.target, part) {
                 parts.push(part);
             }
         }
