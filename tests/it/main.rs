@@ -23,6 +23,7 @@ mod ingest_limits;
 mod ingest_outcomes;
 mod ingest_streams;
 mod isolation;
+mod keys;
 mod model;
 mod outages;
 mod outbox;

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use sluice_service::{Error, Kind, OrganisationId, Violation, auth::Access};
+use sluice_service::{Error, Kind, OrganisationId, Violation, audit, auth::Access};
 use uuid::Uuid;
 
 use crate::{
     definition::{Definition, DefinitionPath, RawDraft},
-    definitions::{Definitions, Name, tenant},
+    definitions::{Definitions, Name},
 };
 
 /// The calls.
@@ -23,11 +23,11 @@ fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(
     if organisation.is_some() || access.is_for_all_organisations() {
         return Ok(());
     }
-    Err(Error::new(
+    Err(access.refuse(Error::new(
         Kind::PermissionDenied,
         "SYSTEM_WIDE",
         "a system-wide definition is written with a token for all organisations only: name your organisation",
-    ))
+    )))
 }
 
 /// Which definition is meant. None has a malformed path or id.
@@ -62,10 +62,8 @@ impl DefinitionCalls {
         may_write(access, raw.organisation.as_ref())?;
         let draft = raw.check(self.retention).map_err(Error::invalid_all)?;
         let (definition, created) = self.definitions.put(&draft, etag).await?;
-        tracing::info!(
-            token = access.token_id(), organisation = tenant(draft.organisation.as_ref()), path = %draft.path,
-            created, "definition put"
-        );
+        let what = if created { "definition created" } else { "definition overwritten" };
+        audit::changed(access, draft.organisation.as_ref(), what, &draft.path);
         Ok((definition, created))
     }
 
@@ -104,12 +102,7 @@ impl DefinitionCalls {
     ) -> Result<Uuid, Error> {
         may_write(access, organisation)?;
         let id = self.definitions.delete(organisation, name, etag).await?;
-        tracing::info!(
-            token = access.token_id(),
-            organisation = tenant(organisation),
-            ?name,
-            "definition deleted"
-        );
+        audit::changed(access, organisation, "definition deleted", id);
         Ok(id)
     }
 

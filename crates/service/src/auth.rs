@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -25,10 +25,8 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, Kind, OrganisationId};
+use crate::{Error, Kind, OrganisationId, audit, follow::follow};
 
-/// How often the keys file is looked at.
-const RELOAD_EVERY: Duration = Duration::from_millis(500);
 /// What every token begins with, so that scanners for leaked secrets know one.
 pub const TOKEN_PREFIX: &str = "sluice_";
 /// Services that need no token: they tell nothing of any organisation.
@@ -39,6 +37,10 @@ const OPEN_SERVICES: [&str; 3] = [
 ];
 /// Longest token, in bytes, that is looked at.
 const TOKEN_BYTES_MAX: usize = 256;
+/// Who waits for a token to expire looks this often at the clock, which may be set.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
+/// What an unknown token's secret is compared with: the hash of none.
+const NOBODY: [u8; 32] = [0; 32];
 
 /// Every scope there is.
 pub const SCOPES: [&str; 7] = [
@@ -69,6 +71,9 @@ pub struct KeyEntry {
     pub all_organisations: bool,
     /// What it may do.
     pub scopes: BTreeSet<String>,
+    /// When it ends, as RFC 3339. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 /// The keys file.
@@ -85,6 +90,13 @@ struct Key {
     secret_sha256: [u8; 32],
     organisation: Option<OrganisationId>,
     scopes: BTreeSet<String>,
+    expires: Option<SystemTime>,
+}
+
+impl Key {
+    fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|expires| expires <= SystemTime::now())
+    }
 }
 
 type KeyTable = BTreeMap<String, Arc<Key>>;
@@ -138,7 +150,13 @@ fn parse_key(entry: KeyEntry) -> Result<Key, String> {
     if organisation.is_some() && entry.scopes.contains(INTAKE_SCOPE) {
         return Err(format!("{INTAKE_SCOPE} is never given to a tenant's token"));
     }
-    Ok(Key { secret_sha256, organisation, scopes: entry.scopes })
+    let expires = entry.expires.as_deref().map(parse_time).transpose()?;
+    Ok(Key { secret_sha256, organisation, scopes: entry.scopes, expires })
+}
+
+fn parse_time(text: &str) -> Result<SystemTime, String> {
+    let time = text.parse::<prost_types::Timestamp>().ok().and_then(|time| time.try_into().ok());
+    time.ok_or_else(|| "expires must be a time such as \"2026-02-28T12:00:00Z\"".into())
 }
 
 /// The keys that are valid now, read from a file and again whenever it changes.
@@ -165,29 +183,18 @@ impl Keys {
     /// Follows changes of the file until shutdown. A file that can't be read or
     /// parsed leaves the keys as they are, and is logged once.
     pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut failed: Option<String> = None;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RELOAD_EVERY) => {}
+        let paths = vec![self.path.clone()];
+        follow("keys file", paths, shutdown, |contents| {
+            let text = contents.first().map_or(Ok(""), |bytes| std::str::from_utf8(bytes));
+            let table = text.map_err(|fault| fault.to_string()).and_then(parse_keys)?;
+            if **self.table.load() != table {
+                tracing::info!(tokens = table.len(), "keys reloaded");
+                self.table.store(Arc::new(table));
+                self.changed.send_replace(());
             }
-            let read = tokio::fs::read_to_string(&self.path).await.map_err(|fault| fault.to_string());
-            match read.and_then(|text| parse_keys(&text)) {
-                Ok(table) => {
-                    failed = None;
-                    if **self.table.load() != table {
-                        tracing::info!(tokens = table.len(), "keys reloaded");
-                        self.table.store(Arc::new(table));
-                        self.changed.send_replace(());
-                    }
-                }
-                Err(fault) if failed.as_ref() != Some(&fault) => {
-                    tracing::error!(%fault, "keys file not usable, keeping the keys as they were");
-                    failed = Some(fault);
-                }
-                Err(_) => {}
-            }
-        }
+            Ok(())
+        })
+        .await;
     }
 
     /// The access of a request whose token is valid and holds a scope. `to` says
@@ -199,27 +206,30 @@ impl Keys {
         self: &Arc<Self>,
         headers: &http::HeaderMap,
         scope: &'static str,
-        to: &str,
+        to: &'static str,
     ) -> Result<Access, Error> {
-        let access = self.find(headers)?;
+        let access = self.find(headers, to)?;
         if access.holds(scope) {
             return Ok(access);
         }
-        tracing::warn!(token = access.token_id(), path = to, scope, "refused: scope missing");
         let message = format!("the token lacks the scope {scope}");
-        Err(Error::new(Kind::PermissionDenied, "MISSING_SCOPE", message))
+        Err(access.refuse(Error::new(Kind::PermissionDenied, "MISSING_SCOPE", message)))
     }
 
-    fn find(self: &Arc<Self>, headers: &http::HeaderMap) -> Result<Access, Error> {
-        let unknown = || Error::new(Kind::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed");
-        let (id, secret) = token_of(headers).and_then(split_token).ok_or_else(unknown)?;
+    fn find(self: &Arc<Self>, headers: &http::HeaderMap, to: &'static str) -> Result<Access, Error> {
+        let (id, secret) = token_of(headers).and_then(split_token).unwrap_or_default();
         let given: [u8; 32] = Sha256::digest(secret).into();
-        let key = self.table.load().get(id).cloned().ok_or_else(unknown)?;
-        if bool::from(key.secret_sha256.ct_eq(&given)) {
-            Ok(Access { id: id.into(), key, keys: self.clone() })
-        } else {
-            Err(unknown())
-        }
+        // An unknown id takes as long as a wrong secret.
+        let known = self.table.load().get(id).cloned();
+        let kept = known.as_ref().map_or(&NOBODY, |key| &key.secret_sha256);
+        let is_same = bool::from(kept.ct_eq(&given));
+        let Some(key) = known.filter(|_| is_same) else {
+            let error = unauthenticated();
+            audit::refused(if is_token_id(id) { id } else { "" }, None, to, error.reason());
+            return Err(error);
+        };
+        let access = Access { id: id.into(), key, to, keys: self.clone() };
+        if access.key.is_expired() { Err(access.refuse(expired())) } else { Ok(access) }
     }
 }
 
@@ -245,6 +255,8 @@ fn split_token(token: &str) -> Option<(&str, &str)> {
 pub struct Access {
     id: Arc<str>,
     key: Arc<Key>,
+    /// The rpc or route that it was asked for, for the log.
+    to: &'static str,
     keys: Arc<Keys>,
 }
 
@@ -254,11 +266,7 @@ impl Access {
     /// # Errors
     /// UNAUTHENTICATED if the request came past the layer without a token.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
-        request
-            .extensions()
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(|| Error::new(Kind::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed"))
+        request.extensions().get::<Self>().cloned().ok_or_else(unauthenticated)
     }
 
     /// The organisation a request acts for: the one it names, or the token's.
@@ -280,7 +288,7 @@ impl Access {
         match (&self.key.organisation, requested) {
             (Some(own), "") => Ok(Some(own.clone())),
             (Some(own), name) if name == own.as_str() => Ok(Some(own.clone())),
-            (Some(_), _) => Err(foreign()),
+            (Some(_), _) => Err(self.refuse(foreign())),
             (None, "") => Ok(None),
             (None, name) => name.parse().map(Some),
         }
@@ -298,12 +306,20 @@ impl Access {
         &self.id
     }
 
+    /// The error that refuses the call, after a line for those who have to know.
+    #[must_use]
+    pub fn refuse(&self, error: Error) -> Error {
+        audit::refused(&self.id, self.key.organisation.as_ref(), self.to, error.reason());
+        error
+    }
+
     /// For long streams: whether the token is still valid as it was.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if it was revoked or changed since.
+    /// UNAUTHENTICATED if it was revoked or changed since, or has expired.
     pub fn still_valid(&self) -> Result<(), Error> {
         match self.keys.table.load().get(&*self.id) {
+            Some(key) if *key == self.key && key.is_expired() => Err(expired()),
             Some(key) if *key == self.key => Ok(()),
             _ => Err(Error::new(Kind::Unauthenticated, "TOKEN_REVOKED", "the token is no longer valid")),
         }
@@ -313,14 +329,26 @@ impl Access {
     pub async fn revoked(&self) {
         let mut changed = self.keys.changed.subscribe();
         while self.still_valid().is_ok() {
-            // The sender is kept by these very keys.
-            drop(changed.changed().await);
+            let left = self.key.expires.and_then(|expires| expires.duration_since(SystemTime::now()).ok());
+            tokio::select! {
+                // The sender is kept by these very keys.
+                changed = changed.changed() => drop(changed),
+                () = tokio::time::sleep(left.unwrap_or(CLOCK_EVERY).min(CLOCK_EVERY)) => {}
+            }
         }
     }
 
     fn holds(&self, scope: &str) -> bool {
         self.key.scopes.contains(scope)
     }
+}
+
+fn unauthenticated() -> Error {
+    Error::new(Kind::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed")
+}
+
+fn expired() -> Error {
+    Error::new(Kind::Unauthenticated, "TOKEN_EXPIRED", "the token has expired")
 }
 
 fn foreign() -> Error {
@@ -331,10 +359,11 @@ fn foreign() -> Error {
     )
 }
 
-/// The scope an rpc needs, `None` for paths that are not in the contract.
-fn required_scope(path: &str) -> Option<&'static str> {
+/// An rpc's path and the scope it needs, `None` for paths that are not in the
+/// contract.
+fn rpc(path: &str) -> Option<(&'static str, &'static str)> {
     let table = sluice_proto::REQUIRED_SCOPES;
-    table.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| table[at].1)
+    table.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| table[at])
 }
 
 fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
@@ -342,8 +371,8 @@ fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), 
     if OPEN_SERVICES.iter().any(|open| path.starts_with(open)) {
         return Ok(());
     }
-    let scope = required_scope(path)
-        .ok_or_else(|| Error::new(Kind::Unimplemented, "UNKNOWN_METHOD", "there is no such rpc"))?;
+    let (path, scope) =
+        rpc(path).ok_or_else(|| Error::new(Kind::Unimplemented, "UNKNOWN_METHOD", "there is no such rpc"))?;
     let access = keys.access(request.headers(), scope, path)?;
     request.extensions_mut().insert(access);
     Ok(())

@@ -9,6 +9,7 @@ fn entry(organisation: Option<&str>, scopes: &[&str]) -> KeyEntry {
         organisation: organisation.map(str::to_owned),
         all_organisations: organisation.is_none(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        expires: None,
     }
 }
 
@@ -44,9 +45,9 @@ fn every_scope_in_the_contract_is_known_and_used() {
 #[test]
 fn the_table_covers_every_rpc_of_the_descriptor_set() {
     for (path, _) in sluice_proto::REQUIRED_SCOPES {
-        assert!(required_scope(path).is_some(), "{path}");
+        assert!(rpc(path).is_some(), "{path}");
     }
-    assert_eq!(required_scope("/sluice.results.v1.ResultsService/Nonsense"), None);
+    assert_eq!(rpc("/sluice.results.v1.ResultsService/Nonsense"), None);
 }
 
 #[test]
@@ -116,13 +117,40 @@ fn a_revoked_token_is_noticed_by_streams() {
     assert_eq!(access.still_valid().unwrap_err().reason(), "TOKEN_REVOKED");
 }
 
+/// A time so many seconds from now, as the keys file has it.
+fn from_now(seconds: i64) -> Option<String> {
+    let now = prost_types::Timestamp::from(SystemTime::now());
+    Some(prost_types::Timestamp { seconds: now.seconds + seconds, ..now }.to_string())
+}
+
+#[test]
+fn an_expired_token_is_refused_and_only_who_knows_its_secret_is_told() {
+    let entry = entry(Some("acme"), &["results.read"]);
+    let later = keys(KeyEntry { expires: from_now(60), ..entry.clone() });
+    assert!(call(&later, GET, Some(("x-aims-auth-token", GOOD))).is_ok());
+    let earlier = keys(KeyEntry { expires: from_now(-1), ..entry });
+    assert_eq!(call(&earlier, GET, Some(("x-aims-auth-token", GOOD))).unwrap_err(), "TOKEN_EXPIRED");
+    let wrong = Some(("x-aims-auth-token", "sluice_k1_wrong"));
+    assert_eq!(call(&earlier, GET, wrong).unwrap_err(), "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_a_token_sees_it_expire() {
+    let keys = keys(KeyEntry { expires: from_now(1), ..entry(Some("acme"), &["results.read"]) });
+    let access = call(&keys, GET, Some(("x-aims-auth-token", GOOD))).unwrap();
+    access.still_valid().unwrap();
+    access.revoked().await;
+    assert_eq!(access.still_valid().unwrap_err().reason(), "TOKEN_EXPIRED");
+}
+
 #[test]
 fn a_keys_file_that_is_unclear_is_refused() {
     let tenant_intake = entry(Some("acme"), &[INTAKE_SCOPE]);
     let unknown_scope = entry(None, &["everything"]);
     let both = KeyEntry { all_organisations: true, ..entry(Some("acme"), &[]) };
     let short_hash = KeyEntry { secret_sha256: "abcd".into(), ..entry(None, &[]) };
-    for bad in [tenant_intake, unknown_scope, both, short_hash] {
+    let no_time = KeyEntry { expires: Some("tomorrow".into()), ..entry(None, &[]) };
+    for bad in [tenant_intake, unknown_scope, both, short_hash, no_time] {
         assert!(parse_key(bad.clone()).is_err(), "{bad:?}");
     }
 }

@@ -3,10 +3,12 @@
 //! graceful shutdown. No business word is known here.
 
 pub mod answers;
+pub mod audit;
 pub mod auth;
 pub mod client;
 pub mod config;
 mod error;
+mod follow;
 pub mod health;
 pub mod http;
 pub mod organisation;

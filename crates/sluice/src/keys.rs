@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::{Duration, SystemTime},
 };
 
 use clap::builder::PossibleValuesParser;
@@ -23,6 +24,8 @@ use crate::{
 
 /// Random bytes of a token's public id.
 const ID_BYTES: usize = 8;
+/// The year 10000, in seconds since 1970: the first that RFC 3339 can't write.
+const TIME_MAX: i64 = 253_402_300_800;
 /// Random bytes of a token's secret.
 const SECRET_BYTES: usize = 32;
 
@@ -45,6 +48,9 @@ pub struct NewArgs {
     /// What it may do; give it several times, or separate by commas.
     #[arg(long, required = true, value_delimiter = ',', value_parser = PossibleValuesParser::new(SCOPES))]
     scope: Vec<String>,
+    /// When it ends, from now on: a duration such as 90d [default: never].
+    #[arg(long, value_name = "DURATION", value_parser = crate::text::parse_seconds)]
+    expires: Option<u64>,
     /// Append the entry to this keys file; running services see it at once.
     #[arg(long)]
     keys_file: Option<PathBuf>,
@@ -69,6 +75,7 @@ impl NewToken {
             organisation: organisation.map(str::to_owned),
             all_organisations: organisation.is_none(),
             scopes: scopes.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(),
+            expires: None,
             id: id.clone(),
         };
         Self { text: token_text(&id, &secret), entry }
@@ -89,7 +96,8 @@ pub(crate) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
             return Err(Failure::unusable(format!("{INTAKE_SCOPE} needs --all-organisations")));
         }
     }
-    let token = NewToken::new(args.organisation.as_deref(), args.scope.iter().map(String::as_str));
+    let mut token = NewToken::new(args.organisation.as_deref(), args.scope.iter().map(String::as_str));
+    token.entry.expires = args.expires.map(in_seconds).transpose()?;
     if let Some(file) = &args.keys_file {
         append_entries(file, std::slice::from_ref(&token.entry))?;
         eprintln!("The token, shown only now; its entry is in {}:", file.display());
@@ -101,6 +109,14 @@ pub(crate) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
         out!("\n{}", entries_text(&[token.entry])?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The time so many seconds from now, as the keys file has it.
+fn in_seconds(seconds: u64) -> Result<String, Failure> {
+    let then = SystemTime::now().checked_add(Duration::from_secs(seconds));
+    let then = then.map(prost_types::Timestamp::from).filter(|then| then.seconds < TIME_MAX);
+    let then = then.ok_or_else(|| Failure::unusable("--expires: too far away"))?;
+    Ok(prost_types::Timestamp { nanos: 0, ..then }.to_string())
 }
 
 /// Entries as they stand in the keys file.

@@ -5,7 +5,7 @@ use sluice_proto::results::v1::{
     ListStorageConfigsRequest, ListStorageConfigsResponse, SetDefaultStorageConfigRequest,
     StorageConfig as Wire, TestStorageConfigRequest, TestStorageConfigResponse, UpdateStorageConfigRequest,
 };
-use sluice_service::{Error, Kind, OrganisationId, auth::Access};
+use sluice_service::{Error, Kind, OrganisationId, audit, auth::Access};
 use uuid::Uuid;
 
 use super::{Configs, New, not_found, probe::probe, stores::Stores};
@@ -43,8 +43,7 @@ fn needed(config: Option<Wire>) -> Result<Wire, Error> {
 
 /// A line for those who have to know who changed what.
 fn audit(access: &Access, config: &StorageConfig, what: &'static str) {
-    let (token, organisation, id) = (access.token_id(), &config.organisation, config.id);
-    tracing::info!(target: "audit", token, %organisation, storage_config = %id, what, "storage config changed");
+    audit::changed(access, Some(&config.organisation), what, config.id);
 }
 
 impl ConfigCalls {
@@ -61,7 +60,7 @@ impl ConfigCalls {
             terms: draft.terms,
         };
         let created = self.configs.create(new).await?;
-        audit(access, &created, "created");
+        audit(access, &created, "storage config created");
         self.probed(created).await.map(|config| wire(&config))
     }
 
@@ -127,7 +126,7 @@ impl ConfigCalls {
             };
             let terms = change.apply(read.terms, provider);
             if let Some(updated) = self.configs.update(&read, credentials.as_ref(), terms).await? {
-                audit(access, &updated, "updated");
+                audit(access, &updated, "storage config updated");
                 return self.probed(updated).await.map(|config| wire(&config));
             }
         }
@@ -142,7 +141,7 @@ impl ConfigCalls {
     ) -> Result<Wire, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let config = self.configs.deactivate(&organisation, id(&request.id)?).await?;
-        audit(access, &config, "deactivated");
+        audit(access, &config, "storage config deactivated");
         Ok(wire(&config))
     }
 
@@ -155,8 +154,7 @@ impl ConfigCalls {
         let organisation = access.organisation(&request.organisation)?;
         if request.id.is_empty() {
             self.configs.clear_default(&organisation).await?;
-            let token = access.token_id();
-            tracing::info!(target: "audit", token, %organisation, "the default storage is the built-in db");
+            audit::changed(access, Some(&organisation), "storage config made the default", "db");
             return Ok(None);
         }
         let id = id(&request.id)?;
@@ -165,7 +163,7 @@ impl ConfigCalls {
             let text = "only a storage config in state VALID can be the default";
             return Err(Error::new(Kind::FailedPrecondition, "NOT_VALID", text));
         };
-        audit(access, &config, "made the default");
+        audit(access, &config, "storage config made the default");
         Ok(Some(wire(&config)))
     }
 

@@ -1,0 +1,81 @@
+//! Files that are read again whenever they change: keys, certificates. They are
+//! looked at and not watched: that works on every volume, also on those where a
+//! file is a link that is turned to another one.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Hands the contents of `paths`, in their order, to `take` whenever they have
+/// changed, until shutdown. Contents that can't be read or taken change nothing,
+/// and are logged once.
+pub(crate) async fn follow(
+    what: &'static str,
+    paths: Vec<PathBuf>,
+    shutdown: CancellationToken,
+    mut take: impl FnMut(&[Vec<u8>]) -> Result<(), String>,
+) {
+    let mut taken: Option<Vec<Vec<u8>>> = None;
+    let mut failed: Option<String> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let outcome = match read(&paths).await {
+            Ok(contents) if taken.as_ref() == Some(&contents) => Ok(()),
+            Ok(contents) => take(&contents).map(|()| taken = Some(contents)),
+            Err(fault) => Err(fault),
+        };
+        match outcome {
+            Ok(()) => failed = None,
+            Err(fault) if failed.as_ref() != Some(&fault) => {
+                tracing::error!(%fault, "{what}: not usable, all stays as it was");
+                failed = Some(fault);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn read(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+    let mut contents = Vec::with_capacity(paths.len());
+    for path in paths {
+        let read = tokio::fs::read(path).await;
+        contents.push(read.map_err(|fault| format!("{}: {fault}", path.display()))?);
+    }
+    Ok(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_are_taken_once_and_what_is_broken_changes_nothing() {
+        let path = std::env::temp_dir().join(format!("sluice-follow-{}", std::process::id()));
+        std::fs::write(&path, "a").unwrap();
+        let (told, mut seen) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let take = move |contents: &[Vec<u8>]| {
+            let good = contents[0] != b"bad";
+            told.send(String::from_utf8_lossy(&contents[0]).into_owned()).unwrap();
+            if good { Ok(()) } else { Err("bad".into()) }
+        };
+        let following = tokio::spawn(follow("a test", vec![path.clone()], stop.clone(), take));
+        assert_eq!(seen.recv().await.unwrap(), "a");
+        std::fs::write(&path, "bad").unwrap();
+        assert_eq!(seen.recv().await.unwrap(), "bad");
+        std::fs::write(&path, "b").unwrap();
+        while seen.recv().await.unwrap() != "b" {}
+        stop.cancel();
+        following.await.unwrap();
+        assert!(seen.recv().await.is_none(), "taken twice");
+        std::fs::remove_file(path).unwrap();
+    }
+}

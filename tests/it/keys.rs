@@ -1,0 +1,107 @@
+//! The keys file while the services run: changes, rotation, tokens that end.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use sluice::{
+    connection::Clients,
+    keys::{NewToken, append_entries, tenant_scopes},
+};
+use sluice_proto::{
+    ingest::v1::{ListDefinitionsRequest, PublishObservationsRequest},
+    results::v1::ListResultsRequest,
+};
+use sluice_service::auth::KeysFile;
+use sluice_tests::{Pair, Tenant, eventually, eventually_within};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::support::*;
+
+/// How soon both services must know a change.
+const RELOADED_WITHIN: Duration = Duration::from_secs(2);
+
+fn clients(pair: &Pair, token: &str) -> Clients {
+    Clients::new(&pair.ingest[0].url(), &pair.results[0].url(), token).unwrap()
+}
+
+fn new_token(expires_in: Option<Duration>) -> NewToken {
+    let mut token = NewToken::new(Some("acme"), tenant_scopes());
+    let time = |after| prost_types::Timestamp::from(SystemTime::now() + after).to_string();
+    token.entry.expires = expires_in.map(time);
+    token
+}
+
+/// What both services say of a token: nothing, or the reason.
+async fn told(clients: &Clients) -> [Option<String>; 2] {
+    let reason = |status: Status| {
+        assert_eq!(status.code(), Code::Unauthenticated);
+        status.get_error_details().error_info().unwrap().reason.clone()
+    };
+    let ingest = clients.definitions.clone().list_definitions(ListDefinitionsRequest::default()).await;
+    let results = clients.results.clone().list_results(ListResultsRequest::default()).await;
+    [ingest.err().map(reason), results.err().map(reason)]
+}
+
+fn both(reason: Option<&str>) -> [Option<String>; 2] {
+    [reason.map(str::to_owned), reason.map(str::to_owned)]
+}
+
+async fn told_within(clients: &Clients, reason: Option<&str>) {
+    let probe = || async { (told(clients).await == both(reason)).then_some(()) };
+    eventually_within(RELOADED_WITHIN, "a reloaded keys file", probe).await;
+}
+
+#[tokio::test]
+async fn two_tokens_of_one_client_are_valid_until_the_old_one_is_removed() {
+    let pair = Pair::start().await;
+    let (old, new) = (new_token(None), new_token(None));
+    let (with_old, with_new) = (clients(&pair, &old.text), clients(&pair, &new.text));
+    assert_eq!(told(&with_old).await, both(Some("UNAUTHENTICATED")));
+
+    append_entries(&pair.keys_file, std::slice::from_ref(&old.entry)).unwrap();
+    told_within(&with_old, None).await;
+    append_entries(&pair.keys_file, std::slice::from_ref(&new.entry)).unwrap();
+    told_within(&with_new, None).await;
+    assert_eq!(told(&with_old).await, both(None), "both at the same time");
+
+    let mut file: KeysFile = toml::from_str(&std::fs::read_to_string(&pair.keys_file).unwrap()).unwrap();
+    file.token.retain(|entry| entry.id != old.entry.id);
+    std::fs::write(&pair.keys_file, toml::to_string(&file).unwrap()).unwrap();
+    told_within(&with_old, Some("UNAUTHENTICATED")).await;
+    assert_eq!(told(&with_new).await, both(None));
+}
+
+#[tokio::test]
+async fn a_token_is_refused_after_its_expiry_and_not_before() {
+    let pair = Pair::start().await;
+    let (expired, valid) = (new_token(Some(Duration::ZERO)), new_token(Some(Duration::from_secs(3600))));
+    append_entries(&pair.keys_file, &[expired.entry.clone(), valid.entry.clone()]).unwrap();
+    told_within(&clients(&pair, &valid.text), None).await;
+    told_within(&clients(&pair, &expired.text), Some("TOKEN_EXPIRED")).await;
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_when_its_token_expires() {
+    let pair = Pair::start().await;
+    put(&pair.clients(Tenant::Acme), definition("a/b")).await;
+    let token = new_token(Some(Duration::from_secs(4)));
+    let ends = Instant::now() + Duration::from_secs(4);
+    append_entries(&pair.keys_file, std::slice::from_ref(&token.entry)).unwrap();
+    let clients = clients(&pair, &token.text);
+    told_within(&clients, None).await;
+
+    // One request, and then nothing: only the service can end this.
+    let requests = tokio_stream::once(request(vec![json("a/b", "{}")]))
+        .chain(tokio_stream::pending::<PublishObservationsRequest>());
+    let mut answers = clients.ingest.clone().stream_observations(requests).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().observations.len(), 1);
+    let ended = tokio::time::timeout(Duration::from_secs(20), answers.message()).await.expect("an end");
+    let status = ended.unwrap_err();
+    assert_eq!(status.get_error_details().error_info().unwrap().reason, "TOKEN_EXPIRED");
+    assert!(Instant::now() >= ends - Duration::from_millis(100), "not before its time");
+    eventually("that it is refused", || async {
+        (told(&clients).await == both(Some("TOKEN_EXPIRED"))).then_some(())
+    })
+    .await;
+}
