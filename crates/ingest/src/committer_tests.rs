@@ -5,15 +5,19 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::*;
-use crate::definition::{Definition, RawDraft};
+use crate::{
+    definition::{Definition, RawDraft},
+    metrics::Metrics,
+};
 
 /// The way into a lane that does not run; the lane has to be kept.
 fn committer() -> (Committer, Vec<Lane>) {
     let database = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap();
     let (registry, _) = Registry::new(database.pool(crate::POOL_SESSION, 1).unwrap());
     let (emit, _) = mpsc::unbounded_channel();
+    let metrics = Metrics::register(&mut sluice_service::metrics::Registry::new("test", "0"), 0).commits;
     let backlog = Arc::new(Backlog::new(u64::MAX));
-    let context = LaneContext { database, registry, emit, backlog, instance: Uuid::nil() };
+    let context = LaneContext { database, registry, emit, backlog, instance: Uuid::nil(), metrics };
     Committer::new(1, &context)
 }
 
@@ -36,7 +40,7 @@ fn submit(committer: &Committer, bytes: usize) -> Result<(), Retry> {
         throttle: None,
     };
     let (reply, _) = oneshot::channel();
-    committer.submit(0, Job { candidates: vec![candidate], revision: 0, reply })
+    committer.submit(0, Job { candidates: vec![candidate], revision: 0, reply, origin: Origin::default() })
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod grpc;
 mod hash;
 mod http;
 mod json;
+mod metrics;
 mod observation;
 mod outbox;
 mod outcome;
@@ -24,6 +25,7 @@ mod publisher;
 mod registry;
 mod retention;
 mod schema;
+mod tally;
 
 use std::{
     process::ExitCode,
@@ -35,9 +37,11 @@ use sluice_proto::ingest::v1::{
     definition_service_server::DefinitionServiceServer, ingest_service_server::IngestServiceServer,
 };
 use sluice_service::{
+    admin,
     auth::Keys,
     client::TokenInterceptor,
     health,
+    metrics::{Registry, Requests},
     postgres::{Database, Schema, Session, migrate_when_possible},
     program::{self, Failure},
     serve,
@@ -100,7 +104,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         Settings::TABLE,
         args,
         Settings::load,
-        |settings| &settings.log_format,
+        Settings::telemetry,
         |settings, shutdown| async move {
             let listener = TcpListener::bind(settings.listen).await?;
             run(settings, listener, shutdown).await
@@ -118,6 +122,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
+    let admin = admin::bind(settings.admin_listen).await?;
+    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let requests = Requests::register(&mut exposed);
+    let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file)?;
     let database = Database::parse(settings.database_url.expose())?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
@@ -145,12 +153,15 @@ pub async fn run(
     let drained = CancellationToken::new();
     upkeep.spawn(follower.run(drained.clone()));
 
-    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &drained).await?;
+    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
     };
-    let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
+    let publisher =
+        publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
+    exposed.add_pools(vec![("definitions", pool.clone()), ("outbox", pipeline.outbox_pool)]);
+    upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
@@ -166,7 +177,7 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(listener, routes, api, keys, shutdown).await;
+    serve::serve(listener, routes, api, keys, requests, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.
@@ -183,6 +194,7 @@ struct Pipeline {
     instance: Uuid,
     committer: committer::Committer,
     backlog: Arc<backlog::Backlog>,
+    outbox_pool: deadpool_postgres::Pool,
     lanes: JoinSet<()>,
     emitter: tokio::task::JoinHandle<()>,
     deleter: tokio::task::JoinHandle<()>,
@@ -193,6 +205,7 @@ impl Pipeline {
         settings: &Settings,
         database: &Database,
         registry: registry::Registry,
+        metrics: &metrics::Metrics,
         stopped: &CancellationToken,
     ) -> Result<Self, Failure> {
         let instance = Uuid::now_v7();
@@ -211,6 +224,7 @@ impl Pipeline {
             TokenInterceptor::new(&token)?,
             outbox_pool.clone(),
             instance,
+            metrics.emission.clone(),
         );
 
         let (emit, emissions) = mpsc::unbounded_channel();
@@ -222,6 +236,7 @@ impl Pipeline {
             pool: outbox_pool.clone(),
             instance,
             backlog: backlog.clone(),
+            metrics: metrics.outbox.clone(),
             healthy,
             found: hand,
         };
@@ -233,6 +248,7 @@ impl Pipeline {
             emit,
             backlog: backlog.clone(),
             instance,
+            metrics: metrics.commits.clone(),
         };
         let (committer, lanes) = committer::Committer::new(settings.lanes, &context);
         let mut tasks = JoinSet::new();
@@ -243,6 +259,7 @@ impl Pipeline {
             instance,
             committer,
             backlog,
+            outbox_pool: outbox_pool.clone(),
             lanes: tasks,
             emitter: tokio::spawn(emitter.run()),
             deleter: tokio::spawn(emitter::upkeep::delete_recorded(outbox_pool, recorded)),

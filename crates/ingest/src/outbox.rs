@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use sluice_proto::results::v1::{NewResult, ResultBatch};
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, trace};
 use uuid::Uuid;
 
 use crate::{check::Candidate, outcome::Decision};
@@ -86,6 +86,7 @@ impl OpenRow {
         let message = ResultBatch {
             organisation: self.organisation.as_str().to_owned(),
             results: self.results,
+            traceparent: trace::traceparent(),
             ..ResultBatch::default()
         };
         Ok(OutboxRow {

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sluice_service::Error;
+use sluice_service::{Error, trace::Origin};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use crate::{
     observation::{Batch, Limits},
     outcome::{Outcome, Retry},
     registry::{Registry, Snapshot},
+    tally::{Taken, Tally},
 };
 
 /// How often a batch is checked again because definitions changed meanwhile.
@@ -30,6 +31,7 @@ pub struct Publisher {
     committer: Committer,
     backlog: Arc<Backlog>,
     limits: Limits,
+    tally: Tally,
 }
 
 /// One observation's way to its outcome within a batch.
@@ -50,6 +52,7 @@ struct Underway {
 pub struct Pending {
     publisher: Publisher,
     request: Arc<Request>,
+    taken: Taken,
     outcomes: Vec<Option<Outcome>>,
     underway: Vec<Underway>,
 }
@@ -57,8 +60,14 @@ pub struct Pending {
 impl Publisher {
     /// A publisher.
     #[must_use]
-    pub fn new(registry: Registry, committer: Committer, backlog: Arc<Backlog>, limits: Limits) -> Self {
-        Self { registry, committer, backlog, limits }
+    pub fn new(
+        registry: Registry,
+        committer: Committer,
+        backlog: Arc<Backlog>,
+        limits: Limits,
+        tally: Tally,
+    ) -> Self {
+        Self { registry, committer, backlog, limits, tally }
     }
 
     /// The bounds on requests.
@@ -74,9 +83,9 @@ impl Publisher {
     /// INTERNAL if the service is at fault.
     pub async fn begin(&self, batch: Batch) -> Result<Pending, Error> {
         let outcomes = vec![None; batch.observations.len()];
-        let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: self.limits };
-        let mut pending =
-            Pending { publisher: self.clone(), request: Arc::new(request), outcomes, underway: Vec::new() };
+        let request = Arc::new(Request { batch, poll: Uuid::now_v7().to_string(), limits: self.limits });
+        let taken = self.tally.take_in(&request);
+        let mut pending = Pending { publisher: self.clone(), request, taken, outcomes, underway: Vec::new() };
         pending.round(self.registry.snapshot()).await?;
         Ok(pending)
     }
@@ -101,7 +110,10 @@ impl Pending {
         }
         self.collect().await?;
         let undecided = || Outcome::Retry(Retry::not_kept("the definitions keep changing or can't be read"));
-        Ok(self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect())
+        let outcomes: Vec<_> =
+            self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect();
+        self.taken.settled(&outcomes);
+        Ok(outcomes)
     }
 
     /// One round: check what is undecided, answer what is at fault, hand the
@@ -134,6 +146,7 @@ impl Pending {
         Ok(())
     }
 
+    #[tracing::instrument(skip_all, fields(observations = indexes.len()))]
     async fn check(&self, indexes: &[usize], definitions: &Arc<Snapshot>) -> Result<Vec<Checked>, Error> {
         if work(&self.request, definitions) <= INLINE_WORK_MAX {
             return Ok(check(&self.request, indexes, definitions, || true));
@@ -174,7 +187,7 @@ impl Pending {
             let handed_in = if self.publisher.backlog.is_full() {
                 Err(Retry::not_kept("too much is accepted and not yet recorded"))
             } else {
-                committer.submit(lane, Job { candidates, revision, reply })
+                committer.submit(lane, Job { candidates, revision, reply, origin: Origin::current() })
             };
             match handed_in {
                 Ok(()) => self.underway.push(Underway { submitted, reply: answer }),

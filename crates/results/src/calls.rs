@@ -2,6 +2,8 @@
 //! these, call, and convert back. All that has to be decided is decided here or
 //! on the shelf.
 
+use std::sync::Arc;
+
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, AcknowledgeResultResponse, BatchAcknowledgeResultsRequest, GetResultRequest,
     ListResultsRequest, ListResultsResponse, Result as WireResult,
@@ -12,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     convert,
     filter::{Key, Order, Walk},
+    metrics,
     result::{Record, parse_id},
     shelf::Shelf,
 };
@@ -27,6 +30,8 @@ const SCANS_MAX: usize = 50;
 pub struct Calls {
     /// What they work on.
     pub shelf: Shelf,
+    /// Where they are counted.
+    pub metrics: Arc<metrics::Shelf>,
 }
 
 /// A page between two results, newest first.
@@ -151,6 +156,7 @@ impl Calls {
     ) -> Result<AcknowledgeResultResponse, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
+        self.metrics.acknowledged(usize::from(changed));
         let result = Some(convert::result(&organisation, record, None));
         Ok(AcknowledgeResultResponse { result, changed })
     }
@@ -167,6 +173,7 @@ impl Calls {
         }
         let ids: Vec<Uuid> = request.ids.iter().filter_map(|text| parse_id(text)).collect();
         let mut moved = self.shelf.acknowledge_many(&organisation, ids.clone()).await?;
+        self.metrics.acknowledged(moved.len());
         // Each once: taking an id out of the set tells it.
         Ok(ids.into_iter().filter(|id| moved.remove(id)).collect())
     }

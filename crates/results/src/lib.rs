@@ -11,6 +11,7 @@ mod convert;
 mod filter;
 mod grpc;
 mod http;
+pub mod metrics;
 mod partitions;
 mod recorder;
 mod result;
@@ -23,8 +24,10 @@ use std::{process::ExitCode, time::Duration};
 
 pub use config::Settings;
 use sluice_service::{
+    admin,
     auth::Keys,
     health,
+    metrics::{Registry, Requests},
     postgres::{Database, Schema, migrate_when_possible},
     program::{self, Failure},
     serve,
@@ -33,6 +36,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use calls::Calls;
+use metrics::Metrics;
 use recorder::Recorder;
 use shelf::Shelf;
 
@@ -58,14 +62,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
             .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
         run(settings, listener, shutdown).await
     };
-    program::main(
-        "sluice-results",
-        Settings::TABLE,
-        args,
-        Settings::load,
-        |settings| &settings.log_format,
-        start,
-    )
+    program::main("sluice-results", Settings::TABLE, args, Settings::load, Settings::telemetry, start)
 }
 
 /// Serves on a listener until shutdown. A database that is away, or without its
@@ -81,10 +78,15 @@ pub async fn run(
     if settings.database_connections == 0 {
         return Err("database_connections: must be at least 1".into());
     }
+    let admin = admin::bind(settings.admin_listen).await?;
+    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let requests = Requests::register(&mut exposed);
+    let metrics = Metrics::register(&mut exposed);
     let database = Database::parse(settings.database_url.expose())?;
     let keys = Keys::load(&settings.keys_file)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
-    let (recorder, lanes) = Recorder::start(&database);
+    let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
+    exposed.add_pools(vec![("calls", pool.clone())]);
 
     // Ends with this function, however it ends.
     let stop = shutdown.child_token();
@@ -103,11 +105,16 @@ pub async fn run(
         stop.clone(),
     ));
 
-    let calls = Calls { shelf: Shelf::new(pool) };
+    // Tells what goes on until everything has ended.
+    let drained = CancellationToken::new();
+    let _drained = drained.clone().drop_guard();
+    let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+
+    let calls = Calls { shelf: Shelf::new(pool), metrics: metrics.shelf.clone() };
     let api = http::api(keys.clone(), &calls)?;
     let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, calls, recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
-    serve::serve(listener, routes, api, keys, shutdown).await;
+    serve::serve(listener, routes, api, keys, requests, shutdown).await;
 
     stop.cancel();
     tasks.close();
@@ -122,6 +129,8 @@ pub async fn run(
     if tokio::time::timeout(ENDING, ended).await.is_err() {
         tracing::warn!("background work was cut off");
     }
+    drained.cancel();
+    admin.await?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Healthy, call::set_aside, queue::Row};
-use crate::backlog::Backlog;
+use crate::{backlog::Backlog, metrics::Outbox};
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Rows taken over per beat.
@@ -35,6 +35,8 @@ pub struct Upkeep {
     pub instance: Uuid,
     /// Set to what the database says.
     pub backlog: Arc<Backlog>,
+    /// Told what the database says, too.
+    pub metrics: Arc<Outbox>,
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
     /// Where rows found in the database go.
@@ -78,8 +80,11 @@ impl Upkeep {
         let client = self.pool.get().await?;
         if beats.is_multiple_of(MEASURE_EVERY_BEATS) {
             let statement = client.prepare_cached(include_str!("../sql/outbox_bytes.sql")).await?;
-            let bytes: i64 = client.query_one(&statement, &[]).await?.get("bytes");
+            let measured = client.query_one(&statement, &[]).await?;
+            let bytes: i64 = measured.get("bytes");
             self.backlog.set(bytes.unsigned_abs());
+            let (rows, set_aside) = (measured.get("rows"), measured.get("set_aside"));
+            self.metrics.measured(rows, bytes, set_aside, measured.get("oldest_age_seconds"));
         }
         if beats.is_multiple_of(FORGET_EVERY_BEATS) {
             client.execute(include_str!("../sql/forget_instances.sql"), &[]).await?;

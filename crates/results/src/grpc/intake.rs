@@ -51,6 +51,7 @@ impl ResultsIntakeService for Intake {
                 recordings.push(Wire::Refused as i32);
             }
         }
+        self.recorder.metrics().refused(recordings.len() - records.len());
         for (place, recording) in places.into_iter().zip(self.recorder.record(records).await?) {
             if recording == Recording::Recorded {
                 recordings[place] = Wire::Recorded as i32;

@@ -75,6 +75,8 @@ impl ResultsService for Results {
         let (access, request) = opened(request)?;
         let organisation = access.organisation(&request.organisation)?;
         let data = self.calls.shelf.download(&organisation, id(&request.id)?).await?;
+        self.calls.metrics.download();
+        self.calls.metrics.downloaded(data.len());
         let answers = chunks(data).map(|data| Ok(DownloadResultResponse { data }));
         Ok(Response::new(Box::pin(stream::iter(answers))))
     }
