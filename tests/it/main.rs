@@ -32,3 +32,4 @@ mod results_recording;
 mod results_shelf;
 mod retention;
 mod support;
+mod telemetry;
