@@ -154,7 +154,7 @@ impl Drop for Open {
             Code::Http(status) => {
                 self.span.record("http.response.status_code", status);
                 self.span.record("http.route", self.route);
-                self.span.record("otel.name", format!("{} {}", self.method, self.route));
+                trace::rename(&self.span, format!("{} {}", self.method, self.route));
                 status >= 500
             }
         };

@@ -42,7 +42,8 @@ fn context_of(span: &Span) -> Option<SpanContext> {
 }
 
 /// Makes `span`, which is new, the work of several requests: part of the trace
-/// of the first that is sampled, linked to each, and each linked to it.
+/// of the first that is sampled, linked to each (the SDK keeps 128 links), and
+/// each linked to it.
 pub fn gather<'a>(span: &Span, origins: impl Iterator<Item = &'a Origin>) {
     if span.is_none() {
         return;
@@ -86,6 +87,11 @@ pub(crate) fn continue_from(span: &Span, headers: &HeaderMap) {
     if !span.is_none() && headers.contains_key("traceparent") {
         adopt(span, TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers)));
     }
+}
+
+/// Names a span whose name was not known when it began.
+pub(crate) fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
 }
 
 fn adopt(span: &Span, parent: Context) {

@@ -24,8 +24,6 @@ const BATCH_SPANS_MAX: usize = 512;
 const SEND_EVERY: Duration = Duration::from_secs(1);
 /// How long one call may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
-/// A group commit has a link for each request in it: at most this many.
-const LINKS_MAX: u32 = 1000;
 
 /// Makes spans and, with a collector, sends them.
 ///
@@ -53,7 +51,6 @@ pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String>
     let begun_here = Sampler::TraceIdRatioBased(settings.otlp_sample_ratio.get());
     Ok(builder
         .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
-        .with_max_links_per_span(LINKS_MAX)
         .with_resource(resource(settings))
         .with_span_processor(processor)
         .build())
