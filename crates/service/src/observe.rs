@@ -143,7 +143,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.requests.open.dec();
         self.requests.count(self.route, self.method, self.code, self.started.elapsed());
-        if self.span.is_none() {
+        if self.span.is_disabled() {
             return;
         }
         let failed = match self.code {

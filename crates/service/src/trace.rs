@@ -35,7 +35,7 @@ impl Origin {
 
 /// The context of a span; `None` if it is disabled.
 fn context_of(span: &Span) -> Option<SpanContext> {
-    if span.is_none() {
+    if span.is_disabled() {
         return None;
     }
     Some(span.context().span().span_context().clone()).filter(SpanContext::is_valid)
@@ -45,7 +45,7 @@ fn context_of(span: &Span) -> Option<SpanContext> {
 /// of the first that is sampled, linked to each (the SDK keeps 128 links), and
 /// each linked to it.
 pub fn gather<'a>(span: &Span, origins: impl Iterator<Item = &'a Origin>) {
-    if span.is_none() {
+    if span.is_disabled() {
         return;
     }
     let origins: Vec<_> = origins.filter_map(|Origin(of)| Some((of, context_of(of)?))).collect();
@@ -62,7 +62,7 @@ pub fn gather<'a>(span: &Span, origins: impl Iterator<Item = &'a Origin>) {
 /// The same for work whose origins are known by the contexts that came with it.
 /// What is no context is passed over.
 pub fn gather_remote<'a>(span: &Span, traceparents: impl Iterator<Item = &'a str>) {
-    if span.is_none() {
+    if span.is_disabled() {
         return;
     }
     let mut contexts: Vec<SpanContext> = Vec::new();
@@ -84,7 +84,7 @@ fn gather_contexts(span: &Span, contexts: impl Iterator<Item = SpanContext> + Cl
 
 /// Makes `span`, which is new, part of the trace that a request's head names.
 pub(crate) fn continue_from(span: &Span, headers: &HeaderMap) {
-    if !span.is_none() && headers.contains_key("traceparent") {
+    if !span.is_disabled() && headers.contains_key("traceparent") {
         adopt(span, TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers)));
     }
 }
@@ -110,7 +110,7 @@ pub fn traceparent() -> String {
 /// Sends the current span's context along with a call.
 pub fn inject(metadata: &mut MetadataMap) {
     let span = Span::current();
-    if !span.is_none() {
+    if !span.is_disabled() {
         TraceContextPropagator::new().inject_context(&span.context(), &mut Metadata(metadata));
     }
 }

@@ -1,7 +1,7 @@
 //! One trace from the publisher's call to the record, as a collector gets it
 //! from real processes.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, slice::from_ref, time::Duration};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use sluice::connection::Clients;
@@ -54,7 +54,7 @@ async fn publish_in(acme: &Clients, trace: &str, flags: &str, text: &str) {
 async fn is_recorded(collector: &Collector, trace: &str, commit: &Span) {
     let emit = collector.span(trace, "emit outbox").await;
     assert_eq!((emit.kind, &emit.parent), (SpanKind::Consumer, &commit.id));
-    assert_eq!(emit.links, [commit.id.clone()]);
+    assert_eq!(emit.links, from_ref(&commit.id));
     let calls = || async {
         let found: Vec<_> =
             collector.of_trace(trace).into_iter().filter(|span| span.name == RECORD).collect();
@@ -69,7 +69,7 @@ async fn is_recorded(collector: &Collector, trace: &str, commit: &Span) {
     assert_eq!(client.attributes["rpc.response.status_code"], "OK");
     let record = collector.span(trace, "record results").await;
     assert_eq!(record.parent, server.id);
-    assert_eq!(record.links, [server.id.clone()]);
+    assert_eq!(record.links, from_ref(&server.id));
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_publishers_trace_reaches_the_record() {
     assert_eq!((check.kind, &check.parent), (SpanKind::Internal, &server.id));
     let commit = collector.span(&trace, "commit outbox").await;
     assert_eq!((commit.kind, &commit.parent), (SpanKind::Producer, &server.id));
-    assert_eq!(commit.links, [server.id.clone()]);
+    assert_eq!(commit.links, from_ref(&server.id));
     assert_eq!(commit.attributes["messaging.destination.name"], "outbox");
     assert_eq!(commit.attributes["messaging.batch.message_count"], "1");
     is_recorded(&collector, &trace, &commit).await;
