@@ -154,3 +154,32 @@ impl Injector for Metadata<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn what_is_kept_is_read_and_what_is_no_context_is_passed_over() {
+        let context = read(KEPT).unwrap();
+        assert!(context.is_sampled() && context.is_remote());
+        assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        for wrong in
+            ["", "00", "00-0-0-00", &KEPT.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32))]
+        {
+            assert!(read(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn without_traces_nothing_is_kept_or_sent() {
+        assert_eq!(traceparent(), "");
+        let mut metadata = MetadataMap::new();
+        inject(&mut metadata);
+        assert!(metadata.is_empty());
+        gather(&Span::none(), [Origin::default()].iter());
+        gather_remote(&Span::none(), [KEPT].into_iter());
+    }
+}
