@@ -2,7 +2,7 @@
 //! hashed on the way, and are sealed when all are there. Before the first byte
 //! there is a row that tells the clean-up of them, whatever happens.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::Pool;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     chunks::ChunkWriter,
+    metrics,
     placing::{Destination, Placing},
     result::{Checksum, NAME_BYTES_MAX, Sealed, is_text, parse_id, parse_new_id},
     storage::{
@@ -45,6 +46,8 @@ pub struct Files {
     pub idle: Duration,
     /// Largest file in the results database, in bytes.
     pub db_file_bytes_max: u64,
+    /// Where they are counted.
+    pub metrics: Arc<metrics::Shelf>,
 }
 
 /// What a stream begins with, checked.
@@ -103,6 +106,18 @@ impl Files {
     /// # Errors
     /// As the contract says of StoreFile; nothing stays of the bytes then.
     pub async fn store(
+        &self,
+        stream: impl Stream<Item = Result<StoreFileRequest, Status>> + Unpin + Send,
+    ) -> Result<Sealed, Error> {
+        let stored = self.store_uncounted(stream).await;
+        match &stored {
+            Ok(sealed) => self.metrics.uploaded(sealed.size),
+            Err(_) => self.metrics.upload_failed(),
+        }
+        stored
+    }
+
+    async fn store_uncounted(
         &self,
         mut stream: impl Stream<Item = Result<StoreFileRequest, Status>> + Unpin + Send,
     ) -> Result<Sealed, Error> {
