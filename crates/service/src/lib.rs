@@ -2,6 +2,7 @@
 //! scopes, errors, health, reflection, the database pool and migrations,
 //! graceful shutdown. No business word is known here.
 
+pub mod admin;
 pub mod answers;
 pub mod audit;
 pub mod auth;
@@ -11,6 +12,8 @@ mod error;
 mod follow;
 pub mod health;
 pub mod http;
+pub mod metrics;
+mod observe;
 pub mod organisation;
 pub mod postgres;
 pub mod program;
@@ -18,6 +21,7 @@ pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
+pub mod trace;
 pub mod whole;
 
 pub use error::{Error, Kind, Violation};
