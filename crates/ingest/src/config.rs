@@ -1,11 +1,15 @@
 //! The ingest service's settings.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use sluice_service::{
     config::Secret,
+    peer::{ClientTls, Peer},
+    postgres::Database,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
+    tls,
 };
+use tonic::transport::Endpoint;
 
 /// The service's name in metrics and traces.
 pub(crate) const SERVICE: &str = "sluice-ingest";
@@ -17,10 +21,14 @@ sluice_service::settings! {
     pub struct Settings {
         listen: SocketAddr = Some("127.0.0.1:7401"), "Address to serve on.";
         database_url: Secret = None, "URL of the ingest database.";
+        database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
         keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         results_url: String = None, "URL of the results service.";
         results_token_file: PathBuf = None, "File that holds the token for the results service (scope intake.write).";
+        results_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the results service's certificate, for an https results_url; read again when it changes. Empty: the system's CAs.";
+        results_client_certificate_file: Option<PathBuf> = Some(""), "PEM file of the certificate to show to the results service, its chain after it; read again when it changes. Empty: none.";
+        results_client_key_file: Option<PathBuf> = Some(""), "PEM file of that certificate's private key.";
         lanes: usize = Some("2"), "Gate transactions at the same time, each with its own session.";
         database_connections: usize = Some("4"), "Pooled sessions beside the lanes'.";
         gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept at least.";
@@ -37,10 +45,61 @@ sluice_service::settings! {
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_ingest=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..tls: tls::Settings;
+    }
+    checks {
+        listen, tls => tls.faults(*listen);
+        database_url, database_ca_file => {
+            let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());
+            database.err().map(|fault| format!("database_url and database_ca_file: {fault}"))
+        };
+        results_url, results_ca_file, results_client_certificate_file, results_client_key_file => {
+            let tls = client_tls(
+                results_ca_file,
+                results_client_certificate_file,
+                results_client_key_file,
+            );
+            let secured = results_endpoint(results_url).and_then(|endpoint| tls.secure(endpoint));
+            secured.err().map(|fault| format!("results_url and results_*_file: {fault}"))
+        };
     }
 }
 
+fn client_tls(
+    ca_file: &Option<PathBuf>,
+    certificate_file: &Option<PathBuf>,
+    key_file: &Option<PathBuf>,
+) -> ClientTls {
+    ClientTls {
+        ca_file: ca_file.clone(),
+        certificate_file: certificate_file.clone(),
+        key_file: key_file.clone(),
+    }
+}
+
+/// How the results service is reached. A connection that is silently gone is
+/// noticed within seconds.
+fn results_endpoint(url: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| "not a URL".to_owned())?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
 impl Settings {
+    /// The results service.
+    pub(crate) fn results(&self) -> Result<Peer, String> {
+        let tls = client_tls(
+            &self.results_ca_file,
+            &self.results_client_certificate_file,
+            &self.results_client_key_file,
+        );
+        Peer::new(results_endpoint(&self.results_url)?, tls)
+    }
+
     /// How the process logs and traces.
     #[must_use]
     pub fn telemetry(&self) -> telemetry::Settings {

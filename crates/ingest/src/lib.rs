@@ -44,12 +44,14 @@ use sluice_service::{
     health,
     metrics::{Registry, Requests},
     postgres::{Database, Schema, Session, migrate_when_possible},
+    probes,
     program::{self, Failure},
     serve,
+    tls::{Listener, Tls},
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::{codec::CompressionEncoding, transport::Endpoint};
+use tonic::codec::CompressionEncoding;
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
@@ -140,11 +142,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let admin = admin::bind(settings.admin_listen).await?;
+    let probes = probes::bind(settings.tls.health_listen).await?;
+    let tls = Tls::load(&settings.tls)?;
     let mut exposed = Registry::new(config::SERVICE, config::VERSION);
     let requests = Requests::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file)?;
-    let database = Database::parse(settings.database_url.expose())?;
+    let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
     let retention = Duration::from_secs(settings.gate_retention_seconds);
     let reporter = HealthReporter::new();
@@ -152,6 +156,9 @@ pub async fn run(
 
     let mut upkeep = JoinSet::new();
     upkeep.spawn(keys.clone().follow(shutdown.clone()));
+    if let Some(tls) = tls.clone() {
+        upkeep.spawn(tls.follow(shutdown.clone()));
+    }
     if settings.migrate {
         let (database, shutdown) = (database.clone(), shutdown.clone());
         upkeep.spawn(async move { migrate_when_possible(&database, migrations, &shutdown).await });
@@ -179,6 +186,7 @@ pub async fn run(
         publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
     exposed.add_pools(vec![("definitions", pool.clone()), ("outbox", pipeline.outbox_pool)]);
     upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+    upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
@@ -201,7 +209,7 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(listener, routes, api, keys, requests, shutdown).await;
+    serve::serve(Listener::new(listener, tls), routes, api, keys, requests, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.
@@ -211,17 +219,6 @@ pub async fn run(
     upkeep.join_all().await;
     pipeline.deleter.await?;
     Ok(())
-}
-
-/// How the results service is reached. A connection that is silently gone is
-/// noticed within seconds.
-fn results_endpoint(url: &str) -> Result<Endpoint, Failure> {
-    Ok(Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
 }
 
 /// From the committer to the results service.
@@ -253,9 +250,10 @@ impl Pipeline {
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
         let token = TokenInterceptor::new(&token)?;
-        let results = results_endpoint(&settings.results_url)?;
+        let results = settings.results()?;
+        tokio::spawn(results.clone().follow(stopped.clone()));
         let caller = emitter::call::Caller::new(
-            results.connect_lazy(),
+            results.clone(),
             token.clone(),
             outbox_pool.clone(),
             instance,

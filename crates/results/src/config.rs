@@ -4,8 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use sluice_service::{
     config::Secret,
+    postgres::Database,
     settings,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
+    tls,
 };
 
 /// The service's name in metrics and traces.
@@ -18,6 +20,7 @@ settings! {
     pub struct Settings {
         listen: SocketAddr = Some("127.0.0.1:7402"), "Address to serve gRPC and HTTP on.";
         database_url: Secret = None, "URL or key-value string of the results database.";
+        database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
         keys_file: PathBuf = None, "TOML file of the tokens that are valid; changes are followed.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         database_connections: usize = Some("6"), "Sessions for calls, at most; the recorder keeps two of its own.";
@@ -28,7 +31,7 @@ settings! {
         storage_keys: Secret = Some(""), "The same keys as id=hex, separated by commas; after those of the file.";
         signing_keys_file: Option<PathBuf> = Some(""), "TOML file of the keys that sign URLs of db and local data; in form as storage_keys_file.";
         signing_keys: Secret = Some(""), "The same keys as id=hex, separated by commas; after those of the file.";
-        public_url: String = Some(""), "What signed URLs of db and local data begin with; empty: http:// and the address to serve on.";
+        public_url: String = Some(""), "What signed URLs of db and local data begin with; empty: http:// (with TLS https://) and the address to serve on.";
         db_file_bytes_max: u64 = Some("4294967296"), "Largest file that the results database takes (storage type db).";
         upload_idle_seconds: u64 = Some("900"), "After how long without a sign of life an upload that is not complete is removed.";
         cleanup_interval_seconds: u64 = Some("60"), "How often the clean-up looks at each storage config.";
@@ -37,6 +40,14 @@ settings! {
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_results=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..tls: tls::Settings;
+    }
+    checks {
+        listen, tls => tls.faults(*listen);
+        database_url, database_ca_file => {
+            let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());
+            database.err().map(|fault| format!("database_url and database_ca_file: {fault}"))
+        };
     }
 }
 

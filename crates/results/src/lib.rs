@@ -43,8 +43,10 @@ use sluice_service::{
     health,
     metrics::{Registry, Requests},
     postgres::{Database, Schema, migrate_when_possible},
+    probes,
     program::{self, Failure},
     serve,
+    tls::{Listener, Tls},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -104,10 +106,12 @@ pub async fn run(
         return Err("database_connections: must be at least 1".into());
     }
     let admin = admin::bind(settings.admin_listen).await?;
+    let probes = probes::bind(settings.tls.health_listen).await?;
+    let tls = Tls::load(&settings.tls)?;
     let mut exposed = Registry::new(config::SERVICE, config::VERSION);
     let requests = Requests::register(&mut exposed);
     let metrics = Metrics::register(&mut exposed);
-    let database = Database::parse(settings.database_url.expose())?;
+    let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
     let keys = Keys::load(&settings.keys_file)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
     let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
@@ -120,6 +124,9 @@ pub async fn run(
     health::set(&reporter, &grpc::SERVICES, tonic_health::ServingStatus::NotServing).await;
     let tasks = TaskTracker::new();
     tasks.spawn(keys.clone().follow(stop.clone()));
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(tls.follow(stop.clone()));
+    }
     tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
     tasks.spawn(health::follow_database(
         reporter.clone(),
@@ -134,6 +141,7 @@ pub async fn run(
     let drained = CancellationToken::new();
     let _drained = drained.clone().drop_guard();
     let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+    let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
 
     let address = listener.local_addr()?;
     let storage = Storage::load(&settings, &pool, address)?;
@@ -176,7 +184,7 @@ pub async fn run(
     let base = serve::base_routes(reporter, &grpc::SERVICES)?;
     let routes = grpc::routes(base, calls, Intake { placing, files }, storage_configs);
     tracing::info!(%address, "listening");
-    serve::serve(listener, routes, api, keys, requests, shutdown).await;
+    serve::serve(Listener::new(listener, tls), routes, api, keys, requests, shutdown).await;
 
     stop.cancel();
     tasks.close();
@@ -193,6 +201,7 @@ pub async fn run(
     }
     drained.cancel();
     admin.await?;
+    probes.await?;
     Ok(())
 }
 
@@ -214,7 +223,7 @@ impl Storage {
         let (configs, stores) = (Configs::new(pool.clone()), Stores::new(policy, keys));
         let keys = Keyring::load(settings.signing_keys_file.as_deref(), settings.signing_keys.expose())?;
         let base = match settings.public_url.as_str() {
-            "" => format!("http://{address}"),
+            "" => format!("{}://{address}", if settings.tls.is_on() { "https" } else { "http" }),
             url => url.to_owned(),
         };
         let data = Data {

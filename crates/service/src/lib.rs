@@ -15,12 +15,15 @@ pub mod http;
 pub mod metrics;
 mod observe;
 pub mod organisation;
+pub mod peer;
 pub mod postgres;
+pub mod probes;
 pub mod program;
 pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 pub mod whole;
 

@@ -1,4 +1,4 @@
-//! Serving: one listener for gRPC, h2c and HTTP/1.1, the tower stack, health,
+//! Serving: one listener, with TLS or without, for gRPC, h2c and HTTP/1.1, the tower stack, health,
 //! reflection v1 and v1alpha, and a stop that never hangs: unready, drain, hard
 //! deadline. hyper is driven here and not by tonic's server, which has no say
 //! over HTTP/1.1's time limits.
@@ -10,7 +10,10 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -21,6 +24,7 @@ use crate::{
     metrics::Requests,
     program::Failure,
     stack::{Stack, stack},
+    tls::{Listener, Tls},
 };
 
 /// Open requests get this long to end after the stop was asked for.
@@ -68,7 +72,7 @@ pub fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Resul
 
 /// Serves until shutdown, then lets open requests end, but not for ever.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     routes: Routes,
     api: Api,
     keys: Arc<Keys>,
@@ -84,16 +88,16 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                let (builder, service) = (builder.clone(), service.clone());
+                let (builder, service, tls) = (builder.clone(), service.clone(), listener.tls.clone());
                 let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
                 connections.spawn(async move {
                     tokio::select! {
                         () = cut_off.cancelled() => {}
-                        () = connection(stream, builder, service, shutdown) => {}
+                        () = connection(stream, tls, builder, service, shutdown) => {}
                     }
                 });
             }
@@ -132,9 +136,10 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// One connection, until it ends, is too old, or the service stops.
+/// One connection, from its first byte on.
 async fn connection(
     stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     builder: Builder<TokioExecutor>,
     service: TowerToHyperService<Stack>,
     shutdown: CancellationToken,
@@ -151,6 +156,24 @@ async fn connection(
     if !spoken {
         return;
     }
+    let Some(tls) = tls else { return speak(stream, builder, service, shutdown).await };
+    let accepted = tokio::select! {
+        () = shutdown.cancelled() => return,
+        accepted = tls.accept(stream) => accepted,
+    };
+    match accepted {
+        Ok(stream) => speak(stream, builder, service, shutdown).await,
+        Err(error) => tracing::debug!(%error, "no TLS session"),
+    }
+}
+
+/// What is said on a connection, until it ends, is too old, or the service stops.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    builder: Builder<TokioExecutor>,
+    service: TowerToHyperService<Stack>,
+    shutdown: CancellationToken,
+) {
     let ended = |ended: Result<(), Failure>| {
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection broke");

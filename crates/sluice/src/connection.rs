@@ -12,7 +12,7 @@ use sluice_proto::{
         storage_config_service_client::StorageConfigServiceClient,
     },
 };
-use sluice_service::client::TokenInterceptor;
+use sluice_service::{client::TokenInterceptor, peer::ClientTls};
 use tonic::{
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
@@ -49,10 +49,19 @@ pub fn token_interceptor(token: &str) -> Result<TokenInterceptor, Failure> {
 /// # Errors
 /// If the URL is malformed.
 pub fn channel(url: &str) -> Result<Channel, Failure> {
-    endpoint(url).map(|endpoint| endpoint.connect_lazy())
+    channel_with(url, &ClientTls::default())
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, Failure> {
+/// [`channel`], with files by which TLS trusts and is trusted. They are used where
+/// the URL is https.
+///
+/// # Errors
+/// If the URL is malformed, or a file can't be used.
+pub fn channel_with(url: &str, tls: &ClientTls) -> Result<Channel, Failure> {
+    endpoint(url, tls).map(|endpoint| endpoint.connect_lazy())
+}
+
+fn endpoint(url: &str, tls: &ClientTls) -> Result<Endpoint, Failure> {
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|fault| Failure::unusable(format!("{url}: {fault}")))?
@@ -62,7 +71,7 @@ fn endpoint(url: &str) -> Result<Endpoint, Failure> {
         .keep_alive_timeout(PING_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    Ok(endpoint)
+    tls.secure(endpoint).map_err(|fault| Failure::unusable(format!("{url}: {fault}")))
 }
 
 /// The clients of a pair, all with one token.
@@ -115,9 +124,9 @@ pub async fn is_serving(url: &str) -> bool {
 }
 
 /// Whether anybody answers at a URL, whatever the answer.
-pub(crate) async fn is_reachable(url: &str) -> bool {
-    let connect = async { Some(endpoint(url).ok()?.connect().await.is_ok()) };
-    tokio::time::timeout(CONNECT_TIMEOUT, connect).await.ok().flatten().unwrap_or(false)
+pub(crate) async fn is_reachable(url: &str, tls: &ClientTls) -> Result<bool, Failure> {
+    let endpoint = endpoint(url, tls)?;
+    Ok(tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await.is_ok_and(|open| open.is_ok()))
 }
 
 #[cfg(test)]

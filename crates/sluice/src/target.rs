@@ -12,9 +12,10 @@ use sluice_proto::{
         storage_config_service_client::StorageConfigServiceClient,
     },
 };
+use sluice_service::peer::ClientTls;
 
 use crate::{
-    connection::{ANSWER_BYTES_MAX, Authorised, channel, token_interceptor},
+    connection::{ANSWER_BYTES_MAX, Authorised, channel_with, is_reachable, token_interceptor},
     failure::Failure,
     ready::{self, Ready},
 };
@@ -32,6 +33,8 @@ pub struct TargetArgs {
     /// The token; better in the environment than on the command line.
     #[arg(long, env = "SLUICE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// The organisation to act for [default: the token's].
     #[arg(long, env = "SLUICE_ORGANISATION")]
     organisation: Option<String>,
@@ -41,9 +44,24 @@ pub struct TargetArgs {
     ready_file: Option<PathBuf>,
 }
 
+/// How https URLs are trusted, and trust.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct TlsArgs {
+    /// PEM file of the CAs of the services' certificates [default: the system's].
+    #[arg(long, value_name = "FILE", env = "SLUICE_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// PEM file of the certificate to show to the services.
+    #[arg(long, value_name = "FILE", env = "SLUICE_CLIENT_CERTIFICATE_FILE")]
+    client_certificate_file: Option<PathBuf>,
+    /// PEM file of that certificate's private key.
+    #[arg(long, value_name = "FILE", env = "SLUICE_CLIENT_KEY_FILE")]
+    client_key_file: Option<PathBuf>,
+}
+
 /// Whom to talk to.
 #[derive(Clone, Debug)]
 pub struct Target {
+    tls: ClientTls,
     ingest: Option<String>,
     results: Option<String>,
     token: String,
@@ -86,7 +104,16 @@ impl TargetArgs {
             }));
         };
         let of_token = local.filter(|ready| ready.token == token).map(|ready| ready.organisation.clone());
+        let TlsArgs { ca_file, client_certificate_file, client_key_file } = self.tls;
+        // A pair on this machine speaks plain text, whatever the environment has.
+        let tls = match local {
+            Some(_) => ClientTls::default(),
+            None => {
+                ClientTls { ca_file, certificate_file: client_certificate_file, key_file: client_key_file }
+            }
+        };
         Ok(Target {
+            tls,
             ingest: self.ingest.or_else(|| local.map(|ready| ready.ingest.clone())),
             results: self.results.or_else(|| local.map(|ready| ready.results.clone())),
             organisation: self.organisation.or(of_token).unwrap_or_default(),
@@ -99,6 +126,7 @@ impl Target {
     /// A target all of whose parts are known.
     pub(crate) fn of(ready: &Ready) -> Self {
         Self {
+            tls: ClientTls::default(),
             ingest: Some(ready.ingest.clone()),
             results: Some(ready.results.clone()),
             token: ready.token.clone(),
@@ -118,8 +146,20 @@ impl Target {
         self.results.as_deref().ok_or_else(|| Failure::unusable(missing))
     }
 
+    /// Makes sure that somebody answers as the ingest service.
+    ///
+    /// # Errors
+    /// If nobody does.
+    pub(crate) async fn reach_ingest(&self) -> Result<(), Failure> {
+        let url = self.ingest_url()?;
+        if is_reachable(url, &self.tls).await? {
+            return Ok(());
+        }
+        Err(Failure::unusable(format!("{url}: nobody answers")))
+    }
+
     fn authorised(&self, url: &str) -> Result<Authorised, Failure> {
-        Ok(Authorised::new(channel(url)?, token_interceptor(&self.token)?))
+        Ok(Authorised::new(channel_with(url, &self.tls)?, token_interceptor(&self.token)?))
     }
 
     /// A client on a connection of its own.

@@ -12,8 +12,8 @@ use sluice_proto::results::v1::{
     RecordResultsRequest, RecordResultsResponse, ResultBatch, record_results_response::Recording,
     results_intake_service_client::ResultsIntakeServiceClient,
 };
-use sluice_service::{Error, client::TokenInterceptor, metrics::grpc_code_name, trace};
-use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
+use sluice_service::{Error, client::TokenInterceptor, metrics::grpc_code_name, peer::Peer, trace};
+use tonic::{Code, Response, Status};
 use tracing::{Instrument as _, Span, field::Empty};
 use uuid::Uuid;
 
@@ -24,7 +24,6 @@ use crate::{metrics::Emission, outbox};
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 type Request = tonic::Request<RecordResultsRequest>;
-type Client = ResultsIntakeServiceClient<InterceptedService<Channel, TokenInterceptor>>;
 
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,23 +51,24 @@ pub struct Handed {
 /// Makes the calls.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    client: Client,
+    results: Peer,
+    token: TokenInterceptor,
     pool: Pool,
     instance: Uuid,
     metrics: Arc<Emission>,
 }
 
 impl Caller {
-    /// A caller; the channel connects when it is first needed.
+    /// A caller.
     #[must_use]
     pub fn new(
-        channel: Channel,
+        results: Peer,
         token: TokenInterceptor,
         pool: Pool,
         instance: Uuid,
         metrics: Arc<Emission>,
     ) -> Self {
-        Self { client: ResultsIntakeServiceClient::with_interceptor(channel, token), pool, instance, metrics }
+        Self { results, token, pool, instance, metrics }
     }
 
     /// Hands rows over.
@@ -124,7 +124,9 @@ impl Caller {
     async fn call(&self, mut request: Request) -> Result<Response<RecordResultsResponse>, Status> {
         trace::inject(request.metadata_mut());
         let started = Instant::now();
-        let answer = self.client.clone().record_results(request).await;
+        let mut client =
+            ResultsIntakeServiceClient::with_interceptor(self.results.channel(), self.token.clone());
+        let answer = client.record_results(request).await;
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         self.metrics.called(code, started.elapsed());
         let span = Span::current();

@@ -11,9 +11,9 @@ use sluice_proto::results::v1::{
     FileUpload, StoreFileRequest, StoreFileResponse,
     results_intake_service_client::ResultsIntakeServiceClient, store_file_request::Part,
 };
-use sluice_service::{Error, client::TokenInterceptor};
+use sluice_service::{Error, client::TokenInterceptor, peer::Peer};
 use tokio::sync::mpsc;
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::outcome::{Fault, Retry};
@@ -24,7 +24,7 @@ const WAITING_CHUNKS_MAX: usize = 2;
 /// Where files are stored.
 #[derive(Clone, Debug)]
 pub struct Store {
-    endpoint: Endpoint,
+    results: Peer,
     token: TokenInterceptor,
 }
 
@@ -49,10 +49,10 @@ pub enum NotStored {
 }
 
 impl Store {
-    /// A store behind an endpoint.
+    /// The store of the results service.
     #[must_use]
-    pub fn new(endpoint: Endpoint, token: TokenInterceptor) -> Self {
-        Self { endpoint, token }
+    pub fn new(results: Peer, token: TokenInterceptor) -> Self {
+        Self { results, token }
     }
 
     /// Begins to store a file: the way in for its chunks, and the answer, which
@@ -63,7 +63,7 @@ impl Store {
         upload: FileUpload,
     ) -> (Chunks, impl Future<Output = Result<StoreFileResponse, NotStored>> + Send + use<>) {
         let (chunks, waiting) = mpsc::channel(WAITING_CHUNKS_MAX);
-        let channel = self.endpoint.connect_lazy();
+        let channel = self.results.endpoint().connect_lazy();
         let mut client = ResultsIntakeServiceClient::with_interceptor(channel, self.token.clone());
         let answer = async move {
             match client.store_file(requests(upload, waiting)).await {

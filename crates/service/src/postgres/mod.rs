@@ -3,6 +3,7 @@
 mod migrate;
 mod pool;
 mod sqlstate;
+mod tls;
 mod tx;
 
 pub use migrate::{Schema, migrate, migrate_when_possible};

@@ -1,12 +1,12 @@
 //! Sessions and pools. Every session sets what the guarantees need, whatever
 //! the server's defaults are.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use super::{Failure, classify};
+use super::{Failure, classify, tls::Connector};
 use crate::Error;
 
 /// How long to wait for a new session or for a free one of the pool.
@@ -25,6 +25,7 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct Database {
     config: tokio_postgres::Config,
+    connector: Connector,
 }
 
 impl Database {
@@ -33,13 +34,23 @@ impl Database {
     /// # Errors
     /// If it is malformed. The text itself is never part of the error.
     pub fn parse(url: &str) -> Result<Self, String> {
+        Self::with_ca(url, None)
+    }
+
+    /// Reads a URL or key-value string. With a CA file, sessions are encrypted
+    /// with a server whose certificate and host name are verified.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; if the file can't be used, or the URL forbids TLS.
+    pub fn with_ca(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
         let mut config: tokio_postgres::Config =
             url.parse().map_err(|_| "not a PostgreSQL URL or key-value string".to_owned())?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(WAIT);
         }
         config.keepalives_idle(Duration::from_secs(15));
-        Ok(Self { config })
+        let connector = Connector::new(&mut config, ca_file)?;
+        Ok(Self { config, connector })
     }
 
     fn configured(&self, session: Session) -> tokio_postgres::Config {
@@ -58,7 +69,7 @@ impl Database {
     /// # Errors
     /// If the server can't be reached or refuses.
     pub async fn connect(&self, session: Session) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.configured(session).connect(NoTls).await?;
+        let (client, connection) = self.configured(session).connect(self.connector.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "database session ended");
@@ -73,7 +84,7 @@ impl Database {
     /// If the pool can't be built.
     pub fn pool(&self, session: Session, size: usize) -> Result<Pool, Error> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(self.configured(session), NoTls, recycling);
+        let manager = Manager::from_config(self.configured(session), self.connector.clone(), recycling);
         Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(WAIT))

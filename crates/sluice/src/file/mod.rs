@@ -14,7 +14,6 @@ use indicatif::HumanBytes;
 use sluice_proto::ingest::v1::{FileMetadata, Outcome};
 
 use crate::{
-    connection::is_reachable,
     failure::Failure,
     publish::{Ended, outcome_name},
     target::TargetArgs,
@@ -78,10 +77,7 @@ pub(crate) async fn run(command: FileCommand) -> Result<ExitCode, Failure> {
 async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
     let target = args.target.resolve()?;
     let source = Source::open(&args.path)?;
-    let url = target.ingest_url()?;
-    if !is_reachable(url).await {
-        return Err(Failure::unusable(format!("{url}: nobody answers")));
-    }
+    target.reach_ingest().await?;
     let checksum = if args.no_checksum { None } else { source.checksum().await? };
     let metadata = FileMetadata {
         organisation: target.organisation.clone(),

@@ -22,7 +22,6 @@ use tokio::{
 };
 
 use crate::{
-    connection::is_reachable,
     failure::{Context, Failure},
     progress,
     target::{Target, TargetArgs},
@@ -105,10 +104,7 @@ pub(crate) async fn publish(
     size: Option<u64>,
     plan: &Plan,
 ) -> Result<Summary, Failure> {
-    let url = target.ingest_url()?;
-    if !is_reachable(url).await {
-        return Err(Failure::unusable(format!("{url}: nobody answers")));
-    }
+    target.reach_ingest().await?;
     let reporter = Arc::new(Reporter::new(size, plan.tell.clone()));
     let lines = Lines::new(reader, plan.definition.clone(), plan.batch);
     // A batch waits for each sender, no more are read ahead.

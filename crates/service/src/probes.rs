@@ -1,0 +1,47 @@
+//! grpc.health.v1 on a port of its own, in plain text: Kubernetes' own gRPC probes
+//! can't do TLS. It tells nothing but whether the service serves.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::{
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+
+use crate::program::Failure;
+
+/// Calls at the same time on one connection.
+const CALLS_PER_CONNECTION_MAX: usize = 16;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The listener of this port, if there is to be one.
+///
+/// # Errors
+/// If the address is not to be had.
+pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    Ok(Some(bound.map_err(|error| format!("health_listen: can't listen on {address}: {error}"))?))
+}
+
+/// Serves health until shutdown; without a listener, nothing.
+pub async fn serve(listener: Option<TcpListener>, reporter: HealthReporter, shutdown: CancellationToken) {
+    let Some(listener) = listener else { return };
+    let health = HealthServer::new(HealthService::from_health_reporter(reporter));
+    let server = Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .add_service(health)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::select! {
+        // Not gracefully: a probe that watches would hold it open.
+        () = shutdown.cancelled() => {}
+        ended = server => if let Err(error) = ended {
+            tracing::error!(%error, "health is no longer served in plain text");
+        },
+    }
+}
