@@ -47,3 +47,4 @@ mod storage_signed;
 mod storage_support;
 mod support;
 mod telemetry;
+mod tls;

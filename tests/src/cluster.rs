@@ -12,7 +12,10 @@ use std::{
 
 use sluice::postgres::{Cluster, Guard};
 use sluice_service::postgres as service_postgres;
+use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
+
+use crate::Ca;
 
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,41 @@ fn start() -> Shared {
     std::mem::forget(runtime);
     shared
 }
+
+/// The CA file of the shared server, which offers TLS as soon as this was called:
+/// its certificate is for 127.0.0.1 and nothing else.
+///
+/// # Panics
+/// If the server says no.
+pub async fn encrypting_cluster() -> PathBuf {
+    static CA: OnceCell<PathBuf> = OnceCell::const_new();
+    let made = CA.get_or_init(|| async {
+        let (ca, sql) = (Ca::new(), connect(&cluster().url("postgres")).await);
+        let issued = ca.issue(&["127.0.0.1"]);
+        for (file, pem) in [("server.crt", &issued.certificate), ("server.key", &issued.key)] {
+            // The server writes them itself: they must be its user's own.
+            let lines = format!("SELECT regexp_split_to_table('{}', '\n')", pem.trim_end());
+            let copy = format!("COPY ({lines}) TO PROGRAM 'umask 077; cat > {file}'");
+            sql.batch_execute(&copy).await.expect("a file of the server");
+        }
+        sql.batch_execute("ALTER SYSTEM SET ssl = on").await.expect("the setting");
+        sql.batch_execute("SELECT pg_reload_conf()").await.expect("the setting");
+        let path = scratch("postgres-ca").join("ca");
+        std::fs::write(&path, ca.pem()).expect("a file");
+        path
+    });
+    let path = made.await.clone();
+    crate::eventually("a server with TLS", || async {
+        let database = service_postgres::Database::with_ca(&cluster().url("postgres"), Some(&path));
+        database.expect("a URL").connect(PROBE).await.ok()
+    })
+    .await;
+    path
+}
+
+/// A session that only looks whether there can be one.
+const PROBE: service_postgres::Session =
+    service_postgres::Session { application_name: "sluice-tests", parameters: &[] };
 
 fn template(service: Service) -> String {
     format!("template_{}", service.name())

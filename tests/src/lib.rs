@@ -5,6 +5,7 @@
 //! Tests run in parallel in one process and share nothing but the server. They
 //! wait for what they wait for ([`eventually`]), never for a fixed time.
 
+mod certificates;
 mod cluster;
 mod pair;
 mod program;
@@ -17,7 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use cluster::{Database, Service, cluster, scratch};
+pub use certificates::{Ca, Certificates, Issued};
+pub use cluster::{Database, Service, cluster, encrypting_cluster, scratch};
 pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
 pub use proxy::{Cut, Proxy};

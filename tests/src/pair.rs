@@ -3,14 +3,15 @@
 use std::{net::SocketAddr, path::PathBuf, sync::OnceLock};
 
 use sluice::{
-    connection::{Authorised, Clients, channel, token_interceptor},
+    connection::{Authorised, Clients, channel_with, token_interceptor},
     keys::{NewToken, append_entries, tenant_scopes},
 };
 use sluice_service::auth::{INTAKE_SCOPE, SCOPES};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::Channel;
 
 use crate::{
-    Database, Proxy, Replica, Service,
+    Certificates, Database, Proxy, Replica, Service,
     cluster::{cluster, scratch},
 };
 
@@ -49,6 +50,7 @@ pub struct PairBuilder {
     results: u32,
     processes: bool,
     admin: bool,
+    tls: Option<Certificates>,
     links: Vec<Link>,
     ingest_flags: Vec<String>,
     results_flags: Vec<String>,
@@ -66,6 +68,7 @@ pub struct Pair {
     pub results_database: Database,
     /// The keys file of all replicas.
     pub keys_file: PathBuf,
+    tls: Option<Certificates>,
     tokens: Tokens,
     proxies: Vec<(Link, Proxy)>,
     _permit: OwnedSemaphorePermit,
@@ -92,6 +95,7 @@ impl Pair {
             results: 1,
             processes: false,
             admin: false,
+            tls: None,
             links: vec![],
             ingest_flags: vec![],
             results_flags: vec![],
@@ -122,7 +126,8 @@ impl Pair {
     #[must_use]
     pub fn clients_of(&self, tenant: Tenant, ingest: usize, results: usize) -> Clients {
         let (ingest, results) = (self.ingest[ingest].url(), self.results[results].url());
-        Clients::new(&ingest, &results, self.token(tenant)).expect("clients")
+        let token = token_interceptor(self.token(tenant)).expect("a token");
+        Clients::over(self.channel(&ingest), self.channel(&results), &token)
     }
 
     /// What a generated client that [`Clients`] doesn't hold is made of.
@@ -132,7 +137,21 @@ impl Pair {
     #[must_use]
     pub fn authorised(&self, tenant: Tenant, replica: &Replica) -> Authorised {
         let token = token_interceptor(self.token(tenant)).expect("a token");
-        Authorised::new(channel(&replica.url()).expect("a channel"), token)
+        Authorised::new(self.channel(&replica.url()), token)
+    }
+
+    fn channel(&self, url: &str) -> Channel {
+        let tls = self.tls.as_ref().map(|certificates| certificates.client("client")).unwrap_or_default();
+        channel_with(url, &tls).expect("a channel")
+    }
+
+    /// The certificates of a pair that speaks TLS.
+    ///
+    /// # Panics
+    /// If the pair was built without it.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        self.tls.as_ref().expect("the pair was built without TLS")
     }
 
     /// The proxy on a link.
@@ -172,6 +191,14 @@ impl PairBuilder {
     #[must_use]
     pub fn admin(mut self) -> Self {
         self.admin = true;
+        self
+    }
+
+    /// Every replica serves by TLS, to those with a client certificate only, and
+    /// its health in plain text: see [`Replica::health`].
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = Some(Certificates::new());
         self
     }
 
@@ -216,6 +243,7 @@ impl PairBuilder {
             ingest_database,
             results_database,
             keys_file,
+            tls: None,
             tokens,
             proxies: vec![],
             _permit: permit,
@@ -239,7 +267,8 @@ impl PairBuilder {
         }
         let url = self.database_url(&mut pair, Link::IngestDatabase).await;
         let mut flags = common(url, &pair.keys_file);
-        flags.extend(["--results-url".into(), format!("http://{results}")]);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        flags.extend(["--results-url".into(), format!("{scheme}://{results}")]);
         flags.extend(["--results-token-file".into(), intake_file.display().to_string()]);
         flags.extend(self.ingest_flags.iter().cloned());
         for _ in 0..self.ingest {
@@ -248,6 +277,7 @@ impl PairBuilder {
         for replica in pair.results.iter().chain(&pair.ingest) {
             replica.serving().await;
         }
+        pair.tls = self.tls;
         pair
     }
 
@@ -255,6 +285,11 @@ impl PairBuilder {
         if self.admin {
             let port = sluice::postgres::free_port().expect("a free port");
             flags.extend(["--admin-listen".into(), format!("127.0.0.1:{port}")]);
+        }
+        if let Some(certificates) = &self.tls {
+            let port = sluice::postgres::free_port().expect("a free port");
+            flags.extend(["--health-listen".into(), format!("127.0.0.1:{port}")]);
+            flags.extend(certificates.flags(service));
         }
         if self.processes {
             Replica::start_process(service, flags).await

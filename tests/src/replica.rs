@@ -56,7 +56,11 @@ impl Replica {
 
     /// Waits until it says that it is serving.
     pub async fn serving(&self) {
-        let url = self.url();
+        // With TLS, not everybody may ask there.
+        let url = match self.flag("health-listen") {
+            Some(address) => format!("http://{address}"),
+            None => self.url(),
+        };
         eventually("a replica that serves", || async { is_serving(&url).await.then_some(()) }).await;
     }
 
@@ -72,8 +76,21 @@ impl Replica {
     /// If the pair was built without admin ports.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
-        let flag = self.flags.iter().position(|flag| flag == "--admin-listen");
-        self.flags[flag.expect("an admin port") + 1].parse().expect("its address")
+        self.flag("admin-listen").expect("an admin port").parse().expect("its address")
+    }
+
+    /// Where it tells its health in plain text.
+    ///
+    /// # Panics
+    /// If the pair was built without TLS.
+    #[must_use]
+    pub fn health(&self) -> SocketAddr {
+        self.flag("health-listen").expect("a port for probes").parse().expect("its address")
+    }
+
+    fn flag(&self, name: &str) -> Option<&str> {
+        let at = self.flags.iter().position(|flag| flag.strip_prefix("--") == Some(name))?;
+        self.flags.get(at + 1).map(String::as_str)
     }
 
     /// What it has logged, if it is a process of its own.
@@ -88,7 +105,8 @@ impl Replica {
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.flag("tls-certificate-file").is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Its process id, if it is a process of its own.
