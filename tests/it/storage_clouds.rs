@@ -3,9 +3,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use http::{Method, Request, Uri, Version};
-use http_body_util::Full;
 use sluice_proto::results::v1::{
     NewResult, ReconcileStorageConfigRequest, StorageConfig, StoreFileRequest, TestStorageConfigRequest,
     record_results_response::Recording, result::State, storage_config::State as ConfigState,
@@ -17,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use crate::{
-    http_support::{Answer, send},
+    http_support::get_url,
     results_shelf::{ACME, new, record},
     storage_support::{Storage, seconds, stored, upload},
 };
@@ -69,17 +66,6 @@ async fn with_s3() -> (Storage, S3Server, StorageConfig) {
     (storage, server, config)
 }
 
-async fn fetch(url: &str, range: Option<&str>) -> Answer {
-    let uri: Uri = url.parse().unwrap();
-    let address = uri.authority().unwrap().as_str().parse().unwrap();
-    let path = uri.path_and_query().unwrap().as_str();
-    let mut request = Request::builder().method(Method::GET).uri(path);
-    if let Some(range) = range {
-        request = request.header("range", range);
-    }
-    send(address, Version::HTTP_11, request.body(Full::new(Bytes::new())).unwrap()).await
-}
-
 /// Everything a storage does, over one provider: results, files of one part and of
 /// several, signed URLs, reconciling, clean-up.
 async fn does_all(storage: &Storage, config: StorageConfig) {
@@ -102,13 +88,13 @@ async fn does_all(storage: &Storage, config: StorageConfig) {
         let told = storage.get(id).await.unwrap();
         assert!(told.url.starts_with(&format!("{url}/acme/")), "{}", told.url);
         let signed = told.signed_url.unwrap();
-        let answer = fetch(&signed.url, None).await;
+        let answer = get_url(&signed.url, &[]).await;
         assert!(answer.status == 200 && answer.body == data, "{}: {:?}", signed.url, answer.status);
         assert_eq!(answer.headers["content-type"], told.r#type.as_str());
     }
     let signed = storage.get(&file.id).await.unwrap().signed_url.unwrap().url;
-    assert_eq!(fetch(&signed, Some("bytes=1-2")).await.text(), "il");
-    assert_eq!(fetch(&signed.replace(&file.id, &small.id), None).await.status, 403, "another object");
+    assert_eq!(get_url(&signed, &[("range", "bytes=1-2")]).await.text(), "il");
+    assert_eq!(get_url(&signed.replace(&file.id, &small.id), &[]).await.status, 403, "another object");
 
     let request = ReconcileStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
     let mut reports =
