@@ -28,7 +28,7 @@ use crate::{
     check::Candidate,
     doubt::{self, Ended},
     gate::{
-        decide::Verdict,
+        decide::{Unfit, Verdict},
         session::{GateError, GateSession},
     },
     metrics::{Commits, LaneWaiting},
@@ -222,6 +222,7 @@ impl Lane {
             match attempt {
                 Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),
                 Err(GateError::Stale { revision }) => minimum_revision = revision,
+                Err(GateError::Unfit(unfit)) => jobs = refuse_unfit(jobs, &unfit),
                 Err(GateError::Conflict) if tries < TRIES_MAX => {}
                 // A session that had gone while it was idle: once more on a new one.
                 Err(GateError::Disconnected) if tries == 1 => self.session = None,
@@ -280,7 +281,9 @@ impl Lane {
 
     /// Hands over what was accepted, then answers every caller.
     fn committed(&self, jobs: Vec<Job>, verdict: Verdict, rows: Vec<OutboxRow>) {
-        self.context.backlog.add(rows.iter().map(|row| row.payload.len()).sum());
+        for row in &rows {
+            self.context.backlog.add(&row.organisation, row.payload.len());
+        }
         self.emit(rows);
         let mut decisions = verdict.decisions.into_iter();
         for job in jobs {
@@ -344,6 +347,24 @@ fn refuse_stale(jobs: Vec<Job>, minimum_revision: i64) -> Vec<Job> {
         answer(job, Reply::Stale);
     }
     fresh
+}
+
+/// Answers the jobs that hold a candidate that can't be decided; what is left is
+/// to be decided anew without them.
+fn refuse_unfit(jobs: Vec<Job>, unfit: &Unfit) -> Vec<Job> {
+    let mut places = unfit.0.iter().copied().peekable();
+    let mut end = 0;
+    let mut fit = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        end += job.candidates.len();
+        if places.peek().is_none_or(|place| *place >= end) {
+            fit.push(job);
+            continue;
+        }
+        while places.next_if(|place| *place < end).is_some() {}
+        answer(job, Reply::Retry(Retry::not_kept("the file was given up before it could be decided")));
+    }
+    fit
 }
 
 #[cfg(test)]

@@ -25,6 +25,10 @@ sluice_service::settings! {
         database_connections: usize = Some("4"), "Pooled sessions beside the lanes'.";
         gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept at least.";
         outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry.";
+        outbox_organisation_bytes_max: u64 = Some("1073741824"), "The same for each organisation.";
+        files_max: usize = Some("64"), "Files on their way at the same time; above, callers are told to retry.";
+        organisation_files_max: usize = Some("16"), "The same for each organisation.";
+        file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
         request_bytes_max: usize = Some("16777216"), "Largest request.";

@@ -12,6 +12,7 @@ mod definition;
 mod definitions;
 mod doubt;
 mod emitter;
+mod files;
 mod gate;
 mod grpc;
 mod hash;
@@ -96,6 +97,22 @@ const OUTBOX_SESSION: Session = Session {
     ],
 };
 
+/// Sessions for uploads of files: durable, and with plans that are pinned like the
+/// gate's.
+const FILES_SESSION: Session = Session {
+    application_name: "sluice-ingest-files",
+    parameters: &[
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("jit", "off"),
+    ],
+};
+
 /// The main function of `sluice-ingest` and of `sluice serve ingest`.
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
@@ -168,7 +185,14 @@ pub async fn run(
     let api = http::api(keys.clone(), &surface, &calls)?;
     // What holds a publisher must be gone when the lanes are to end.
     drop(surface);
-    let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))
+    let files = files::Files::new(
+        publisher.clone(),
+        pipeline.uploads,
+        pipeline.store,
+        files::places::Places::new(settings.files_max, settings.organisation_files_max),
+        Duration::from_secs(settings.file_idle_seconds),
+    );
+    let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher, files))
         .max_decoding_message_size(settings.request_bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
@@ -189,11 +213,24 @@ pub async fn run(
     Ok(())
 }
 
+/// How the results service is reached. A connection that is silently gone is
+/// noticed within seconds.
+fn results_endpoint(url: &str) -> Result<Endpoint, Failure> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
 /// From the committer to the results service.
 struct Pipeline {
     instance: Uuid,
     committer: committer::Committer,
     backlog: Arc<backlog::Backlog>,
+    uploads: files::uploads::Uploads,
+    store: files::store::Store,
     outbox_pool: deadpool_postgres::Pool,
     lanes: JoinSet<()>,
     emitter: tokio::task::JoinHandle<()>,
@@ -209,23 +246,24 @@ impl Pipeline {
         stopped: &CancellationToken,
     ) -> Result<Self, Failure> {
         let instance = Uuid::now_v7();
-        let backlog = Arc::new(backlog::Backlog::new(settings.outbox_bytes_max));
+        let backlog = Arc::new(backlog::Backlog::new(
+            settings.outbox_bytes_max,
+            settings.outbox_organisation_bytes_max,
+        ));
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
-        let channel = Endpoint::from_shared(settings.results_url.clone())?
-            .connect_timeout(Duration::from_secs(2))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .connect_lazy();
+        let token = TokenInterceptor::new(&token)?;
+        let results = results_endpoint(&settings.results_url)?;
         let caller = emitter::call::Caller::new(
-            channel,
-            TokenInterceptor::new(&token)?,
+            results.connect_lazy(),
+            token.clone(),
             outbox_pool.clone(),
             instance,
             metrics.emission.clone(),
         );
+        let files_pool = database.pool(FILES_SESSION, settings.database_connections)?;
+        let uploads = files::uploads::Uploads::new(files_pool, instance);
+        tokio::spawn(uploads.clone().run(stopped.clone()));
 
         let (emit, emissions) = mpsc::unbounded_channel();
         let (hand, found) = mpsc::channel(FOUND_MAX);
@@ -259,6 +297,8 @@ impl Pipeline {
             instance,
             committer,
             backlog,
+            uploads,
+            store: files::store::Store::new(results, token),
             outbox_pool: outbox_pool.clone(),
             lanes: tasks,
             emitter: tokio::spawn(emitter.run()),

@@ -60,7 +60,7 @@ impl Commits {
                 "sluice_commits_total",
                 "Tries at a gate transaction, by how they ended",
                 "result",
-                &["committed", "stale", "conflict", "busy", "disconnected", "refused", "in_doubt"],
+                &["committed", "stale", "conflict", "busy", "disconnected", "refused", "in_doubt", "unfit"],
                 Counter::default,
             ),
             seconds: registry.add(
@@ -192,8 +192,7 @@ impl Outbox {
         }
     }
 
-    /// It was measured: `bytes` compressed in `rows`, of which `set_aside` wait
-    /// for an operator; the oldest other one is so old.
+    /// What the database holds now, and for how long.
     pub fn measured(&self, rows: i64, bytes: i64, set_aside: i64, oldest_age_seconds: f64) {
         self.rows.set(rows);
         self.bytes.set(bytes);

@@ -194,8 +194,8 @@ impl Cleanup {
         Self {
             lag_seconds: registry.add(
                 "sluice_cleanup_lag_seconds",
-                "How long the data that is due longest should have been gone, of all replicas, seconds; \
-                 0 without any",
+                "How much longer than its interval the clean-up has not looked at some storage config, of all \
+                 replicas, seconds",
                 FloatGauge::default(),
             ),
             expired: registry.add(
@@ -221,9 +221,9 @@ impl Cleanup {
         }
     }
 
-    /// What is due longest has been due for so long; zero without any.
-    pub fn lag(&self, due_for: Duration) {
-        self.lag_seconds.set(due_for.as_secs_f64());
+    /// A storage config should have been looked at so long ago.
+    pub fn lag(&self, late_for: Duration) {
+        self.lag_seconds.set(late_for.as_secs_f64());
     }
 
     /// Results expired.

@@ -20,6 +20,7 @@ pub mod shutdown;
 mod stack;
 pub mod telemetry;
 pub mod trace;
+pub mod whole;
 
 pub use error::{Error, Kind, Violation};
 pub use organisation::OrganisationId;

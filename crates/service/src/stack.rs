@@ -22,6 +22,7 @@ use crate::{
     http::Api,
     metrics::Requests,
     observe::{Observe, ObserveLayer},
+    whole::Whole,
 };
 
 /// All that a request goes through.
@@ -58,7 +59,7 @@ type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> 
 
 impl<B> Service<Request<B>> for Surfaces
 where
-    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B: HttpBody<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = Response<Body>;
@@ -72,7 +73,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Answered {
         if is_grpc(&request) {
-            return self.grpc.call(request.map(Body::new));
+            // Streams may be cut anywhere and still hold whole messages.
+            return self.grpc.call(request.map(|body| Body::new(Whole::new(body))));
         }
         let answer = self.http.call(request.map(axum::body::Body::new));
         Box::pin(async move { Ok(answer.await?.map(Body::new)) })

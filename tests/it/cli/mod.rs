@@ -3,6 +3,8 @@
 
 mod commands;
 mod dev;
+mod download;
+mod file;
 mod publish;
 
 use std::{

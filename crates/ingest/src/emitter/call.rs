@@ -29,7 +29,7 @@ type Client = ResultsIntakeServiceClient<InterceptedService<Channel, TokenInterc
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
-    /// Every result in it is recorded.
+    /// Every result in it is recorded, and every file to be discarded is marked.
     Recorded,
     /// The row is not this instance's: recorded and deleted, taken over by
     /// another instance, or never committed.
@@ -112,25 +112,13 @@ impl Caller {
         let mut request = tonic::Request::new(RecordResultsRequest { batches });
         request.set_timeout(CALL_TIMEOUT);
         let answer = self.call(request).instrument(call_span()).await;
-        let recordings = match answer {
-            Ok(answer) => answer.into_inner().recordings,
+        match answer {
+            Ok(answer) => handovers(sent, answer.into_inner()),
             Err(status) => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "results not recorded");
-                return vec![Handover::Failed; sent.len()];
+                vec![Handover::Failed; sent.len()]
             }
-        };
-        let mut recordings = recordings.into_iter().map(Recording::try_from);
-        sent.iter()
-            .map(|(_, message)| {
-                message.results.iter().fold(Handover::Recorded, |worst, _| match recordings.next() {
-                    Some(Ok(Recording::Recorded)) => worst,
-                    Some(Ok(Recording::Refused)) => Handover::SetAside,
-                    Some(Ok(Recording::Deferred)) if worst != Handover::SetAside => Handover::Deferred,
-                    Some(Ok(Recording::Deferred)) => worst,
-                    Some(Ok(Recording::Unspecified) | Err(_)) | None => Handover::Failed,
-                })
-            })
-            .collect()
+        }
     }
 
     async fn call(&self, mut request: Request) -> Result<Response<RecordResultsResponse>, Status> {
@@ -178,6 +166,29 @@ impl Caller {
     }
 }
 
+/// What the answer says of each row: the worst of what it says of its parts.
+fn handovers(sent: &[(Row, Arc<ResultBatch>)], answer: RecordResultsResponse) -> Vec<Handover> {
+    let mut recordings = answer.recordings.into_iter();
+    let mut discards = answer.discards.into_iter();
+    sent.iter()
+        .map(|(_, message)| {
+            let results = message.results.iter().map(|_| recordings.next());
+            let results = results.fold(Handover::Recorded, worst);
+            message.discarded_files.iter().map(|_| discards.next()).fold(results, worst)
+        })
+        .collect()
+}
+
+fn worst(so_far: Handover, part: Option<i32>) -> Handover {
+    match (so_far, part.map(Recording::try_from)) {
+        // What was not answered for.
+        (_, None | Some(Err(_) | Ok(Recording::Unspecified))) | (Handover::Failed, _) => Handover::Failed,
+        (_, Some(Ok(Recording::Refused))) => Handover::SetAside,
+        (Handover::Recorded, Some(Ok(Recording::Deferred))) => Handover::Deferred,
+        (so_far, Some(Ok(_))) => so_far,
+    }
+}
+
 /// The span of one hand-over: it takes what commits left in the outbox.
 fn emit_span(sent: &[(Row, Arc<ResultBatch>)]) -> Span {
     let span = tracing::info_span!(
@@ -220,5 +231,42 @@ pub async fn set_aside(pool: &Pool, id: Uuid, organisation: &str, why: &str) {
     };
     if let Err(error) = set_aside.await {
         tracing::error!(outbox = %id, %error, "the batch could not be marked as set aside");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::results::v1::NewResult;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_recorded_when_all_its_results_and_discards_are() {
+        let (done, later, never) =
+            (Recording::Recorded as i32, Recording::Deferred as i32, Recording::Refused as i32);
+        let row = |results: usize, files: usize| {
+            let message = Arc::new(ResultBatch {
+                results: vec![NewResult::default(); results],
+                discarded_files: vec![String::new(); files],
+                ..ResultBatch::default()
+            });
+            let organisation = "acme".parse().unwrap();
+            (Row { id: Uuid::nil(), organisation, bytes: 0, message: None }, message)
+        };
+        let told = |recordings: &[i32], discards: &[i32]| {
+            let (recordings, discards) = (recordings.to_vec(), discards.to_vec());
+            let answer = RecordResultsResponse { recordings, discards };
+            handovers(&[row(1, 1), row(0, 2), row(2, 0)], answer)
+        };
+        let (recorded, failed) = (Handover::Recorded, Handover::Failed);
+        assert_eq!(told(&[done; 3], &[done; 3]), [recorded; 3]);
+        assert_eq!(
+            told(&[done; 3], &[later, done, never]),
+            [Handover::Deferred, Handover::SetAside, recorded]
+        );
+        assert_eq!(told(&[done, later, done], &[done; 3]), [recorded, recorded, Handover::Deferred]);
+        assert_eq!(told(&[later, done, never], &[never, done, later])[0], Handover::SetAside);
+        assert_eq!(told(&[done; 3], &[]), [failed, failed, recorded], "not answered for");
+        assert_eq!(told(&[never, done, 0], &[9, done, done]), [failed, recorded, failed]);
     }
 }

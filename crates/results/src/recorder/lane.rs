@@ -246,6 +246,8 @@ struct Columns<'a> {
     packed_sizes: Vec<i32>,
     packed_organisations: Vec<&'a str>,
     packed_bytes: Vec<&'a [u8]>,
+    configs: Vec<Option<Uuid>>,
+    signed_urls_seconds: Vec<Option<i32>>,
 }
 
 impl<'a> Columns<'a> {
@@ -268,13 +270,15 @@ impl<'a> Columns<'a> {
             packed_sizes: packed.iter().map(|block| block.size).collect(),
             packed_organisations: packed.iter().map(|block| block.organisation.as_str()).collect(),
             packed_bytes: packed.iter().map(|block| &block.bytes[..]).collect(),
+            configs: records().map(|record| record.storage.config).collect(),
+            signed_urls_seconds: records().map(|record| record.storage.signed_urls_seconds).collect(),
         }
     }
 
     /// Answers after the commit: the statement is a transaction of its own, and
     /// the server says that it is ready only when that is durable.
     async fn execute(&self, client: &Client, statement: &Statement) -> Result<(), PgError> {
-        let params: [&(dyn ToSql + Sync); 15] = [
+        let params: [&(dyn ToSql + Sync); 17] = [
             &self.sizes,
             &self.offsets,
             &self.ids,
@@ -290,6 +294,8 @@ impl<'a> Columns<'a> {
             &self.packed_sizes,
             &self.packed_organisations,
             &self.packed_bytes,
+            &self.configs,
+            &self.signed_urls_seconds,
         ];
         client.execute(statement, &params).await.map(drop)
     }

@@ -40,6 +40,8 @@ const QUEUE_KIBIBYTES_MAX: u32 = 32 * 1024;
 pub enum Recording {
     /// It is recorded, now or before.
     Recorded,
+    /// Its storage can't take it now.
+    Deferred,
     /// It can never be recorded as it is.
     Refused,
 }
