@@ -46,3 +46,4 @@ mod storage_servers;
 mod storage_signed;
 mod storage_support;
 mod support;
+mod telemetry;

@@ -5,15 +5,19 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::*;
-use crate::definition::{Definition, RawDraft};
+use crate::{
+    definition::{Definition, RawDraft},
+    metrics::Metrics,
+};
 
 /// The way into a lane that does not run; the lane has to be kept.
 fn committer() -> (Committer, Vec<Lane>) {
     let database = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap();
     let (registry, _) = Registry::new(database.pool(crate::POOL_SESSION, 1).unwrap());
     let (emit, _) = mpsc::unbounded_channel();
+    let metrics = Metrics::register(&mut sluice_service::metrics::Registry::new("test", "0"), 0).commits;
     let backlog = Arc::new(Backlog::new(u64::MAX, u64::MAX));
-    let context = LaneContext { database, registry, emit, backlog, instance: Uuid::nil() };
+    let context = LaneContext { database, registry, emit, backlog, instance: Uuid::nil(), metrics };
     Committer::new(1, &context)
 }
 
@@ -40,7 +44,8 @@ fn candidate(bytes: usize) -> Candidate {
 
 fn submit(committer: &Committer, bytes: usize) -> Result<(), Retry> {
     let (reply, _) = oneshot::channel();
-    committer.submit(0, Job { candidates: vec![candidate(bytes)], revision: 0, reply })
+    let job = Job { candidates: vec![candidate(bytes)], revision: 0, reply, origin: Origin::default() };
+    committer.submit(0, job)
 }
 
 #[tokio::test]
@@ -80,7 +85,12 @@ async fn who_can_not_be_decided_fails_alone() {
     let (mut jobs, mut answers) = (Vec::new(), Vec::new());
     for candidates in [1, 3, 2, 1] {
         let (reply, answer) = oneshot::channel();
-        jobs.push(Job { candidates: vec![candidate(0); candidates], revision: 0, reply });
+        jobs.push(Job {
+            candidates: vec![candidate(0); candidates],
+            revision: 0,
+            reply,
+            origin: Origin::default(),
+        });
         answers.push(answer);
     }
     // Two of the second job, and the last.

@@ -18,6 +18,7 @@ mod grpc;
 mod hash;
 mod http;
 mod json;
+mod metrics;
 mod observation;
 mod outbox;
 mod outcome;
@@ -25,6 +26,7 @@ mod publisher;
 mod registry;
 mod retention;
 mod schema;
+mod tally;
 
 use std::{
     process::ExitCode,
@@ -36,9 +38,11 @@ use sluice_proto::ingest::v1::{
     definition_service_server::DefinitionServiceServer, ingest_service_server::IngestServiceServer,
 };
 use sluice_service::{
+    admin,
     auth::Keys,
     client::TokenInterceptor,
     health,
+    metrics::{Registry, Requests},
     postgres::{Database, Schema, Session, migrate_when_possible},
     program::{self, Failure},
     serve,
@@ -117,7 +121,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         Settings::TABLE,
         args,
         Settings::load,
-        |settings| &settings.log_format,
+        Settings::telemetry,
         |settings, shutdown| async move {
             let listener = TcpListener::bind(settings.listen).await?;
             run(settings, listener, shutdown).await
@@ -135,6 +139,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
+    let admin = admin::bind(settings.admin_listen).await?;
+    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let requests = Requests::register(&mut exposed);
+    let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file)?;
     let database = Database::parse(settings.database_url.expose())?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
@@ -162,12 +170,15 @@ pub async fn run(
     let drained = CancellationToken::new();
     upkeep.spawn(follower.run(drained.clone()));
 
-    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &drained).await?;
+    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
     };
-    let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
+    let publisher =
+        publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
+    exposed.add_pools(vec![("definitions", pool.clone()), ("outbox", pipeline.outbox_pool)]);
+    upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
@@ -190,7 +201,7 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(listener, routes, api, keys, shutdown).await;
+    serve::serve(listener, routes, api, keys, requests, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.
@@ -220,6 +231,7 @@ struct Pipeline {
     backlog: Arc<backlog::Backlog>,
     uploads: files::uploads::Uploads,
     store: files::store::Store,
+    outbox_pool: deadpool_postgres::Pool,
     lanes: JoinSet<()>,
     emitter: tokio::task::JoinHandle<()>,
     deleter: tokio::task::JoinHandle<()>,
@@ -230,6 +242,7 @@ impl Pipeline {
         settings: &Settings,
         database: &Database,
         registry: registry::Registry,
+        metrics: &metrics::Metrics,
         stopped: &CancellationToken,
     ) -> Result<Self, Failure> {
         let instance = Uuid::now_v7();
@@ -241,8 +254,13 @@ impl Pipeline {
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
         let token = TokenInterceptor::new(&token)?;
         let results = results_endpoint(&settings.results_url)?;
-        let caller =
-            emitter::call::Caller::new(results.connect_lazy(), token.clone(), outbox_pool.clone(), instance);
+        let caller = emitter::call::Caller::new(
+            results.connect_lazy(),
+            token.clone(),
+            outbox_pool.clone(),
+            instance,
+            metrics.emission.clone(),
+        );
         let files_pool = database.pool(FILES_SESSION, settings.database_connections)?;
         let uploads = files::uploads::Uploads::new(files_pool, instance);
         tokio::spawn(uploads.clone().run(stopped.clone()));
@@ -256,6 +274,7 @@ impl Pipeline {
             pool: outbox_pool.clone(),
             instance,
             backlog: backlog.clone(),
+            metrics: metrics.outbox.clone(),
             healthy,
             found: hand,
         };
@@ -267,6 +286,7 @@ impl Pipeline {
             emit,
             backlog: backlog.clone(),
             instance,
+            metrics: metrics.commits.clone(),
         };
         let (committer, lanes) = committer::Committer::new(settings.lanes, &context);
         let mut tasks = JoinSet::new();
@@ -279,6 +299,7 @@ impl Pipeline {
             backlog,
             uploads,
             store: files::store::Store::new(results, token),
+            outbox_pool: outbox_pool.clone(),
             lanes: tasks,
             emitter: tokio::spawn(emitter.run()),
             deleter: tokio::spawn(emitter::upkeep::delete_recorded(outbox_pool, recorded)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use sluice_proto::results::v1::{NewResult, ResultBatch};
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, trace};
 use uuid::Uuid;
 
 use crate::{
@@ -113,7 +113,7 @@ impl OpenRow {
             organisation: self.organisation.as_str().to_owned(),
             results: self.results,
             discarded_files: self.discarded_files,
-            ..ResultBatch::default()
+            traceparent: trace::traceparent(),
         };
         Ok(OutboxRow {
             id: Uuid::now_v7(),

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, trace::Origin};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use crate::{
     observation::{Batch, Limits, Observation},
     outcome::{Outcome, Retry},
     registry::{Registry, Snapshot},
+    tally::{Taken, Tally},
 };
 
 /// How often a batch is checked again because definitions changed meanwhile.
@@ -30,6 +31,7 @@ pub struct Publisher {
     committer: Committer,
     backlog: Arc<Backlog>,
     limits: Limits,
+    tally: Tally,
 }
 
 /// One observation's way to its outcome within a batch.
@@ -50,6 +52,8 @@ struct Underway {
 pub struct Pending {
     publisher: Publisher,
     request: Arc<Request>,
+    /// Counts the outcomes; absent where somebody else does.
+    taken: Option<Taken>,
     outcomes: Vec<Option<Outcome>>,
     underway: Vec<Underway>,
 }
@@ -57,8 +61,14 @@ pub struct Pending {
 impl Publisher {
     /// A publisher.
     #[must_use]
-    pub fn new(registry: Registry, committer: Committer, backlog: Arc<Backlog>, limits: Limits) -> Self {
-        Self { registry, committer, backlog, limits }
+    pub fn new(
+        registry: Registry,
+        committer: Committer,
+        backlog: Arc<Backlog>,
+        limits: Limits,
+        tally: Tally,
+    ) -> Self {
+        Self { registry, committer, backlog, limits, tally }
     }
 
     /// The bounds on requests.
@@ -74,8 +84,19 @@ impl Publisher {
     /// INTERNAL if the service is at fault.
     pub async fn begin(&self, batch: Batch) -> Result<Pending, Error> {
         let mut pending = Pending::new(self, batch);
+        pending.taken = Some(self.tally.take_in(&pending.request));
         pending.round(self.registry.snapshot()).await?;
         Ok(pending)
+    }
+
+    /// Counts an observation that is published in several steps. Keep what is
+    /// returned until its outcome is there.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it can be no request.
+    pub fn take_in(&self, organisation: &OrganisationId, observation: &Observation) -> Result<Taken, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation.clone()], &self.limits)?;
+        Ok(self.tally.take_in(&Pending::new(self, batch).request))
     }
 
     /// Checks one observation and goes no further: what the gate would decide on,
@@ -101,7 +122,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes one observation.
+    /// Publishes one observation that is counted already (see [`Self::take_in`]).
     ///
     /// # Errors
     /// INTERNAL if the service is at fault.
@@ -111,7 +132,9 @@ impl Publisher {
         observation: Observation,
     ) -> Result<Outcome, Error> {
         let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
-        let mut outcomes = self.begin(batch).await?.finish().await?;
+        let mut pending = Pending::new(self, batch);
+        pending.round(self.registry.snapshot()).await?;
+        let mut outcomes = pending.finish().await?;
         outcomes.pop().ok_or_else(|| Error::internal("an observation has no outcome"))
     }
 
@@ -126,7 +149,8 @@ impl Pending {
     fn new(publisher: &Publisher, batch: Batch) -> Self {
         let outcomes = vec![None; batch.observations.len()];
         let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: publisher.limits };
-        Self { publisher: publisher.clone(), request: Arc::new(request), outcomes, underway: Vec::new() }
+        let request = Arc::new(request);
+        Self { publisher: publisher.clone(), request, taken: None, outcomes, underway: Vec::new() }
     }
 
     /// Waits for the lanes; checks and hands in again what they found stale.
@@ -147,7 +171,12 @@ impl Pending {
         }
         self.collect().await?;
         let undecided = || Outcome::Retry(Retry::not_kept("the definitions keep changing or can't be read"));
-        Ok(self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect())
+        let outcomes: Vec<_> =
+            self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect();
+        if let Some(taken) = self.taken {
+            taken.settled(&outcomes);
+        }
+        Ok(outcomes)
     }
 
     /// One round: check what is undecided, answer what is at fault, hand the
@@ -191,6 +220,7 @@ impl Pending {
         Ok((checked, definitions.revision()))
     }
 
+    #[tracing::instrument(skip_all, fields(observations = indexes.len()))]
     async fn check(&self, indexes: &[usize], definitions: &Arc<Snapshot>) -> Result<Vec<Checked>, Error> {
         if work(&self.request, definitions) <= INLINE_WORK_MAX {
             return Ok(check(&self.request, indexes, definitions, || true));
@@ -230,7 +260,10 @@ impl Pending {
             let (reply, answer) = oneshot::channel();
             let handed_in = match self.publisher.refuses(&self.request.batch.organisation) {
                 Some(retry) => Err(retry),
-                None => committer.submit(lane, Job { candidates, revision, reply }),
+                None => {
+                    let origin = Origin::current();
+                    committer.submit(lane, Job { candidates, revision, reply, origin })
+                }
             };
             match handed_in {
                 Ok(()) => self.underway.push(Underway { submitted, reply: answer }),

@@ -2,6 +2,8 @@
 //! these, call, and convert back. All that has to be decided is decided here or
 //! on the shelf.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_proto::results::v1::{
@@ -15,6 +17,7 @@ use crate::{
     convert,
     data::{Data, Parts},
     filter::{Key, Order, Walk},
+    metrics,
     result::{Record, parse_id},
     shelf::Shelf,
 };
@@ -35,6 +38,8 @@ pub struct Calls {
     pub shelf: Shelf,
     /// The data of it.
     pub data: Data,
+    /// Where they are counted.
+    pub metrics: Arc<metrics::Shelf>,
 }
 
 /// A page between two results, newest first.
@@ -186,6 +191,7 @@ impl Calls {
     ) -> Result<AcknowledgeResultResponse, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
+        self.metrics.acknowledged(usize::from(changed));
         let result = Some(self.tell(&organisation, record, None).await?);
         Ok(AcknowledgeResultResponse { result, changed })
     }
@@ -202,6 +208,7 @@ impl Calls {
         }
         let ids: Vec<Uuid> = request.ids.iter().filter_map(|text| parse_id(text)).collect();
         let mut moved = self.shelf.acknowledge_many(&organisation, ids.clone()).await?;
+        self.metrics.acknowledged(moved.len());
         // Each once: taking an id out of the set tells it.
         Ok(ids.into_iter().filter(|id| moved.remove(id)).collect())
     }

@@ -2,7 +2,16 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::{config::Secret, settings};
+use sluice_service::{
+    config::Secret,
+    settings,
+    telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
+};
+
+/// The service's name in metrics and traces.
+pub(crate) const SERVICE: &str = "sluice-results";
+/// Its version there.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 settings! {
     /// How the results service is set up.
@@ -23,6 +32,25 @@ settings! {
         db_file_bytes_max: u64 = Some("4294967296"), "Largest file that the results database takes (storage type db).";
         upload_idle_seconds: u64 = Some("900"), "After how long without a sign of life an upload that is not complete is removed.";
         cleanup_interval_seconds: u64 = Some("60"), "How often the clean-up looks at each storage config.";
-        log_format: String = Some("text"), "How to log: text or json.";
+        admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
+        log_format: LogFormat = Some("text"), "Logs as text or json.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_results=debug; the variable RUST_LOG wins.";
+        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
+        otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+    }
+}
+
+impl Settings {
+    /// How the process logs and traces.
+    #[must_use]
+    pub fn telemetry(&self) -> telemetry::Settings {
+        telemetry::Settings {
+            service: SERVICE,
+            version: VERSION,
+            log_format: self.log_format,
+            log_filter: self.log_filter.clone(),
+            otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_sample_ratio: self.otlp_sample_ratio,
+        }
     }
 }

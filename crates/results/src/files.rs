@@ -2,12 +2,13 @@
 //! hashed on the way, and are sealed when all are there. Before the first byte
 //! there is a row that tells the clean-up of them, whatever happens.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::Pool;
 use futures_util::{Stream, StreamExt};
 use md5::{Digest, Md5};
+use object_store::PutPayload;
 use sluice_proto::results::v1::{FileUpload, StoreFileRequest, store_file_request::Part};
 use sluice_service::{Error, Kind};
 use tokio::time::{Instant, timeout};
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     chunks::ChunkWriter,
+    metrics,
     placing::{Destination, Placing},
     result::{Checksum, NAME_BYTES_MAX, Sealed, is_text, parse_id, parse_new_id},
     storage::{
@@ -45,6 +47,8 @@ pub struct Files {
     pub idle: Duration,
     /// Largest file in the results database, in bytes.
     pub db_file_bytes_max: u64,
+    /// Where they are counted.
+    pub metrics: Arc<metrics::Shelf>,
 }
 
 /// What a stream begins with, checked.
@@ -103,6 +107,18 @@ impl Files {
     /// # Errors
     /// As the contract says of StoreFile; nothing stays of the bytes then.
     pub async fn store(
+        &self,
+        stream: impl Stream<Item = Result<StoreFileRequest, Status>> + Unpin + Send,
+    ) -> Result<Sealed, Error> {
+        let stored = self.store_uncounted(stream).await;
+        match &stored {
+            Ok(sealed) => self.metrics.uploaded(sealed.size),
+            Err(_) => self.metrics.upload_failed(),
+        }
+        stored
+    }
+
+    async fn store_uncounted(
         &self,
         mut stream: impl Stream<Item = Result<StoreFileRequest, Status>> + Unpin + Send,
     ) -> Result<Sealed, Error> {
@@ -203,14 +219,14 @@ impl Files {
 struct Sink {
     uploads: Uploads,
     key: Key,
-    /// The first bytes, for finding the type; all of them while they are few.
+    /// The first bytes, for finding the type.
     first: BytesMut,
     target: Target,
 }
 
 enum Target {
     /// A bucket, not written to yet: a file of one part is written whole.
-    Whole(Store),
+    Whole { store: Store, gathered: Vec<Bytes>, bytes: usize },
     /// A bucket, in parts.
     Parts(Upload),
     /// The results database.
@@ -220,7 +236,7 @@ enum Target {
 impl Sink {
     fn new(files: &Files, key: &Key, store: Option<Store>) -> Self {
         let target = match store {
-            Some(store) => Target::Whole(store),
+            Some(store) => Target::Whole { store, gathered: Vec::new(), bytes: 0 },
             None => Target::Chunks(ChunkWriter::new(
                 files.pool.clone(),
                 key.organisation.clone(),
@@ -232,32 +248,39 @@ impl Sink {
     }
 
     async fn write(&mut self, asked: &Asked, chunk: Bytes) -> Result<(), Error> {
-        if let Target::Whole(store) = &self.target {
-            if self.first.len() + chunk.len() < part_bytes(0) {
-                self.first.extend_from_slice(&chunk);
-                return Ok(());
-            }
-            let media_type = self.media_type(asked, false);
-            let key = object_key(store.place(), &self.key);
-            let upload = store.begin(&key, &media_type).await.map_err(failed)?;
-            let multipart = upload.multipart().map(str::to_owned);
-            let first = self.first.split().freeze();
-            // What the type is found from is kept.
-            self.first.extend_from_slice(&first[..first.len().min(sniff::BYTES)]);
-            self.target = Target::Parts(upload);
-            if !self.uploads.touch(&self.key, multipart.as_deref()).await? {
-                return Err(given_up());
-            }
-            self.pass_on(first).await?;
-        } else if self.first.len() < sniff::BYTES {
-            self.first.extend_from_slice(&chunk[..chunk.len().min(sniff::BYTES)]);
+        let wanted = sniff::BYTES.saturating_sub(self.first.len()).min(chunk.len());
+        self.first.extend_from_slice(&chunk[..wanted]);
+        if let Target::Whole { gathered, bytes, .. } = &mut self.target {
+            *bytes += chunk.len();
+            gathered.push(chunk);
+            if *bytes < part_bytes(0) { Ok(()) } else { self.begin_parts(asked).await }
+        } else {
+            self.pass_on(chunk).await
         }
-        self.pass_on(chunk).await
+    }
+
+    /// Goes over to writing in parts.
+    async fn begin_parts(&mut self, asked: &Asked) -> Result<(), Error> {
+        let media_type = self.media_type(asked, false);
+        let Target::Whole { store, gathered, .. } = &mut self.target else { return Ok(()) };
+        let key = object_key(store.place(), &self.key);
+        let upload = store.begin(&key, &media_type).await.map_err(failed)?;
+        let multipart = upload.multipart().map(str::to_owned);
+        let gathered = std::mem::take(gathered);
+        self.target = Target::Parts(upload);
+        // The clean-up has to know its name before there is anything to remove.
+        if !self.uploads.touch(&self.key, multipart.as_deref()).await? {
+            return Err(given_up());
+        }
+        for chunk in gathered {
+            self.pass_on(chunk).await?;
+        }
+        Ok(())
     }
 
     async fn pass_on(&mut self, bytes: Bytes) -> Result<(), Error> {
         match &mut self.target {
-            Target::Whole(_) => Ok(()),
+            Target::Whole { .. } => Ok(()),
             Target::Parts(upload) => upload.write(bytes).await.map_err(failed),
             Target::Chunks(chunks) => {
                 if chunks.write(bytes).await? {
@@ -275,12 +298,12 @@ impl Sink {
 
     /// Completes the object; its media type.
     async fn finish(self, asked: &Asked) -> Result<String, Error> {
-        let whole = !matches!(self.target, Target::Parts(_)) && self.first.len() < sniff::BYTES;
-        let media_type = self.media_type(asked, whole);
+        let media_type = self.media_type(asked, self.first.len() < sniff::BYTES);
         match self.target {
-            Target::Whole(store) => {
+            Target::Whole { store, gathered, .. } => {
                 let key = object_key(store.place(), &self.key);
-                store.put(&key, self.first.freeze(), &media_type).await.map_err(failed)?;
+                let payload: PutPayload = gathered.into_iter().collect();
+                store.put(&key, payload, &media_type).await.map_err(failed)?;
             }
             Target::Parts(upload) => upload.finish().await.map_err(failed)?,
             Target::Chunks(chunks) => chunks.finish().await?,
@@ -289,8 +312,7 @@ impl Sink {
     }
 
     fn media_type(&self, asked: &Asked, whole: bool) -> String {
-        let found = || sniff::media_type(&self.first[..self.first.len().min(sniff::BYTES)], whole).to_owned();
-        asked.media_type.clone().unwrap_or_else(found)
+        asked.media_type.clone().unwrap_or_else(|| sniff::media_type(&self.first, whole).to_owned())
     }
 }
 

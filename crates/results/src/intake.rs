@@ -63,6 +63,7 @@ impl Intake {
                 data_places.push(place);
             }
         }
+        let bad = answers.len() - data_places.len() - file_places.len();
         let (with_data, files) = tokio::join!(self.placing.record(with_data), self.record_files(files));
         for (place, recording) in data_places.into_iter().zip(with_data?) {
             answers[place] = recording;
@@ -70,6 +71,7 @@ impl Intake {
         for (place, recording) in file_places.into_iter().zip(files?) {
             answers[place] = recording;
         }
+        self.placing.recorder.metrics().refused(bad);
         Ok(answers)
     }
 
@@ -104,7 +106,9 @@ impl Intake {
             Some(name) if recorded.contains(name) || before.contains(name) => Recording::Recorded,
             _ => Recording::Refused,
         };
-        Ok(names.iter().map(answer).collect())
+        let answers: Vec<Recording> = names.iter().map(answer).collect();
+        self.placing.count(&answers);
+        Ok(answers)
     }
 
     async fn discard(&self, discarded: Vec<Handed<String>>) -> Result<Vec<Recording>, Error> {

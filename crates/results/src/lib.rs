@@ -19,6 +19,7 @@ mod filter;
 mod grpc;
 mod http;
 mod intake;
+pub mod metrics;
 mod partitions;
 mod placing;
 mod reconcile;
@@ -37,8 +38,10 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 pub use config::Settings;
 use deadpool_postgres::Pool;
 use sluice_service::{
+    admin,
     auth::Keys,
     health,
+    metrics::{Registry, Requests},
     postgres::{Database, Schema, migrate_when_possible},
     program::{self, Failure},
     serve,
@@ -53,6 +56,7 @@ use data::Data;
 use files::Files;
 use grpc::StorageConfigs;
 use intake::Intake;
+use metrics::Metrics;
 use placing::{Placing, Registered};
 use reconcile::Reconciler;
 use recorder::Recorder;
@@ -83,14 +87,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
             .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
         run(settings, listener, shutdown).await
     };
-    program::main(
-        "sluice-results",
-        Settings::TABLE,
-        args,
-        Settings::load,
-        |settings| &settings.log_format,
-        start,
-    )
+    program::main("sluice-results", Settings::TABLE, args, Settings::load, Settings::telemetry, start)
 }
 
 /// Serves on a listener until shutdown. A database that is away, or without its
@@ -106,10 +103,15 @@ pub async fn run(
     if settings.database_connections == 0 {
         return Err("database_connections: must be at least 1".into());
     }
+    let admin = admin::bind(settings.admin_listen).await?;
+    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let requests = Requests::register(&mut exposed);
+    let metrics = Metrics::register(&mut exposed);
     let database = Database::parse(settings.database_url.expose())?;
     let keys = Keys::load(&settings.keys_file)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
-    let (recorder, lanes) = Recorder::start(&database);
+    let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
+    exposed.add_pools(vec![("calls", pool.clone())]);
 
     // Ends with this function, however it ends.
     let stop = shutdown.child_token();
@@ -128,6 +130,11 @@ pub async fn run(
         stop.clone(),
     ));
 
+    // Tells what goes on until everything has ended.
+    let drained = CancellationToken::new();
+    let _drained = drained.clone().drop_guard();
+    let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+
     let address = listener.local_addr()?;
     let storage = Storage::load(&settings, &pool, address)?;
     let idle = Duration::from_secs(settings.upload_idle_seconds);
@@ -137,11 +144,16 @@ pub async fn run(
         stores: storage.stores.clone(),
         every: Duration::from_secs(settings.cleanup_interval_seconds),
         upload_idle: idle,
+        metrics: metrics.cleanup.clone(),
     };
     tasks.spawn(cleanup.run(stop.clone()));
     tasks.spawn(configs::probe::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
 
-    let calls = Calls { shelf: storage.data.shelf.clone(), data: storage.data.clone() };
+    let calls = Calls {
+        shelf: storage.data.shelf.clone(),
+        data: storage.data.clone(),
+        metrics: metrics.shelf.clone(),
+    };
     let api = http::api(keys.clone(), &calls)?;
     let placing = Placing {
         configs: storage.configs.clone(),
@@ -155,6 +167,7 @@ pub async fn run(
         pool: pool.clone(),
         idle,
         db_file_bytes_max: settings.db_file_bytes_max,
+        metrics: metrics.shelf.clone(),
     };
     let storage_configs = StorageConfigs::new(
         ConfigCalls { configs: storage.configs.clone(), stores: storage.stores.clone() },
@@ -163,7 +176,7 @@ pub async fn run(
     let base = serve::base_routes(reporter, &grpc::SERVICES)?;
     let routes = grpc::routes(base, calls, Intake { placing, files }, storage_configs);
     tracing::info!(%address, "listening");
-    serve::serve(listener, routes, api, keys, shutdown).await;
+    serve::serve(listener, routes, api, keys, requests, shutdown).await;
 
     stop.cancel();
     tasks.close();
@@ -178,6 +191,8 @@ pub async fn run(
     if tokio::time::timeout(ENDING, ended).await.is_err() {
         tracing::warn!("background work was cut off");
     }
+    drained.cancel();
+    admin.await?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! scopes, errors, health, reflection, the database pool and migrations,
 //! graceful shutdown. No business word is known here.
 
+pub mod admin;
 pub mod answers;
 pub mod auth;
 pub mod client;
@@ -9,6 +10,8 @@ pub mod config;
 mod error;
 pub mod health;
 pub mod http;
+pub mod metrics;
+mod observe;
 pub mod organisation;
 pub mod postgres;
 pub mod program;
@@ -16,6 +19,7 @@ pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
+pub mod trace;
 pub mod whole;
 
 pub use error::{Error, Kind, Violation};

@@ -18,8 +18,9 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::{
     auth::Keys,
     http::Api,
+    metrics::Requests,
     program::Failure,
-    stack::{Surfaces, stack},
+    stack::{Stack, stack},
 };
 
 /// Open requests get this long to end after the stop was asked for.
@@ -71,9 +72,10 @@ pub async fn serve(
     routes: Routes,
     api: Api,
     keys: Arc<Keys>,
+    requests: Requests,
     shutdown: CancellationToken,
 ) {
-    let service = TowerToHyperService::new(stack(keys, routes, api));
+    let service = TowerToHyperService::new(stack(keys, routes, api, requests));
     let builder = builder();
     let connections = TaskTracker::new();
     // Ends what is still open when this function does.
@@ -134,7 +136,7 @@ fn builder() -> Builder<TokioExecutor> {
 async fn connection(
     stream: TcpStream,
     builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<Surfaces>,
+    service: TowerToHyperService<Stack>,
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {

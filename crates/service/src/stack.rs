@@ -20,21 +20,27 @@ use crate::{
     answers::{Answers, AnswersLayer},
     auth::{AuthLayer, AuthService, Keys},
     http::Api,
+    metrics::Requests,
+    observe::{Observe, ObserveLayer},
     whole::Whole,
 };
 
+/// All that a request goes through.
+pub(crate) type Stack = Observe<Surfaces>;
+
 /// What answers a request, from the outside in.
-pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api) -> Surfaces {
+pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api, requests: Requests) -> Stack {
+    // 0. Observe: whatever happens inside is counted, and part of one span.
     // 1. Surfaces: the content type decides which surface is meant, so that gRPC
     //    callers get gRPC's errors and all others JSON, whatever the path.
-    Surfaces {
+    ObserveLayer { requests }.layer(Surfaces {
         // 2. Answers: the deadline counts from the first byte of the headers,
         //    and nothing inside answers in tonic's words.
         // 3. Auth: the token and its scope are settled before a body is read.
         grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
         // 2. The HTTP router: every route settles its own scope first.
         http: api.into_router(),
-    }
+    })
 }
 
 /// Both surfaces as one service.
@@ -44,7 +50,7 @@ pub(crate) struct Surfaces {
     http: Router,
 }
 
-fn is_grpc<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let given = request.headers().get(header::CONTENT_TYPE);
     given.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }

@@ -1,23 +1,29 @@
 //! One hand-over: rows are read back if they are no longer in memory, sent in
 //! one `RecordResults`, and each gets its own answer.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::Pool;
 use sluice_proto::results::v1::{
     RecordResultsRequest, RecordResultsResponse, ResultBatch, record_results_response::Recording,
     results_intake_service_client::ResultsIntakeServiceClient,
 };
-use sluice_service::{Error, client::TokenInterceptor};
-use tonic::{service::interceptor::InterceptedService, transport::Channel};
+use sluice_service::{Error, client::TokenInterceptor, metrics::grpc_code_name, trace};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
+use tracing::{Instrument as _, Span, field::Empty};
 use uuid::Uuid;
 
 use super::queue::Row;
-use crate::outbox;
+use crate::{metrics::Emission, outbox};
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
+type Request = tonic::Request<RecordResultsRequest>;
 type Client = ResultsIntakeServiceClient<InterceptedService<Channel, TokenInterceptor>>;
 
 /// What became of one row.
@@ -49,13 +55,20 @@ pub struct Caller {
     client: Client,
     pool: Pool,
     instance: Uuid,
+    metrics: Arc<Emission>,
 }
 
 impl Caller {
     /// A caller; the channel connects when it is first needed.
     #[must_use]
-    pub fn new(channel: Channel, token: TokenInterceptor, pool: Pool, instance: Uuid) -> Self {
-        Self { client: ResultsIntakeServiceClient::with_interceptor(channel, token), pool, instance }
+    pub fn new(
+        channel: Channel,
+        token: TokenInterceptor,
+        pool: Pool,
+        instance: Uuid,
+        metrics: Arc<Emission>,
+    ) -> Self {
+        Self { client: ResultsIntakeServiceClient::with_interceptor(channel, token), pool, instance, metrics }
     }
 
     /// Hands rows over.
@@ -79,8 +92,9 @@ impl Caller {
                 None => handed.push((row, Handover::NotOurs)),
             }
         }
-        let handovers = self.send(&sent).await;
-        for ((row, _), handover) in sent.into_iter().zip(handovers) {
+        let handovers = self.send(&sent).instrument(emit_span(&sent)).await;
+        for ((row, message), handover) in sent.into_iter().zip(handovers) {
+            self.metrics.handed_over(row.id, message.results.len(), handover);
             if handover == Handover::SetAside {
                 let why = "the results service refused a result";
                 set_aside(&self.pool, row.id, row.organisation.as_str(), why).await;
@@ -97,7 +111,7 @@ impl Caller {
         let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
         let mut request = tonic::Request::new(RecordResultsRequest { batches });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.client.clone().record_results(request).await;
+        let answer = self.call(request).instrument(call_span()).await;
         match answer {
             Ok(answer) => handovers(sent, answer.into_inner()),
             Err(status) => {
@@ -105,6 +119,20 @@ impl Caller {
                 vec![Handover::Failed; sent.len()]
             }
         }
+    }
+
+    async fn call(&self, mut request: Request) -> Result<Response<RecordResultsResponse>, Status> {
+        trace::inject(request.metadata_mut());
+        let started = Instant::now();
+        let answer = self.client.clone().record_results(request).await;
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        self.metrics.called(code, started.elapsed());
+        let span = Span::current();
+        span.record("rpc.response.status_code", grpc_code_name(code));
+        if code != Code::Ok {
+            span.record("otel.status_code", "ERROR");
+        }
+        answer
     }
 
     /// The messages of the rows that are not in memory.
@@ -159,6 +187,35 @@ fn worst(so_far: Handover, part: Option<i32>) -> Handover {
         (Handover::Recorded, Some(Ok(Recording::Deferred))) => Handover::Deferred,
         (so_far, Some(Ok(_))) => so_far,
     }
+}
+
+/// The span of one hand-over: it takes what commits left in the outbox.
+fn emit_span(sent: &[(Row, Arc<ResultBatch>)]) -> Span {
+    let span = tracing::info_span!(
+        "emit",
+        otel.name = "emit outbox",
+        otel.kind = "consumer",
+        messaging.system = "sluice",
+        messaging.operation.name = "emit",
+        messaging.operation.type = "process",
+        messaging.destination.name = "outbox",
+        messaging.batch.message_count = sent.iter().map(|(_, message)| message.results.len()).sum::<usize>(),
+    );
+    trace::gather_remote(&span, sent.iter().map(|(_, message)| &*message.traceparent));
+    span
+}
+
+fn call_span() -> Span {
+    let method = "sluice.results.v1.ResultsIntakeService/RecordResults";
+    tracing::info_span!(
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+    )
 }
 
 /// Marks a row that can't be emitted as it is, and calls an operator.

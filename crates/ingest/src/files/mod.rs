@@ -115,6 +115,18 @@ impl Files {
         file: Observation,
         chunks: impl Stream<Item = Result<Bytes, Status>> + Send,
     ) -> Result<Published, Status> {
+        let taken = self.publisher.take_in(organisation, &file)?;
+        let published = self.publish_counted(organisation, file, chunks).await?;
+        taken.settled(std::slice::from_ref(&published.outcome));
+        Ok(published)
+    }
+
+    async fn publish_counted(
+        &self,
+        organisation: &OrganisationId,
+        file: Observation,
+        chunks: impl Stream<Item = Result<Bytes, Status>> + Send,
+    ) -> Result<Published, Status> {
         let candidate = match self.publisher.check_only(organisation, file.clone()).await? {
             Ok(candidate) => candidate,
             Err(outcome) => return Ok(Published::unread(outcome)),

@@ -67,6 +67,22 @@ pub enum GateError {
     InDoubt(Box<Doubt>),
 }
 
+impl GateError {
+    /// A word for it, for metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "stale",
+            Self::Unfit(_) => "unfit",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::Disconnected => "disconnected",
+            Self::Statement(_) => "refused",
+            Self::InDoubt(_) => "in_doubt",
+        }
+    }
+}
+
 /// What is needed to find out how a transaction ended.
 #[derive(Debug)]
 pub struct Doubt {

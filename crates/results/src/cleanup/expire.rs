@@ -99,6 +99,7 @@ impl Cleanup {
                 break;
             }
         }
+        self.metrics.expired(usize::try_from(expired).unwrap_or_default());
         if expired > 0 {
             tracing::info!(
                 organisation = %lease.organisation, storage_config = %lease.config, results = expired, "results expired"
@@ -132,6 +133,8 @@ impl Cleanup {
             let gone = remove(&store, config, ids).await;
             let params: [&(dyn ToSql + Sync); 2] = [&organisation, &gone];
             query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await?;
+            self.metrics.removed(gone.len());
+            self.metrics.not_removed(wanted - gone.len());
             if gone.len() < wanted {
                 // The bucket fails: the rest has time until the next look.
                 return Ok(());

@@ -5,7 +5,7 @@
 mod expire;
 mod uploads;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
 use sluice_service::Error;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     configs::{Configs, stores::Stores},
+    metrics,
     sessions::query,
     time::Micros,
 };
@@ -36,6 +37,8 @@ pub struct Cleanup {
     pub every: Duration,
     /// After how long without a sign of life an upload is dead.
     pub upload_idle: Duration,
+    /// Where it is counted.
+    pub metrics: Arc<metrics::Cleanup>,
 }
 
 impl Cleanup {
@@ -53,6 +56,7 @@ impl Cleanup {
                 tracing::warn!(%error, "clean-up fails");
             }
             failing = done.is_err();
+            self.metrics.round(!failing);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(self.every) => {}
@@ -66,6 +70,8 @@ impl Cleanup {
         let Some(row) = rows.first() else { return Ok(()) };
         // Each is looked at once now, however short the time between two looks is.
         let now: Micros = row.try_get("now")?;
+        let unseen = Duration::try_from_secs_f64(row.try_get("unseen_seconds")?).unwrap_or_default();
+        self.metrics.lag(unseen.saturating_sub(self.every));
         while let Some(lease) = self.lease(now).await? {
             let outcome = self.expire(&lease).await;
             self.release(&lease).await?;

@@ -53,6 +53,7 @@ impl Cleanup {
                 match self.remove_upload(&upload).await {
                     Ok(()) => gone.push(upload),
                     Err(error) => {
+                        self.metrics.not_removed(1);
                         let (organisation, storage_config) = (&upload.organisation, upload.config);
                         tracing::warn!(%organisation, %storage_config, %error, "uploads not removed");
                         failing.insert(storage_config);
@@ -86,6 +87,7 @@ impl Cleanup {
         let configs: Vec<Uuid> = gone.iter().map(|upload| upload.config).collect();
         let params: [&(dyn ToSql + Sync); 3] = [&organisations, &ids, &configs];
         query(&self.pool, include_str!("../sql/uploads_gone.sql"), &params).await?;
+        self.metrics.removed(gone.len());
         if !gone.is_empty() {
             tracing::info!(uploads = gone.len(), "what uploads left behind was removed");
         }

@@ -70,6 +70,9 @@ impl ResultsService for Results {
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
         let (access, request) = opened(request)?;
         let parts = self.calls.download(&access, request).await?;
+        let metrics = self.calls.metrics.clone();
+        metrics.download();
+        let parts = parts.inspect_ok(move |data| metrics.downloaded(data.len()));
         let answers = parts.map_ok(|data| DownloadResultResponse { data }).map_err(Status::from);
         Ok(Response::new(Box::pin(answers)))
     }

@@ -119,10 +119,15 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`]: it may have been written all the same.
-    pub async fn put(&self, key: &Path, bytes: Bytes, media_type: &str) -> Result<(), StoreError> {
+    pub async fn put(
+        &self,
+        key: &Path,
+        bytes: impl Into<PutPayload>,
+        media_type: &str,
+    ) -> Result<(), StoreError> {
         self.contain(key).await?;
         let options = PutOptions { attributes: self.attributes(media_type), ..PutOptions::default() };
-        self.objects().put_opts(key, PutPayload::from_bytes(bytes), options).await?;
+        self.objects().put_opts(key, bytes.into(), options).await?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::{MultipartId, MultipartUpload, PutPayload, multipart::PartId, path::Path};
 use tokio::task::JoinSet;
 
@@ -34,7 +34,9 @@ enum Target {
 /// An object being written.
 pub struct Upload {
     target: Target,
-    gathered: BytesMut,
+    /// As it came, not copied.
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
     number: usize,
     /// The part being sent.
     sending: JoinSet<Result<Option<PartId>, StoreError>>,
@@ -50,7 +52,7 @@ impl Upload {
     }
 
     fn new(target: Target) -> Self {
-        Self { target, gathered: BytesMut::new(), number: 0, sending: JoinSet::new() }
+        Self { target, gathered: Vec::new(), gathered_bytes: 0, number: 0, sending: JoinSet::new() }
     }
 
     /// The provider's name for it, if it has one: what is needed to abort it.
@@ -68,10 +70,11 @@ impl Upload {
     /// See [`StoreError`]: the upload is to be aborted then.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
         while !bytes.is_empty() {
-            let room = part_bytes(self.number) - self.gathered.len();
+            let room = part_bytes(self.number) - self.gathered_bytes;
             let taken = bytes.split_to(room.min(bytes.len()));
-            self.gathered.extend_from_slice(&taken);
-            if self.gathered.len() == part_bytes(self.number) {
+            self.gathered_bytes += taken.len();
+            self.gathered.push(taken);
+            if self.gathered_bytes == part_bytes(self.number) {
                 self.send().await?;
             }
         }
@@ -102,7 +105,8 @@ impl Upload {
         if self.number >= PARTS_MAX {
             return Err(StoreError::TooLarge);
         }
-        let payload = PutPayload::from_bytes(self.gathered.split().freeze());
+        let payload: PutPayload = std::mem::take(&mut self.gathered).into_iter().collect();
+        self.gathered_bytes = 0;
         let number = self.number;
         self.number += 1;
         match &mut self.target {

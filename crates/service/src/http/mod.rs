@@ -20,8 +20,9 @@ pub use call::{Call, Head, Query};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use prost_types::Timestamp;
 use serde::Serialize;
+use tower::util::MapResponseLayer;
 
-use crate::{Error, auth::Keys, program::Failure};
+use crate::{Error, auth::Keys, observe::Matched, program::Failure};
 
 /// Where the OpenAPI document lies.
 const OPENAPI_PATH: &str = "/openapi.json";
@@ -153,7 +154,11 @@ impl Api {
         T: 'static,
     {
         let method = MethodFilter::try_from(route.method.clone()).expect("one of HTTP's own methods");
-        self.router = self.router.route(route.path, on(method, endpoint));
+        let named = MapResponseLayer::new(move |mut answer: Response| {
+            answer.extensions_mut().insert(Matched(route.path));
+            answer
+        });
+        self.router = self.router.route(route.path, on(method, endpoint).layer(named));
         self.routes.push(route);
         self
     }
