@@ -9,6 +9,7 @@ mod definitions;
 mod files_failures;
 mod files_limits;
 mod files_outcomes;
+mod files_publish;
 mod files_races;
 mod files_support;
 mod harness;
