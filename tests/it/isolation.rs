@@ -42,13 +42,6 @@ struct Held {
     third: String,
 }
 
-/// The first message of a file, whose metadata says in its field 1 whose it is.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Begun {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<Named>,
-}
-
 /// Calls any rpc by its path. What it answers is not read.
 async fn call<M>(pair: &Pair, path: &'static str, authorization: &str, message: M) -> Result<(), Status>
 where
@@ -153,10 +146,6 @@ async fn no_rpc_acts_for_another_organisation() {
             "PublishFile" => {
                 let thing = Held { first: "globex".into(), ..Held::default() };
                 call(&pair, path, &acme, Holding { thing: Some(thing) }).await
-            }
-            "PublishFile" => {
-                let metadata = Some(Named { organisation: "globex".into() });
-                call(&pair, path, &acme, Begun { metadata }).await
             }
             _ => call(&pair, path, &acme, Named { organisation: "globex".into() }).await,
         };
