@@ -213,3 +213,42 @@ async fn a_signed_url_does_not_outlive_the_credentials() {
     let expires = told.signed_url.unwrap().date_expires.unwrap();
     assert!(expires.seconds <= ends.seconds && expires.seconds > ends.seconds - 60, "{expires} {ends}");
 }
+
+#[tokio::test]
+async fn keys_rotate_and_without_theirs_credentials_are_of_no_use() {
+    let server = S3Server::start().await;
+    server.create_bucket("bucket");
+    let file = sluice_tests::scratch("keys").join("keys.toml");
+    let key = |id: &str, byte: &str| format!("[[key]]\nid = \"{id}\"\nsecret = \"{}\"\n", byte.repeat(32));
+    let (old, new) = (key("old", "01"), key("new", "02"));
+    std::fs::write(&file, &old).unwrap();
+    let mut storage = Storage::with(|pair| {
+        pair.flag(Service::Results, "storage-endpoints", &server.endpoint())
+            .flag(Service::Results, "storage-keys", "")
+            .flag(Service::Results, "storage-keys-file", file.to_str().unwrap())
+    })
+    .await;
+    let config = storage.create(s3(&server, S3Server::SECRET_ACCESS_KEY)).await.unwrap();
+    let sql = storage.shelf.0.results_database.sql().await;
+    let key_in_use = async || -> String {
+        sql.query_one("SELECT credentials_key FROM storage_config", &[]).await.unwrap().get(0)
+    };
+    assert_eq!(key_in_use().await, "old");
+    let mut restart_with = async |keys: &str| {
+        std::fs::write(&file, keys).unwrap();
+        storage.shelf.0.results[0].stop().await;
+        storage.shelf.0.results[0].restart(false).await;
+        let test = TestStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
+        let told = storage.configs(Tenant::Acme).test_storage_config(test).await.unwrap().into_inner();
+        (told.storage_config.unwrap().state(), told.details)
+    };
+    assert_eq!(restart_with(&format!("{new}{old}")).await.0, ConfigState::Valid);
+    eventually("the credentials under the new key", || async { (key_in_use().await == "new").then_some(()) })
+        .await;
+    assert_eq!(restart_with(&new).await.0, ConfigState::Valid);
+    let (state, details) = restart_with(&old).await;
+    assert_eq!(
+        (state, details.as_str()),
+        (ConfigState::Invalid, "the key new that encrypted the credentials is not there")
+    );
+}
