@@ -252,3 +252,31 @@ async fn keys_rotate_and_without_theirs_credentials_are_of_no_use() {
         (ConfigState::Invalid, "the key new that encrypted the credentials is not there")
     );
 }
+
+#[tokio::test]
+async fn the_services_own_identity_opens_only_what_the_operator_lists() {
+    let server = S3Server::start().await;
+    server.create_bucket("ours");
+    let storage = Storage::with(|pair| {
+        pair.variable("AWS_ACCESS_KEY_ID", S3Server::ACCESS_KEY_ID)
+            .variable("AWS_SECRET_ACCESS_KEY", S3Server::SECRET_ACCESS_KEY)
+            .variable("AWS_ENDPOINT", &server.endpoint())
+            .variable("AWS_ALLOW_HTTP", "true")
+            .flag(Service::Results, "storage-identity-buckets", "s3://ours/tenants")
+    })
+    .await;
+    for refused in ["s3://ours", "s3://ours/other", "s3://theirs/tenants"] {
+        let told = storage.create(config(refused, &[])).await.unwrap_err();
+        assert_eq!(told.code(), Code::InvalidArgument, "{refused}");
+    }
+    let created = storage.create(config("s3://ours/tenants/acme", &[])).await.unwrap();
+    assert_eq!(created.state(), ConfigState::Valid, "{}", created.state_details);
+    let result = NewResult { storage_config: created.id, ..new("ours") };
+    storage.shelf.record(std::slice::from_ref(&result)).await;
+    let told = storage.get(&result.id).await.unwrap();
+    let signed = told.signed_url.unwrap();
+    assert_eq!(get_url(&signed.url, &[]).await.text(), "ours");
+    // How long such credentials live is not known here: no longer than that is promised.
+    let left = signed.date_expires.unwrap().seconds - told.date_created.unwrap().seconds;
+    assert!(left <= 301, "{left} seconds");
+}
