@@ -24,8 +24,8 @@ struct Named {
     organisation: String,
 }
 
-/// One that holds the thing to be written: a definition says in its field 2
-/// whose it is, a storage config in its field 3.
+/// One that holds the thing to be written: a file's metadata says in its field 1
+/// whose it is, a definition in its field 2, a storage config in its field 3.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Holding {
     #[prost(message, optional, tag = "1")]
@@ -34,17 +34,12 @@ struct Holding {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Held {
+    #[prost(string, tag = "1")]
+    first: String,
     #[prost(string, tag = "2")]
     second: String,
     #[prost(string, tag = "3")]
     third: String,
-}
-
-/// The first message of a file, whose metadata says in its field 1 whose it is.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Begun {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<Named>,
 }
 
 /// Calls any rpc by its path. What it answers is not read.
@@ -145,12 +140,12 @@ async fn no_rpc_acts_for_another_organisation() {
             // Its answer is a message with a status: see the tests of streams.
             "StreamObservations" => continue,
             "PutDefinition" | "ValidateDefinition" | "CreateStorageConfig" | "UpdateStorageConfig" => {
-                let thing = Some(Held { second: "globex".into(), third: "globex".into() });
-                call(&pair, path, &acme, Holding { thing }).await
+                let thing = Held { second: "globex".into(), third: "globex".into(), ..Held::default() };
+                call(&pair, path, &acme, Holding { thing: Some(thing) }).await
             }
             "PublishFile" => {
-                let metadata = Some(Named { organisation: "globex".into() });
-                call(&pair, path, &acme, Begun { metadata }).await
+                let thing = Held { first: "globex".into(), ..Held::default() };
+                call(&pair, path, &acme, Holding { thing: Some(thing) }).await
             }
             _ => call(&pair, path, &acme, Named { organisation: "globex".into() }).await,
         };

@@ -3,12 +3,14 @@
 // Clippy sees a test where `#[test]` stands; the tests' helpers are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod audit;
 mod cli;
 mod commits_in_doubt;
 mod definitions;
 mod files_failures;
 mod files_limits;
 mod files_outcomes;
+mod files_publish;
 mod files_races;
 mod files_support;
 mod harness;

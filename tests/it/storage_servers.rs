@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use http::{Method, Request, StatusCode, Uri, Version};
-use http_body_util::Full;
+use http::{Method, StatusCode};
 use object_store::{
     Error, MultipartUpload as _, ObjectStore, ObjectStoreExt as _, PutPayload, path::Path, signer::Signer,
 };
 use sluice_tests::{Answers, Azurite, GsServer, S3Server};
 
-use super::http_support::{Answer, send};
+use super::http_support::get_url;
 
 /// The smallest part but for the last.
 const PART_BYTES: usize = 5 * 1024 * 1024;
@@ -21,15 +19,6 @@ async fn keys(store: &impl ObjectStore, prefix: &str) -> Vec<String> {
     let mut keys: Vec<String> = listed.into_iter().map(|object| object.location.to_string()).collect();
     keys.sort();
     keys
-}
-
-/// Gets a URL with a client that knows nothing of object stores.
-async fn get(url: &str) -> Answer {
-    let uri: Uri = url.parse().unwrap();
-    let address = uri.authority().unwrap().as_str().parse().unwrap();
-    let path = uri.path_and_query().unwrap().as_str();
-    let request = Request::builder().method(Method::GET).uri(path).body(Full::new(Bytes::new()));
-    send(address, Version::HTTP_11, request.unwrap()).await
 }
 
 async fn objects_come_and_go(store: &impl ObjectStore) {
@@ -68,14 +57,14 @@ async fn signed_urls_need_no_more_and_bear_no_change(store: &(impl ObjectStore +
     let key = Path::from("signed/one");
     store.put(&key, PutPayload::from_static(b"signed")).await.unwrap();
     let url = store.signed_url(Method::GET, &key, Duration::from_secs(60)).await.unwrap().to_string();
-    let answer = get(&url).await;
+    let answer = get_url(&url, &[]).await;
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "signed"));
     let unsigned = url.split('?').next().unwrap();
     let (before, after) = url.split_once(signature).unwrap();
     let other = if after.starts_with('1') { '2' } else { '1' };
     let tampered = format!("{before}{signature}{other}{}", &after[1..]);
     for refused in [unsigned, &tampered, &url.replace("/one?", "/two?")] {
-        assert_eq!(get(refused).await.status, StatusCode::FORBIDDEN, "{refused}");
+        assert_eq!(get_url(refused, &[]).await.status, StatusCode::FORBIDDEN, "{refused}");
     }
 }
 
@@ -84,7 +73,7 @@ async fn signed_urls_end(store: &(impl ObjectStore + Signer)) {
     store.put(&key, PutPayload::from_static(b"ends")).await.unwrap();
     let url = store.signed_url(Method::GET, &key, Duration::from_secs(1)).await.unwrap();
     sluice_tests::eventually("its end", || async {
-        (get(url.as_str()).await.status == StatusCode::FORBIDDEN).then_some(())
+        (get_url(url.as_str(), &[]).await.status == StatusCode::FORBIDDEN).then_some(())
     })
     .await;
 }
@@ -135,7 +124,7 @@ async fn s3_counts_uploads_and_answers_badly_when_told() {
     for (answers, ends) in [(Answers::Unavailable, true), (Answers::Never, false)] {
         server.answer(answers);
         let url = client.signed_url(Method::GET, &key, Duration::from_secs(60)).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_millis(500), get(url.as_str())).await;
+        let answer = tokio::time::timeout(Duration::from_millis(500), get_url(url.as_str(), &[])).await;
         assert_eq!(answer.is_ok_and(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE), ends);
     }
     server.answer(Answers::Well);

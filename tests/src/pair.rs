@@ -54,6 +54,7 @@ pub struct PairBuilder {
     links: Vec<Link>,
     ingest_flags: Vec<String>,
     results_flags: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// A running pair.
@@ -99,6 +100,7 @@ impl Pair {
             links: vec![],
             ingest_flags: vec![],
             results_flags: vec![],
+            variables: vec![],
         }
     }
 
@@ -220,6 +222,14 @@ impl PairBuilder {
         self
     }
 
+    /// One more environment variable for all replicas, which are processes then.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.processes = true;
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits until every replica serves.
     ///
     /// # Panics
@@ -292,7 +302,7 @@ impl PairBuilder {
             flags.extend(certificates.flags(service));
         }
         if self.processes {
-            Replica::start_process(service, flags).await
+            Replica::start_process(service, flags, self.variables.clone()).await
         } else {
             Replica::start(service, flags).await
         }

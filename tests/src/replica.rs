@@ -19,6 +19,8 @@ pub struct Replica {
     service: Service,
     address: SocketAddr,
     flags: Vec<String>,
+    /// Beside the test process's own; of a process.
+    variables: Vec<(String, String)>,
     /// Of a process of its own; grows over restarts.
     log: PathBuf,
     body: Body,
@@ -39,19 +41,23 @@ impl Replica {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let body = task(service, listener, &flags);
-        Self { service, address, flags, log: PathBuf::new(), body }
+        Self { service, address, flags, variables: vec![], log: PathBuf::new(), body }
     }
 
     /// Starts one as a process of its own.
     ///
     /// # Panics
     /// If it doesn't come up.
-    pub async fn start_process(service: Service, flags: Vec<String>) -> Self {
+    pub async fn start_process(
+        service: Service,
+        flags: Vec<String>,
+        variables: Vec<(String, String)>,
+    ) -> Self {
         let port = sluice::postgres::free_port().expect("a free port");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let log = scratch("log").join(service.name());
-        let body = process(service, address, &flags, &log);
-        Self { service, address, flags, log, body }
+        let body = process(service, address, &flags, &variables, &log);
+        Self { service, address, flags, variables, log, body }
     }
 
     /// Waits until it says that it is serving.
@@ -161,7 +167,7 @@ impl Replica {
     pub async fn restart(&mut self, as_process: bool) {
         assert!(matches!(self.body, Body::Stopped), "it still runs");
         self.body = if as_process {
-            process(self.service, self.address, &self.flags, &self.log)
+            process(self.service, self.address, &self.flags, &self.variables, &self.log)
         } else {
             let address = self.address;
             let bind = || async { TcpListener::bind(address).await.ok() };
@@ -206,12 +212,19 @@ fn task(service: Service, listener: TcpListener, flags: &[String]) -> Body {
     Body::Task(token, task)
 }
 
-fn process(service: Service, address: SocketAddr, flags: &[String], log: &Path) -> Body {
+fn process(
+    service: Service,
+    address: SocketAddr,
+    flags: &[String],
+    variables: &[(String, String)],
+    log: &Path,
+) -> Body {
     let log = OpenOptions::new().create(true).append(true).open(log).expect("a log");
     let mut command = Command::new(program());
     command.args(["serve", service.name(), "--listen", &address.to_string()]).args(flags);
     // Ends by itself when the test process is gone.
     command.env("SLUICE_STOP_ON_STDIN_EOF", "1").stdin(Stdio::piped());
+    command.envs(variables.iter().cloned());
     command.env_remove("RUST_LOG").stdout(Stdio::null()).stderr(log);
     Body::Process(command.spawn().expect("a process"))
 }

@@ -183,6 +183,14 @@ impl Calls {
         }
     }
 
+    /// Counts a download that begins, and the bytes given out of it.
+    #[must_use]
+    pub fn counted(&self, parts: Parts) -> Parts {
+        let metrics = self.metrics.clone();
+        metrics.download();
+        parts.inspect_ok(move |bytes| metrics.downloaded(bytes.len())).boxed()
+    }
+
     /// Signs one result off.
     pub async fn acknowledge(
         &self,

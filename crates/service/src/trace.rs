@@ -11,9 +11,14 @@ use opentelemetry::{
     trace::{SpanContext, TraceContextExt as _},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::metadata::{MetadataKey, MetadataMap};
-use tracing::Span;
+use tonic::{
+    Code,
+    metadata::{MetadataKey, MetadataMap},
+};
+use tracing::{Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::metrics::grpc_code_name;
 
 /// The request that work comes from.
 #[derive(Clone, Debug)]
@@ -112,6 +117,29 @@ pub fn inject(metadata: &mut MetadataMap) {
     let span = Span::current();
     if !span.is_disabled() {
         TraceContextPropagator::new().inject_context(&span.context(), &mut Metadata(metadata));
+    }
+}
+
+/// The span of a call of another service's rpc. Within it, [`inject`] and at the
+/// end [`called`].
+pub fn call_span(method: &'static str) -> Span {
+    tracing::info_span!(
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+    )
+}
+
+/// Says how the call ended whose span this is called in.
+pub fn called(code: Code) {
+    let span = Span::current();
+    span.record("rpc.response.status_code", grpc_code_name(code));
+    if code != Code::Ok {
+        span.record("otel.status_code", "ERROR");
     }
 }
 

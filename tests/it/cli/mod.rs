@@ -6,6 +6,7 @@ mod dev;
 mod download;
 mod file;
 mod publish;
+mod storage;
 
 use std::{
     path::PathBuf,

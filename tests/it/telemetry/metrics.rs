@@ -3,15 +3,21 @@
 
 use std::collections::BTreeSet;
 
+use http::Method;
 use sluice::connection::Clients;
 use sluice_proto::{
     ingest::v1::{Outcome, PublicationOutcome},
-    results::v1::BatchAcknowledgeResultsRequest,
+    results::v1::{BatchAcknowledgeResultsRequest, StorageConfig},
 };
 use sluice_tests::{Pair, Service, Tenant, eventually};
 
 use super::exposition::{Exposition, ask, scrape};
-use crate::{http_support::Http, support::*};
+use crate::{
+    http_support::Http,
+    results_shelf::{ACME, record},
+    storage_support::{Storage, stored, upload},
+    support::*,
+};
 
 async fn start(builder: sluice_tests::PairBuilder) -> (Pair, Clients) {
     let pair = builder.admin().start().await;
@@ -115,6 +121,31 @@ async fn what_was_accepted_is_seen_all_the_way_to_its_end() {
         assert!(exposed.sum("sluice_pool_sessions_max", &[]) >= 1.0);
         assert_eq!(exposed.sum("sluice_build_info", &[]), 1.0);
     }
+}
+
+#[tokio::test]
+async fn downloads_by_signed_urls_are_counted_too_and_uploads() {
+    let storage = Storage::with(|builder| builder.admin()).await;
+    let terms =
+        StorageConfig { signed_urls_enabled: true, signed_urls_expiry: seconds(600), ..Default::default() };
+    storage.default_folder(terms).await;
+    let file = upload();
+    storage.store(file.clone(), vec!["0123456789".into()]).await.unwrap();
+    record(&mut storage.shelf.intake(0), ACME, vec![stored(&file.id)]).await.unwrap();
+    let url = storage.get(&file.id).await.unwrap().signed_url.unwrap().url;
+    let pair = &storage.shelf.0;
+    let http = Http::results(pair, Tenant::Acme);
+    let path = url.strip_prefix(&format!("http://{}", http.address)).unwrap();
+    assert_eq!(http.get(path).await.body, "0123456789");
+    let part = http.request(Method::GET, path).header("range", "bytes=0-2");
+    assert_eq!(http.send(part, "").await.body, "012");
+    // This gives nothing out.
+    http.send(http.request(Method::HEAD, path), "").await;
+    let results = scrape(pair.results[0].admin()).await;
+    assert_eq!(results.sum("sluice_downloads_total", &[]), 2.0);
+    assert_eq!(results.sum("sluice_downloaded_bytes_total", &[]), 13.0);
+    assert_eq!(results.sum("sluice_uploads_total", &[("upload", "sealed")]), 1.0);
+    assert_eq!(results.sum("sluice_uploaded_bytes_total", &[]), 10.0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::{net::Ipv4Addr, slice::from_ref, time::Duration};
 
+use futures_util::stream;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::{Outcome, PublishObservationsRequest};
@@ -13,10 +14,15 @@ use super::{
     collector::{Collector, Span},
     exposition::scrape,
 };
-use crate::{http_support::Http, support::*};
+use crate::{
+    files_support::{chunk_message, file, metadata_message},
+    http_support::Http,
+    support::*,
+};
 
 const PUBLISH: &str = "sluice.ingest.v1.IngestService/PublishObservations";
 const RECORD: &str = "sluice.results.v1.ResultsIntakeService/RecordResults";
+const STORE: &str = "sluice.results.v1.ResultsIntakeService/StoreFile";
 /// The publisher's own span.
 const CALLER: &str = "00f067aa0ba902b7";
 
@@ -212,6 +218,28 @@ async fn http_requests_are_part_of_their_callers_traces_too() {
     let commit = collector.span(&trace(30), "commit outbox").await;
     assert_eq!(commit.parent, server.id);
     is_recorded(&collector, &trace(30), &commit).await;
+}
+
+#[tokio::test]
+async fn a_file_is_part_of_its_publishers_trace() {
+    let collector = Collector::start().await;
+    let (_pair, acme) = start(traced(builder(), &collector.url())).await;
+    let messages = [metadata_message(file("plain")), chunk_message("a file")];
+    let mut request = tonic::Request::new(stream::iter(messages));
+    let traceparent = format!("00-{}-{CALLER}-01", trace(50));
+    request.metadata_mut().insert("traceparent", traceparent.parse().unwrap());
+    acme.ingest.clone().publish_file(request).await.unwrap();
+    let server = collector.span(&trace(50), "sluice.ingest.v1.IngestService/PublishFile").await;
+    let commit = collector.span(&trace(50), "commit outbox").await;
+    assert_eq!(commit.parent, server.id);
+    let stored = || async {
+        let spans = collector.of_trace(&trace(50)).into_iter().filter(|span| span.name == STORE);
+        let (clients, servers): (Vec<_>, Vec<_>) = spans.partition(|span| span.kind == SpanKind::Client);
+        (!clients.is_empty() && !servers.is_empty()).then_some((clients, servers))
+    };
+    let (clients, servers) = eventually("both sides of StoreFile", stored).await;
+    assert_eq!((&clients[0].parent, &servers[0].parent), (&server.id, &clients[0].id));
+    collector.span(&trace(50), "emit outbox").await;
 }
 
 #[tokio::test]

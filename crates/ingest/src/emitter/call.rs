@@ -12,9 +12,9 @@ use sluice_proto::results::v1::{
     RecordResultsRequest, RecordResultsResponse, ResultBatch, record_results_response::Recording,
     results_intake_service_client::ResultsIntakeServiceClient,
 };
-use sluice_service::{Error, client::TokenInterceptor, metrics::grpc_code_name, peer::Peer, trace};
+use sluice_service::{Error, client::TokenInterceptor, peer::Peer, trace};
 use tonic::{Code, Response, Status};
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::queue::Row;
@@ -22,6 +22,7 @@ use crate::{metrics::Emission, outbox};
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+const RECORD_RESULTS: &str = "sluice.results.v1.ResultsIntakeService/RecordResults";
 
 type Request = tonic::Request<RecordResultsRequest>;
 
@@ -111,7 +112,7 @@ impl Caller {
         let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
         let mut request = tonic::Request::new(RecordResultsRequest { batches });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.call(request).instrument(call_span()).await;
+        let answer = self.call(request).instrument(trace::call_span(RECORD_RESULTS)).await;
         match answer {
             Ok(answer) => handovers(sent, answer.into_inner()),
             Err(status) => {
@@ -129,11 +130,7 @@ impl Caller {
         let answer = client.record_results(request).await;
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         self.metrics.called(code, started.elapsed());
-        let span = Span::current();
-        span.record("rpc.response.status_code", grpc_code_name(code));
-        if code != Code::Ok {
-            span.record("otel.status_code", "ERROR");
-        }
+        trace::called(code);
         answer
     }
 
@@ -205,19 +202,6 @@ fn emit_span(sent: &[(Row, Arc<ResultBatch>)]) -> Span {
     );
     trace::gather_remote(&span, sent.iter().map(|(_, message)| &*message.traceparent));
     span
-}
-
-fn call_span() -> Span {
-    let method = "sluice.results.v1.ResultsIntakeService/RecordResults";
-    tracing::info_span!(
-        "call",
-        otel.name = method,
-        otel.kind = "client",
-        otel.status_code = Empty,
-        rpc.system.name = "grpc",
-        rpc.method = method,
-        rpc.response.status_code = Empty,
-    )
 }
 
 /// Marks a row that can't be emitted as it is, and calls an operator.

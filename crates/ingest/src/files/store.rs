@@ -11,15 +11,17 @@ use sluice_proto::results::v1::{
     FileUpload, StoreFileRequest, StoreFileResponse,
     results_intake_service_client::ResultsIntakeServiceClient, store_file_request::Part,
 };
-use sluice_service::{Error, client::TokenInterceptor, peer::Peer};
+use sluice_service::{Error, client::TokenInterceptor, peer::Peer, trace};
 use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use tracing::Instrument as _;
 
 use crate::outcome::{Fault, Retry};
 
 /// Chunks that wait between publisher and store: enough to keep both busy.
 const WAITING_CHUNKS_MAX: usize = 2;
+const STORE_FILE: &str = "sluice.results.v1.ResultsIntakeService/StoreFile";
 
 /// Where files are stored.
 #[derive(Clone, Debug)]
@@ -66,11 +68,16 @@ impl Store {
         let channel = self.results.endpoint().connect_lazy();
         let mut client = ResultsIntakeServiceClient::with_interceptor(channel, self.token.clone());
         let answer = async move {
-            match client.store_file(requests(upload, waiting)).await {
+            let mut request = Request::new(requests(upload, waiting));
+            trace::inject(request.metadata_mut());
+            let answer = client.store_file(request).await;
+            trace::called(answer.as_ref().err().map_or(Code::Ok, Status::code));
+            match answer {
                 Ok(answer) => Ok(answer.into_inner()),
                 Err(status) => Err(NotStored::of(status)),
             }
         };
+        let answer = answer.instrument(trace::call_span(STORE_FILE));
         (Chunks(chunks), answer)
     }
 }

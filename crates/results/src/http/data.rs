@@ -9,24 +9,25 @@ use sluice_service::{
 };
 
 use crate::{
+    calls::Calls,
     data::Data,
     result::{Record, State},
     signing::{PARAMETERS, Signed},
 };
 
 /// `GET /data/{id}`
-pub async fn get(data: Data, head: Head) -> Result<Answer, Error> {
-    answer(data, head, Method::GET).await
+pub async fn get(calls: Calls, head: Head) -> Result<Answer, Error> {
+    answer(calls, head, Method::GET).await
 }
 
 /// `HEAD /data/{id}`
-pub async fn head(data: Data, head: Head) -> Result<Answer, Error> {
-    answer(data, head, Method::HEAD).await
+pub async fn head(calls: Calls, head: Head) -> Result<Answer, Error> {
+    answer(calls, head, Method::HEAD).await
 }
 
-async fn answer(data: Data, head: Head, method: Method) -> Result<Answer, Error> {
-    match opened(&data, &head).await {
-        Ok(Some((organisation, record))) => give(&data, &head, &organisation, record, method).await,
+async fn answer(calls: Calls, head: Head, method: Method) -> Result<Answer, Error> {
+    match opened(&calls.data, &head).await {
+        Ok(Some((organisation, record))) => give(&calls, &head, &organisation, record, method).await,
         // The same for whatever is wrong with it.
         Ok(None) => Err(Error::new(Kind::PermissionDenied, "BAD_URL", "this URL opens nothing")),
         Err(error) => Err(error),
@@ -53,7 +54,7 @@ async fn opened(data: &Data, head: &Head) -> Result<Option<(OrganisationId, Reco
 }
 
 async fn give(
-    data: &Data,
+    calls: &Calls,
     head: &Head,
     organisation: &OrganisationId,
     record: Record,
@@ -84,8 +85,13 @@ async fn give(
     let length = part.end - part.start;
     let body = match method {
         Method::HEAD => Body::empty(),
-        _ if range.is_none() => Body::from_stream(data.download(organisation, &record).await?),
-        _ => Body::from_stream(data.read(organisation, &record, part.clone()).await?),
+        _ => {
+            let parts = match range {
+                None => calls.data.download(organisation, &record).await?,
+                Some(_) => calls.data.read(organisation, &record, part.clone()).await?,
+            };
+            Body::from_stream(calls.counted(parts))
+        }
     };
     let mut answer = Response::new(body);
     *answer.status_mut() = status;

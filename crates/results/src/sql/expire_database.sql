@@ -31,20 +31,42 @@ WITH walked AS MATERIALIZED (
     SELECT DISTINCT r.block
     FROM (SELECT DISTINCT date_created FROM due) AS commits
     CROSS JOIN LATERAL (
+        -- In order, so that it is read by that index in empty partitions, too; a
+        -- commit has up to 1,000 records.
         SELECT id, block FROM result
-        WHERE organisation = $1 AND date_created = commits.date_created AND block IS NOT NULL
-        OFFSET 0
+        WHERE organisation = $1
+          AND (date_created, id) > (commits.date_created, '00000000-0000-0000-0000-000000000000')
+          AND (date_created, id) < (commits.date_created, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        ORDER BY date_created, id
+        LIMIT 10000
     ) AS r
     LEFT JOIN LATERAL (SELECT id FROM expired WHERE organisation = $1 AND id = r.id OFFSET 0) AS e ON true
-    WHERE e.id IS NULL AND r.id NOT IN (SELECT id FROM due)
+    WHERE r.block IS NOT NULL AND e.id IS NULL AND r.id NOT IN (SELECT id FROM due)
+), unneeded AS MATERIALIZED (
+    SELECT block FROM due WHERE block IS NOT NULL EXCEPT SELECT block FROM still_needed
 ), blocks AS (
+    -- By place, so that the planner has no choice of what to read (IS TRUE is no
+    -- condition of an index); places repeat over partitions, ids don't.
     DELETE FROM data_block
-    WHERE organisation = $1
-      AND id = ANY (ARRAY(SELECT DISTINCT block FROM due WHERE block IS NOT NULL
-                          EXCEPT SELECT block FROM still_needed))
+    WHERE (id = ANY (ARRAY(SELECT block FROM unneeded))) IS TRUE
+      AND ctid = ANY (ARRAY(
+        SELECT kept.place
+        FROM unneeded
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place FROM data_block
+            WHERE organisation = $1 AND id = unneeded.block OFFSET 0
+        ) AS kept
+    ))
 ), chunks AS (
     DELETE FROM file_chunk
-    WHERE organisation = $1 AND id = ANY (ARRAY(SELECT id FROM due WHERE block IS NULL))
+    WHERE ctid = ANY (ARRAY(
+        SELECT kept.place
+        FROM due
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place FROM file_chunk WHERE organisation = $1 AND id = due.id OFFSET 0
+        ) AS kept
+        WHERE due.block IS NULL
+    ))
 )
 SELECT last.date_created, last.id, (SELECT count(*) FROM walked) AS walked, (SELECT count(*) FROM due) AS due
 FROM (SELECT date_created, id FROM walked ORDER BY date_created DESC, id DESC LIMIT 1) AS last

@@ -97,6 +97,8 @@ fn limit(credentials: &Credentials) -> SigningLimit {
     }
 }
 
+/// What a tenant's credentials get; the service's own identity has what its
+/// environment says.
 fn options(endpoint: Option<&str>) -> ClientOptions {
     let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     ClientOptions::new().with_allow_http(plain)
@@ -108,10 +110,10 @@ fn retries() -> RetryConfig {
 
 fn s3(place: &Place, credentials: &Credentials) -> AmazonS3Builder {
     let builder = if credentials.is_empty() { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
-    let mut builder = builder
-        .with_bucket_name(place.bucket())
-        .with_client_options(options(credentials.endpoint()))
-        .with_retry(retries());
+    let mut builder = builder.with_bucket_name(place.bucket()).with_retry(retries());
+    if !credentials.is_empty() {
+        builder = builder.with_client_options(options(credentials.endpoint()));
+    }
     let virtual_hosted = credentials.get("virtual_hosted_style") == Some("true");
     builder = builder.with_virtual_hosted_style_request(virtual_hosted);
     if let Some(endpoint) = credentials.endpoint() {
@@ -141,17 +143,20 @@ fn gs(place: &Place, credentials: &Credentials) -> Result<GoogleCloudStorageBuil
         let key = serde_json::to_string(&account).map_err(|_| "service_account_key: can't be used")?;
         GoogleCloudStorageBuilder::new().with_service_account_key(key)
     };
-    builder = builder.with_bucket_name(place.bucket());
-    Ok(builder.with_client_options(options(credentials.endpoint())).with_retry(retries()))
+    builder = builder.with_bucket_name(place.bucket()).with_retry(retries());
+    if !credentials.is_empty() {
+        builder = builder.with_client_options(options(credentials.endpoint()));
+    }
+    Ok(builder)
 }
 
 fn az(place: &Place, credentials: &Credentials) -> MicrosoftAzureBuilder {
     let builder =
         if credentials.is_empty() { MicrosoftAzureBuilder::from_env() } else { MicrosoftAzureBuilder::new() };
-    let mut builder = builder
-        .with_container_name(place.bucket())
-        .with_client_options(options(credentials.endpoint()))
-        .with_retry(retries());
+    let mut builder = builder.with_container_name(place.bucket()).with_retry(retries());
+    if !credentials.is_empty() {
+        builder = builder.with_client_options(options(credentials.endpoint()));
+    }
     if let Some(account) = credentials.get("account") {
         builder = builder.with_account(account);
     }

@@ -15,7 +15,7 @@ pub use settings::{LogFilter, LogFormat, OtlpEndpoint, Ratio};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{FilterExt as _, LevelFilter, Targets, filter_fn},
-    layer::SubscriberExt as _,
+    layer::{Filter, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
 
@@ -57,15 +57,12 @@ impl Telemetry {
     /// If the exporter can't be built. A collector that is away is no error.
     pub fn start(settings: &Settings) -> Result<Self, String> {
         let traces = export::provider(settings)?;
-        let log_filter =
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| settings.log_filter.to_env_filter());
-        // Spans are no lines of the log, and are made for traces alone.
-        let log_filter = log_filter.and(filter_fn(|metadata| metadata.is_event()));
+        let lines = EnvFilter::try_from_default_env().unwrap_or_else(|_| settings.log_filter.to_env_filter());
         let logs = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(false)
             .event_format(logs::Lines::new(settings.log_format))
-            .with_filter(log_filter);
+            .with_filter(events_only(lines));
         let made = if settings.otlp_endpoint.is_some() { TARGETS } else { REQUEST_TARGET };
         let spans = tracing_opentelemetry::layer()
             .with_tracer(traces.tracer(settings.service))
@@ -84,5 +81,24 @@ impl Telemetry {
         if let Err(error) = self.traces.shutdown_with_timeout(within) {
             tracing::debug!(%error, "the last spans were not delivered");
         }
+    }
+}
+
+/// Spans are no lines of the log, and are made for traces alone.
+fn events_only<S>(lines: EnvFilter) -> impl Filter<S> {
+    // Says which levels it could let through: without that, every library would
+    // weigh each of its events and spans of the finest level.
+    let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
+    lines.and(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_filter_lets_through_is_not_even_weighed() {
+        let filter = events_only::<tracing_subscriber::Registry>(EnvFilter::new("info"));
+        assert_eq!(filter.max_level_hint(), Some(LevelFilter::INFO));
     }
 }
