@@ -18,6 +18,7 @@ mod ingest_limits;
 mod ingest_outcomes;
 mod ingest_streams;
 mod isolation;
+mod memory;
 mod model;
 mod outages;
 mod outbox;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::config::Secret;
+use sluice_service::{config::Secret, limits::Limits};
 
 sluice_service::settings! {
     /// Settings of the ingest service.
@@ -19,7 +19,7 @@ sluice_service::settings! {
         outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
-        request_bytes_max: usize = Some("16777216"), "Largest request.";
         log_format: String = Some("text"), "Logs as text or json.";
+        ..limits: Limits;
     }
 }

@@ -153,12 +153,12 @@ pub async fn run(
     let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
-        http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
+        http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.limits.request_bytes_max };
     let api = http::api(keys.clone(), &surface, &calls)?;
     // What holds a publisher must be gone when the lanes are to end.
     drop(surface);
     let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))
-        .max_decoding_message_size(settings.request_bytes_max)
+        .max_decoding_message_size(settings.limits.request_bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let handlers = grpc::definitions::DefinitionHandlers::new(calls);
@@ -166,7 +166,8 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(listener, routes, api, keys, shutdown).await;
+    let served = serve::Served { routes, api, keys, limits: settings.limits };
+    serve::serve(listener, served, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::{config::Secret, settings};
+use sluice_service::{config::Secret, limits::Limits, settings};
 
 settings! {
     /// How the results service is set up.
@@ -13,5 +13,6 @@ settings! {
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         database_connections: usize = Some("6"), "Sessions for calls, at most; the recorder keeps two of its own.";
         log_format: String = Some("text"), "How to log: text or json.";
+        ..limits: Limits;
     }
 }

@@ -107,7 +107,8 @@ pub async fn run(
     let api = http::api(keys.clone(), &calls)?;
     let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, calls, recorder);
     tracing::info!(address = %listener.local_addr()?, "listening");
-    serve::serve(listener, routes, api, keys, shutdown).await;
+    let served = serve::Served { routes, api, keys, limits: settings.limits };
+    serve::serve(listener, served, shutdown).await;
 
     stop.cancel();
     tasks.close();

@@ -332,7 +332,7 @@ fn foreign() -> Error {
 }
 
 /// The scope an rpc needs, `None` for paths that are not in the contract.
-fn required_scope(path: &str) -> Option<&'static str> {
+pub(crate) fn required_scope(path: &str) -> Option<&'static str> {
     let table = sluice_proto::REQUIRED_SCOPES;
     table.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| table[at].1)
 }

@@ -4,11 +4,14 @@
 
 pub mod answers;
 pub mod auth;
+mod body;
+pub mod budget;
 pub mod client;
 pub mod config;
 mod error;
 pub mod health;
 pub mod http;
+pub mod limits;
 pub mod organisation;
 pub mod postgres;
 pub mod program;

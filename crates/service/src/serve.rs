@@ -18,8 +18,9 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::{
     auth::Keys,
     http::Api,
+    limits::Limits,
     program::Failure,
-    stack::{Surfaces, stack},
+    stack::{Stack, stack},
 };
 
 /// Open requests get this long to end after the stop was asked for.
@@ -35,8 +36,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(60);
 /// Flow-control windows that let a batch of some hundred observations through
-/// without waiting for an update.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// without waiting for an update; what nobody has read yet waits there, unseen by
+/// the budget for bodies.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Largest head of an HTTP/1.1 request.
@@ -65,15 +67,22 @@ pub fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Resul
         .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?))
 }
 
+/// What a service serves, and within which limits.
+pub struct Served {
+    /// The gRPC surface.
+    pub routes: Routes,
+    /// The HTTP surface.
+    pub api: Api,
+    /// Who may call.
+    pub keys: Arc<Keys>,
+    /// What callers may take up.
+    pub limits: Limits,
+}
+
 /// Serves until shutdown, then lets open requests end, but not for ever.
-pub async fn serve(
-    listener: TcpListener,
-    routes: Routes,
-    api: Api,
-    keys: Arc<Keys>,
-    shutdown: CancellationToken,
-) {
-    let service = TowerToHyperService::new(stack(keys, routes, api));
+pub async fn serve(listener: TcpListener, served: Served, shutdown: CancellationToken) {
+    let Served { routes, api, keys, limits } = served;
+    let service = TowerToHyperService::new(stack(keys, routes, api, &limits));
     let builder = builder();
     let connections = TaskTracker::new();
     // Ends what is still open when this function does.
@@ -134,7 +143,7 @@ fn builder() -> Builder<TokioExecutor> {
 async fn connection(
     stream: TcpStream,
     builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<Surfaces>,
+    service: TowerToHyperService<Stack>,
     shutdown: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {

@@ -19,21 +19,33 @@ use tower_service::Service;
 use crate::{
     answers::{Answers, AnswersLayer},
     auth::{AuthLayer, AuthService, Keys},
+    body::{Bodies, BodiesLayer},
+    budget::Budget,
     http::Api,
+    limits::Limits,
 };
 
+/// All that a request goes through.
+pub(crate) type Stack = Bodies<Surfaces>;
+
 /// What answers a request, from the outside in.
-pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api) -> Surfaces {
-    // 1. Surfaces: the content type decides which surface is meant, so that gRPC
+pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api, limits: &Limits) -> Stack {
+    // 1. Bodies: whoever reads a body, on whichever surface, the process's memory
+    //    for bodies is taken first, and given back when the answer is there.
+    let bodies = BodiesLayer {
+        budget: Budget::new(limits.body_bytes_in_flight_max),
+        request_bytes_max: limits.request_bytes_max,
+    };
+    // 2. Surfaces: the content type decides which surface is meant, so that gRPC
     //    callers get gRPC's errors and all others JSON, whatever the path.
-    Surfaces {
-        // 2. Answers: the deadline counts from the first byte of the headers,
+    bodies.layer(Surfaces {
+        // 3. Answers: the deadline counts from the first byte of the headers,
         //    and nothing inside answers in tonic's words.
-        // 3. Auth: the token and its scope are settled before a body is read.
+        // 4. Auth: the token and its scope are settled before a body is read.
         grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
-        // 2. The HTTP router: every route settles its own scope first.
+        // 3. The HTTP router: every route settles its own scope first.
         http: api.into_router(),
-    }
+    })
 }
 
 /// Both surfaces as one service.
@@ -43,7 +55,8 @@ pub(crate) struct Surfaces {
     http: Router,
 }
 
-fn is_grpc<B>(request: &Request<B>) -> bool {
+/// Whether a gRPC call is meant.
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let given = request.headers().get(header::CONTENT_TYPE);
     given.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
