@@ -227,7 +227,7 @@ async fn every_failure_has_the_contracts_form() {
     assert!(answer.headers.contains_key("www-authenticate"));
     let intake = Http::results(&shelf.0, Tenant::Intake);
     assert_eq!(intake.get("/results").await.error(), (403, "missing-scope".into()));
-    for path in ["/", "/results/", "/data/x", "/results/a/b/c", "/sluice.results.v1.ResultsService/GetResult"]
+    for path in ["/", "/results/", "/data/", "/results/a/b/c", "/sluice.results.v1.ResultsService/GetResult"]
     {
         assert_eq!(acme.get(path).await.error(), (404, "not-found".into()), "{path}");
     }

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -63,6 +63,16 @@ pub async fn send(address: SocketAddr, version: Version, request: Request<Full<B
         .await
         .expect("an answer in time")
         .expect("an answer")
+}
+
+/// Gets a URL on a connection of its own, with nothing along but these headers.
+pub async fn get_url(url: &str, headers: &[(&str, &str)]) -> Answer {
+    let uri: Uri = url.parse().unwrap();
+    let address = uri.authority().unwrap().as_str().parse().unwrap();
+    let path = uri.path_and_query().unwrap().as_str();
+    let request = Request::builder().method(Method::GET).uri(path);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    send(address, Version::HTTP_11, request.body(Full::new(Bytes::new())).unwrap()).await
 }
 
 /// As [`send`]; `None` if the connection was closed instead.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sluice::connection::Clients;
-use sluice_proto::ingest::v1::Outcome;
+use sluice_proto::ingest::v1::{Definition, Outcome};
 use sluice_tests::{Link, Pair, Proxy, Replica, Service, Tenant, eventually, eventually_within};
 use tokio_postgres::Client;
 
@@ -120,6 +120,52 @@ async fn a_full_backlog_makes_callers_come_again_and_an_emptied_one_lets_them_in
         (said.outcome() == Outcome::Success).then_some(said.ingest_id)
     };
     all.insert(eventually("room in the backlog", let_in).await, "1".into());
+    adds_up(&pair, &acme, &all).await;
+}
+
+#[tokio::test]
+async fn an_organisation_whose_backlog_is_full_comes_again_and_others_go_on() {
+    let builder = builder().proxied(Link::Intake).flag(Service::Ingest, "outbox-organisation-bytes-max", "1");
+    let (pair, acme) = start(builder).await;
+    let globex = pair.clients(Tenant::Globex);
+    put(&globex, Definition { organisation: "globex".into(), ..definition("plain") }).await;
+    pair.proxy(Link::Intake).refuse();
+    let mut all = accept(&acme, 1).await;
+    let said = publish(&acme, vec![marked("plain", "m", "1"), json("nobody", "1")]).await;
+    assert_eq!(told(&said), [(Outcome::Retry, "NOT_KEPT"), (Outcome::Error, "UNKNOWN_DEFINITION")]);
+    let others = accept(&globex, 1).await;
+    let sql = pair.ingest_database.sql().await;
+    assert_eq!(rows(&sql, "organisation = 'globex'").await, 1);
+    // What the database says is the same, on every look at it.
+    let said = publish_one(&globex, json("plain", "2")).await;
+    assert_eq!(said.outcome(), Outcome::Retry);
+    pair.proxy(Link::Intake).pass();
+    let let_in = || async {
+        let said = publish_one(&acme, marked("plain", "m", "1")).await;
+        (said.outcome() == Outcome::Success).then_some(said.ingest_id)
+    };
+    all.insert(eventually("room in the backlog", let_in).await, "1".into());
+    adds_up(&pair, &acme, &all).await;
+    are_the_results(&globex, &others).await;
+}
+
+#[tokio::test]
+async fn a_replica_knows_what_others_committed_of_an_organisation() {
+    let builder = builder().ingest_replicas(2).proxied(Link::Intake);
+    let (pair, acme) = start(builder.flag(Service::Ingest, "outbox-organisation-bytes-max", "1")).await;
+    pair.proxy(Link::Intake).refuse();
+    let mut all = accept(&acme, 1).await;
+    let second = pair.clients_of(Tenant::Acme, 1, 0);
+    // At most what it lets in before its first look.
+    for n in 0.. {
+        let observation = json("plain", &format!("[{n}]"));
+        let said = publish_one(&second, observation.clone()).await;
+        if said.outcome() == Outcome::Retry {
+            break;
+        }
+        all.extend(accepted(&[observation], &[said]));
+    }
+    pair.proxy(Link::Intake).pass();
     adds_up(&pair, &acme, &all).await;
 }
 

@@ -1,6 +1,6 @@
-//! The plans of the gate's and the outbox's hot statements are pinned: generic,
-//! by index, with the session settings they run with, on empty tables that were
-//! never analysed and on full ones.
+//! The plans of the hot statements of the gate, the outbox and files are pinned:
+//! generic, by index, with the session settings they run with, on empty tables
+//! that were never analysed and on full ones.
 
 use sluice_tests::{Database, Service};
 use tokio_postgres::{Client, NoTls};
@@ -22,7 +22,9 @@ macro_rules! statement {
 }
 
 /// Each with how many parameters it has.
-const GATE: [((&str, &str), usize); 10] = [
+const GATE: [((&str, &str), usize); 12] = [
+    (statement!("lock_uploads"), 1),
+    (statement!("delete_uploads"), 1),
     (statement!("insert_markers"), 4),
     (statement!("insert_windows"), 2),
     (statement!("insert_counters"), 1),
@@ -41,6 +43,14 @@ const OUTBOX: [((&str, &str), usize); 6] = [
     (statement!("delete_outbox"), 1),
     (statement!("set_aside_outbox"), 2),
     (statement!("release_outbox"), 1),
+];
+const FILES: [((&str, &str), usize); 6] = [
+    (statement!("look_ahead"), 2),
+    (statement!("open_upload"), 3),
+    (statement!("give_up_uploads"), 5),
+    (statement!("own_uploads"), 3),
+    (statement!("orphaned_uploads"), 2),
+    (statement!("lock_dead_uploads"), 1),
 ];
 /// Tables of one row, or one per replica: read whole.
 const FEW_ROWS: [&str; 3] = ["gate_slot", "registry_revision", "instance"];
@@ -99,22 +109,28 @@ const FILL: &str = "
     INSERT INTO unique_window SELECT now(), md5(n::text)::uuid, md5('i' || n)::uuid, n % 3 FROM generate_series(1, 30000) n;
     INSERT INTO throttle_counter SELECT md5(n::text)::uuid, now(), 1 FROM generate_series(1, 10000) n;
     INSERT INTO outbox (id, organisation, owner, format, results, traceparent, payload)
-        SELECT md5(n::text)::uuid, 'acme', md5((n % 10)::text)::uuid, 1, 1, '', '\\x00' FROM generate_series(1, 10000) n;";
+        SELECT md5(n::text)::uuid, 'acme', md5((n % 10)::text)::uuid, 1, 1, '', '\\x00' FROM generate_series(1, 10000) n;
+    INSERT INTO file_upload (id, organisation, owner)
+        SELECT md5(n::text)::uuid, 'acme', md5((n % 10)::text)::uuid FROM generate_series(1, 10000) n;";
 
 #[tokio::test]
 async fn hot_statements_find_their_rows_by_index_on_empty_and_on_full_tables() {
     let database = Database::create(Service::Ingest).await;
     let gate = settings(include_str!("../../crates/ingest/src/gate/session.rs"), "GATE_SESSION");
     let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
-    let (gate, outbox) = (session(&database, &gate).await, session(&database, &outbox).await);
-    assert_by_index(&gate, &GATE, "empty").await;
-    assert_by_index(&outbox, &OUTBOX, "empty").await;
-    outbox.batch_execute(FILL).await.unwrap();
-    assert_by_index(&gate, &GATE, "full").await;
-    assert_by_index(&outbox, &OUTBOX, "full").await;
-    outbox.batch_execute("ANALYZE").await.unwrap();
-    assert_by_index(&gate, &GATE, "analysed").await;
-    assert_by_index(&outbox, &OUTBOX, "analysed").await;
+    let files = settings(include_str!("../../crates/ingest/src/lib.rs"), "FILES_SESSION");
+    let kinds = [
+        (session(&database, &gate).await, &GATE[..]),
+        (session(&database, &outbox).await, &OUTBOX[..]),
+        (session(&database, &files).await, &FILES[..]),
+    ];
+    let sql = database.sql().await;
+    for (tables, change) in [("empty", ""), ("full", FILL), ("analysed", "ANALYZE")] {
+        sql.batch_execute(change).await.unwrap();
+        for (session, statements) in &kinds {
+            assert_by_index(session, statements, tables).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod pair;
 mod program;
 mod proxy;
 mod replica;
+mod storage;
 
 use std::{
     future::Future,
@@ -21,6 +22,7 @@ pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
 pub use proxy::{Cut, Proxy};
 pub use replica::Replica;
+pub use storage::{Answers, Azurite, GsServer, S3Server, install_tls};
 
 /// How long something may take that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(30);

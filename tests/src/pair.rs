@@ -48,6 +48,7 @@ pub struct PairBuilder {
     ingest: u32,
     results: u32,
     processes: bool,
+    admin: bool,
     links: Vec<Link>,
     ingest_flags: Vec<String>,
     results_flags: Vec<String>,
@@ -90,6 +91,7 @@ impl Pair {
             ingest: 1,
             results: 1,
             processes: false,
+            admin: false,
             links: vec![],
             ingest_flags: vec![],
             results_flags: vec![],
@@ -163,6 +165,13 @@ impl PairBuilder {
     #[must_use]
     pub fn processes(mut self) -> Self {
         self.processes = true;
+        self
+    }
+
+    /// Every replica has an admin port: see [`Replica::admin`].
+    #[must_use]
+    pub fn admin(mut self) -> Self {
+        self.admin = true;
         self
     }
 
@@ -242,7 +251,11 @@ impl PairBuilder {
         pair
     }
 
-    async fn replica(&self, service: Service, flags: Vec<String>) -> Replica {
+    async fn replica(&self, service: Service, mut flags: Vec<String>) -> Replica {
+        if self.admin {
+            let port = sluice::postgres::free_port().expect("a free port");
+            flags.extend(["--admin-listen".into(), format!("127.0.0.1:{port}")]);
+        }
         if self.processes {
             Replica::start_process(service, flags).await
         } else {

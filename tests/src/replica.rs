@@ -2,7 +2,9 @@
 //! a process of its own, where it can be killed.
 
 use std::{
+    fs::OpenOptions,
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -10,13 +12,15 @@ use sluice::connection::is_serving;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Service, eventually, program};
+use crate::{Service, eventually, program, scratch};
 
 /// A running replica. Ends when dropped.
 pub struct Replica {
     service: Service,
     address: SocketAddr,
     flags: Vec<String>,
+    /// Of a process of its own; grows over restarts.
+    log: PathBuf,
     body: Body,
 }
 
@@ -35,7 +39,7 @@ impl Replica {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let body = task(service, listener, &flags);
-        Self { service, address, flags, body }
+        Self { service, address, flags, log: PathBuf::new(), body }
     }
 
     /// Starts one as a process of its own.
@@ -45,8 +49,9 @@ impl Replica {
     pub async fn start_process(service: Service, flags: Vec<String>) -> Self {
         let port = sluice::postgres::free_port().expect("a free port");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let body = process(service, address, &flags);
-        Self { service, address, flags, body }
+        let log = scratch("log").join(service.name());
+        let body = process(service, address, &flags, &log);
+        Self { service, address, flags, log, body }
     }
 
     /// Waits until it says that it is serving.
@@ -59,6 +64,25 @@ impl Replica {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its admin port listens.
+    ///
+    /// # Panics
+    /// If the pair was built without admin ports.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        let flag = self.flags.iter().position(|flag| flag == "--admin-listen");
+        self.flags[flag.expect("an admin port") + 1].parse().expect("its address")
+    }
+
+    /// What it has logged, if it is a process of its own.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("a log")
     }
 
     /// Its URL.
@@ -119,7 +143,7 @@ impl Replica {
     pub async fn restart(&mut self, as_process: bool) {
         assert!(matches!(self.body, Body::Stopped), "it still runs");
         self.body = if as_process {
-            process(self.service, self.address, &self.flags)
+            process(self.service, self.address, &self.flags, &self.log)
         } else {
             let address = self.address;
             let bind = || async { TcpListener::bind(address).await.ok() };
@@ -164,11 +188,12 @@ fn task(service: Service, listener: TcpListener, flags: &[String]) -> Body {
     Body::Task(token, task)
 }
 
-fn process(service: Service, address: SocketAddr, flags: &[String]) -> Body {
+fn process(service: Service, address: SocketAddr, flags: &[String], log: &Path) -> Body {
+    let log = OpenOptions::new().create(true).append(true).open(log).expect("a log");
     let mut command = Command::new(program());
     command.args(["serve", service.name(), "--listen", &address.to_string()]).args(flags);
     // Ends by itself when the test process is gone.
     command.env("SLUICE_STOP_ON_STDIN_EOF", "1").stdin(Stdio::piped());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.env_remove("RUST_LOG").stdout(Stdio::null()).stderr(log);
     Body::Process(command.spawn().expect("a process"))
 }

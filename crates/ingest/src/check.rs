@@ -1,5 +1,12 @@
 //! Everything that can be decided about an observation without the database:
 //! fields, definition, JSON, schema, and the keys the gate works with. Pure.
+//! A file is checked in the same way: before its bytes are read for what is
+//! certain without them, and again when they are known.
+
+mod content;
+mod fields;
+
+pub use fields::must_be_json;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,18 +15,25 @@ use sluice_service::OrganisationId;
 use uuid::Uuid;
 
 use crate::{
-    definition::{Definition, Throttle},
-    hash, json,
-    observation::{
-        Batch, Content, FIELD_BYTES_MAX, Limits, Observation, TYPE_BYTES_MAX, TYPE_DEFAULT, Unreadable,
+    check::{
+        content::{check_content, check_file, parsed},
+        fields::check_fields,
     },
+    definition::{Definition, Throttle},
+    hash,
+    observation::{Batch, Content, Limits, Observation, TYPE_DEFAULT, Unreadable},
     outcome::Fault,
     registry::Snapshot,
-    schema::{Broken, Schema},
+    schema::Schema,
 };
 
 /// What reading a byte costs, in subschemas.
 const READING_WEIGHT: u64 = 16;
+/// Stands for the hash of a content that nobody has read. (A content that really
+/// has it is never noticed to differ: one in 2^64.)
+pub const FINGERPRINT_UNKNOWN: i64 = 0;
+/// The media type of a file of which none is known.
+const FILE_TYPE_DEFAULT: &str = "application/octet-stream";
 
 /// An observation that passed the check, with all that the gate needs.
 #[derive(Clone, Debug)]
@@ -38,8 +52,10 @@ pub struct Candidate {
     pub task: String,
     /// Media type.
     pub media_type: String,
-    /// The content.
+    /// The content; empty for a file.
     pub data: Bytes,
+    /// Set for a file, whose content is not here.
+    pub file: Option<FileStage>,
     /// Hash of its progress marker, if it has one.
     pub marker: Option<Uuid>,
     /// Of the content.
@@ -48,6 +64,32 @@ pub struct Candidate {
     pub window: Option<(Uuid, i64)>,
     /// Its throttle counter and the rule.
     pub throttle: Option<(Uuid, Throttle)>,
+}
+
+impl Candidate {
+    /// Content bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self.file {
+            Some(FileStage::Stored { bytes }) => bytes,
+            Some(FileStage::Unread) => 0,
+            None => self.data.len() as u64,
+        }
+    }
+}
+
+/// How far a file has come when it is decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileStage {
+    /// No byte of it was read: only what takes none may be decided, and it can't
+    /// be accepted.
+    Unread,
+    /// It is stored under the candidate's id, and can be accepted for as long as
+    /// its upload was not given up.
+    Stored {
+        /// How many bytes it has.
+        bytes: u64,
+    },
 }
 
 /// What the check says of one observation.
@@ -87,7 +129,7 @@ pub fn check(
     let mut checked = Vec::with_capacity(indexes.len());
     for (index, observation) in request.batch.observations.iter().enumerate() {
         let Some(&next) = wanted.peek().filter(|_| still_wanted()) else { break };
-        let content = hash::content(observation.content.bytes());
+        let content = observation.content.hash();
         let occurrence = (!request.batch.request_id.is_empty() && observation.chkpt.is_empty())
             .then(|| count(&mut occurrences, observation, content));
         if index == next {
@@ -143,7 +185,12 @@ fn check_one(
         })
         .and_then(|definition| {
             let data = data_of(observation, &request.limits)?;
-            let window = check_content(observation, &data, organisation, definition)?;
+            let window = match &observation.content {
+                Content::File(file) => {
+                    check_file(observation, file, content, &request.limits, organisation, definition)?
+                }
+                _ => check_content(observation, &data, content, organisation, definition)?,
+            };
             Ok(candidate(request, observation, definition, data, content, occurrence, window))
         });
     match checked {
@@ -178,56 +225,12 @@ fn check_readable(observation: &Observation, limits: &Limits) -> Result<(), Faul
     Err(fault("INVALID_FIELD", format!("{field}{rule}")))
 }
 
-fn check_fields(observation: &Observation) -> Result<(), Fault> {
-    let fields = [
-        ("chkpt", &observation.chkpt, FIELD_BYTES_MAX),
-        ("identifier", &observation.identifier, FIELD_BYTES_MAX),
-        ("poll", &observation.poll, FIELD_BYTES_MAX),
-        ("task", &observation.task, FIELD_BYTES_MAX),
-        ("type", &observation.media_type, TYPE_BYTES_MAX),
-    ];
-    for (name, text, bytes_max) in fields {
-        if text.len() > bytes_max {
-            return Err(fault("INVALID_FIELD", format!("{name}: must be up to {bytes_max} bytes")));
-        }
-        if text.contains('\0') {
-            return Err(fault("INVALID_FIELD", format!("{name}: must not hold U+0000")));
-        }
-    }
-    if !observation.media_type.is_empty() && !is_media_type(&observation.media_type) {
-        return Err(fault("INVALID_FIELD", "type: must be a media type such as application/json (RFC 9110)"));
-    }
-    Ok(())
-}
-
-/// `type/subtype` of token characters, then anything printable (RFC 9110, 8.3.1).
-fn is_media_type(text: &str) -> bool {
-    let is_token = |token: &str| {
-        !token.is_empty()
-            && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
-    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let parameters_clean = parameters.bytes().all(|b| (b' '..=b'~').contains(&b) || b == b'\t');
-    parameters_clean
-        && essence
-            .trim_end_matches([' ', '\t'])
-            .split_once('/')
-            .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
-}
-
-/// Whether a media type's data has to be JSON.
-fn is_json(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.is_empty()
-        || essence == "application/json"
-        || essence == "text/json"
-        || essence.ends_with("+json")
-}
-
 fn data_of(observation: &Observation, limits: &Limits) -> Result<Bytes, Fault> {
     let data = match &observation.content {
         Content::Data(data) | Content::Json(data) | Content::Body(Ok(data)) => data.clone(),
         Content::Body(Err(why)) => return Err(fault("INVALID_JSON", why.clone())),
+        // What is held of a file was held within the limits.
+        Content::File(_) => return Ok(Bytes::new()),
         Content::Absent => {
             return Err(fault("INVALID_FIELD", "content: one of data, json and body is needed"));
         }
@@ -241,83 +244,6 @@ fn data_of(observation: &Observation, limits: &Limits) -> Result<Bytes, Fault> {
     Ok(data)
 }
 
-fn parsed(data: &[u8]) -> Result<json::Document<'_>, Fault> {
-    json::parse(data).map_err(|e| {
-        let place = if e.pointer.is_empty() { String::new() } else { format!(" at {}", shown(&e.pointer)) };
-        fault("INVALID_JSON", format!("{}{place} (byte {})", e.rule, e.offset))
-    })
-}
-
-/// JSON, schema and unique key; the content is read at most once.
-fn check_content(
-    observation: &Observation,
-    data: &[u8],
-    organisation: &OrganisationId,
-    definition: &Definition,
-) -> Result<Option<(Uuid, i64)>, Fault> {
-    let given_as_json = matches!(observation.content, Content::Json(_) | Content::Body(_));
-    let must_be_json = given_as_json || is_json(&observation.media_type);
-    let document = if must_be_json { Some(parsed(data)?) } else { None };
-    if let Some(schema) = definition.schema() {
-        check_schema(document.as_ref(), schema)?;
-    }
-    let Some(unique_seconds) = definition.draft.unique_seconds else { return Ok(None) };
-    let key = unique_key(document.as_ref(), data, organisation, definition)?;
-    Ok(Some((key, unique_seconds)))
-}
-
-/// A definition with a schema takes JSON only: nothing else can meet it.
-fn check_schema(document: Option<&json::Document<'_>>, schema: &Schema) -> Result<(), Fault> {
-    let Some(document) = document else {
-        return Err(about_definition("SCHEMA", "the definition takes JSON that meets its schema"));
-    };
-    schema.check(document).map_err(|broken| match broken {
-        Broken::Rule(rule, place) => {
-            about_definition("SCHEMA", format!("{} at {:?}", shown(&rule), shown(&place)))
-        }
-        Broken::TooMuchWork => about_definition(
-            "TOO_LARGE",
-            format!("{} values are too many for a schema of {} subschemas", document.len(), schema.weight()),
-        ),
-    })
-}
-
-fn unique_key(
-    document: Option<&json::Document<'_>>,
-    data: &[u8],
-    organisation: &OrganisationId,
-    definition: &Definition,
-) -> Result<Uuid, Fault> {
-    let parts = [organisation.as_str().as_bytes(), definition.draft.path.as_str().as_bytes()];
-    let mut hasher = hash::start("unique", &parts);
-    for pointer in definition.unique_by() {
-        hash::feed(&mut hasher, pointer.text.as_bytes());
-        match document {
-            Some(document) => {
-                let value = document.root().at(&pointer.tokens).ok_or_else(|| {
-                    about_definition(
-                        "MISSING_UNIQUE_FIELD",
-                        format!("nothing at {} of unique_by", pointer.text),
-                    )
-                })?;
-                hasher.update(b"j");
-                value.hash_into(&mut hasher);
-            }
-            None if pointer.tokens.is_empty() => {
-                hasher.update(b"b");
-                hash::feed(&mut hasher, data);
-            }
-            None => {
-                return Err(about_definition(
-                    "MISSING_UNIQUE_FIELD",
-                    format!("content that is not JSON has nothing at {} of unique_by", pointer.text),
-                ));
-            }
-        }
-    }
-    Ok(hash::finish(&hasher))
-}
-
 fn candidate(
     request: &Request,
     observation: &Observation,
@@ -329,18 +255,32 @@ fn candidate(
 ) -> Candidate {
     let organisation = &request.batch.organisation;
     let path = definition.draft.path.as_str();
+    let file = match &observation.content {
+        Content::File(file) => Some(file),
+        _ => None,
+    };
+    let read = file.and_then(|file| file.read.as_ref());
+    let stored_type = read.map(|read| read.media_type.as_str());
     let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
     Candidate {
         organisation: organisation.clone(),
         definition: definition.clone(),
-        id: Uuid::now_v7(),
+        id: file.map_or_else(Uuid::now_v7, |file| file.id),
         identifier: or(&observation.identifier, path),
         poll: or(&observation.poll, &request.poll),
         task: observation.task.clone(),
-        media_type: or(&observation.media_type, TYPE_DEFAULT),
+        media_type: match (file, stored_type) {
+            (None, _) => or(&observation.media_type, TYPE_DEFAULT),
+            (Some(_), stored) => or(stored.unwrap_or_default(), FILE_TYPE_DEFAULT),
+        },
         data,
+        file: file.map(|_| read.map_or(FileStage::Unread, |read| FileStage::Stored { bytes: read.bytes })),
         marker: marker_key(request, observation, path, content, occurrence),
-        fingerprint: hash::fingerprint(&content),
+        fingerprint: if file.is_some() && read.is_none() {
+            FINGERPRINT_UNKNOWN
+        } else {
+            hash::fingerprint(&content)
+        },
         window,
         throttle: definition.draft.throttle.map(|throttle| {
             let period = throttle.period_seconds.to_le_bytes();

@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::definition::RawDraft;
+use crate::{
+    definition::RawDraft,
+    observation::{File, FileRead},
+};
 
 const WEEK: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
 
@@ -248,4 +251,99 @@ fn a_batch_is_taken_up_to_its_limits() {
     assert_eq!(batch("", 3), Err("INVALID_FIELD"));
     assert_eq!(batch(&"x".repeat(128), 1), Ok(()));
     assert_eq!(batch(&"x".repeat(129), 1), Err("INVALID_FIELD"));
+}
+
+/// A file of some type, and what is known of its bytes.
+fn file(definition: &str, media_type: &str, read: Option<FileRead>) -> Observation {
+    Observation {
+        media_type: media_type.into(),
+        content: Content::File(File { id: Uuid::now_v7(), checksum: String::new(), read }),
+        ..observation(definition, "")
+    }
+}
+
+fn read(content: &'static str, held: bool) -> Option<FileRead> {
+    let bytes = Bytes::from(content);
+    Some(FileRead {
+        hash: hash::content(&bytes),
+        bytes: bytes.len() as u64,
+        held: held.then_some(bytes),
+        media_type: "text/found".into(),
+    })
+}
+
+const THING: &str = "application/x-thing";
+const JSON: &str = "application/json";
+
+#[test]
+fn of_an_unread_file_what_is_certain_is_told() {
+    for (definition, media_type, reason) in [
+        ("nobody", THING, "UNKNOWN_DEFINITION"),
+        ("off", THING, "DISABLED_DEFINITION"),
+        ("schema", THING, "SCHEMA"),
+        ("schema", "", "SCHEMA"),
+        ("keys", THING, "MISSING_UNIQUE_FIELD"),
+        ("plain", "no type", "INVALID_FIELD"),
+    ] {
+        assert_eq!(refused(file(definition, media_type, None)).0, reason, "{definition} {media_type}");
+    }
+    for (definition, media_type) in
+        [("plain", ""), ("plain", THING), ("whole", THING), ("schema", JSON), ("keys", "a/b+json")]
+    {
+        let candidate = accepted(file(definition, media_type, None));
+        assert_eq!(candidate.file, Some(FileStage::Unread));
+        assert_eq!((candidate.window, candidate.fingerprint), (None, FINGERPRINT_UNKNOWN), "{definition}");
+    }
+}
+
+#[test]
+fn a_file_that_is_held_is_checked_like_an_observation() {
+    let of = |definition: &str, content| file(definition, JSON, read(content, true));
+    assert_eq!(refused(of("plain", "{")).0, "INVALID_JSON");
+    assert_eq!(refused(of("schema", r#"{"n":"1"}"#)).0, "SCHEMA");
+    assert_eq!(refused(of("keys", "{}")).0, "MISSING_UNIQUE_FIELD");
+    for (definition, content) in [("keys", r#"{"keys":1.0}"#), ("whole", "[1]"), ("plain", "1")] {
+        let (as_file, alike) = (of(definition, content), observation(definition, content));
+        let id = match &as_file.content {
+            Content::File(file) => file.id,
+            _ => unreachable!(),
+        };
+        let (as_file, alike) = (accepted(as_file), accepted(alike));
+        assert_eq!((as_file.window, as_file.fingerprint), (alike.window, alike.fingerprint));
+        assert_eq!(as_file.file, Some(FileStage::Stored { bytes: content.len() as u64 }));
+        assert_eq!((as_file.id, as_file.media_type.as_str()), (id, "text/found"));
+        assert!(as_file.data.is_empty());
+        assert_eq!((as_file.bytes(), alike.bytes()), (content.len() as u64, content.len() as u64));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_held_is_kept_as_it_is_unless_the_definition_looks_inside() {
+    let large = |definition: &str| file(definition, JSON, read("{", false));
+    assert_eq!(refused(large("schema")).0, "TOO_LARGE");
+    assert_eq!(refused(large("keys")).0, "TOO_LARGE");
+    assert!(accepted(large("plain")).window.is_none());
+    let bytes = Observation { media_type: THING.into(), ..observation("whole", "{") };
+    let key = accepted(bytes).window;
+    assert!(key.is_some());
+    assert_eq!(accepted(large("whole")).window, key);
+    assert_eq!(accepted(file("whole", THING, read("{", false))).window, key, "equal bytes are equal");
+    assert_ne!(accepted(file("whole", THING, read("[", false))).window, key);
+}
+
+#[test]
+fn a_declared_checksum_is_32_hex_digits_of_either_case() {
+    let with = |checksum: &str| {
+        let mut file = file("plain", THING, None);
+        file.content = Content::File(File { id: Uuid::nil(), checksum: checksum.into(), read: None });
+        file
+    };
+    for good in ["", "0123456789abcdef0123456789ABCDEF"] {
+        accepted(with(good));
+    }
+    for bad in [&"a".repeat(31), &"a".repeat(33), &"g".repeat(32), &"é".repeat(16)] {
+        let (reason, details) = refused(with(bad));
+        assert_eq!(reason, "INVALID_FIELD");
+        assert!(details.starts_with("checksum: "), "{details}");
+    }
 }

@@ -11,11 +11,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use sluice_service::{Error, postgres::Database};
+use sluice_service::{
+    Error,
+    postgres::Database,
+    trace::{self, Origin},
+};
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use crate::{
@@ -23,9 +28,10 @@ use crate::{
     check::Candidate,
     doubt::{self, Ended},
     gate::{
-        decide::Verdict,
+        decide::{Unfit, Verdict},
         session::{GateError, GateSession},
     },
+    metrics::{Commits, LaneWaiting},
     outbox::{self, OutboxRow},
     outcome::{Decision, Retry},
     registry::Registry,
@@ -52,6 +58,8 @@ pub struct Job {
     pub revision: i64,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Reply>,
+    /// The request it is part of, for traces.
+    pub origin: Origin,
 }
 
 /// The answer to a job.
@@ -78,6 +86,7 @@ pub struct Committer {
 struct Entry {
     jobs: mpsc::Sender<Job>,
     waiting_bytes: Arc<AtomicUsize>,
+    waiting: LaneWaiting,
 }
 
 impl Committer {
@@ -85,11 +94,14 @@ impl Committer {
     #[must_use]
     pub fn new(lanes: usize, context: &LaneContext) -> (Self, Vec<Lane>) {
         let (senders, lanes) = (0..lanes.max(1))
-            .map(|_| {
+            .map(|number| {
+                let waiting = context.metrics.lane(number);
                 let (sender, jobs) = mpsc::channel(WAITING_JOBS_MAX);
                 let waiting_bytes = Arc::new(AtomicUsize::new(0));
-                let entry = Entry { jobs: sender, waiting_bytes: waiting_bytes.clone() };
-                (entry, Lane { jobs, waiting_bytes, carried: None, session: None, context: context.clone() })
+                let entry =
+                    Entry { jobs: sender, waiting_bytes: waiting_bytes.clone(), waiting: waiting.clone() };
+                let context = context.clone();
+                (entry, Lane { jobs, waiting_bytes, waiting, carried: None, session: None, context })
             })
             .unzip();
         (Self { lanes: senders }, lanes)
@@ -110,6 +122,7 @@ impl Committer {
     pub fn submit(&self, lane: usize, job: Job) -> Result<(), Retry> {
         let entry = &self.lanes[lane];
         let (_, bytes) = size(&job);
+        entry.waiting.add(bytes);
         // A single request is always taken, whatever its size.
         let waiting = entry.waiting_bytes.fetch_add(bytes, Relaxed);
         let refused = if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
@@ -121,6 +134,7 @@ impl Committer {
             })
         };
         refused.map_or(Ok(()), |retry| {
+            entry.waiting.remove(1, bytes);
             entry.waiting_bytes.fetch_sub(bytes, Relaxed);
             Err(retry)
         })
@@ -140,12 +154,15 @@ pub struct LaneContext {
     pub backlog: Arc<Backlog>,
     /// This process, as owner of outbox rows.
     pub instance: Uuid,
+    /// Where commits are counted.
+    pub metrics: Arc<Commits>,
 }
 
 /// One lane.
 pub struct Lane {
     jobs: mpsc::Receiver<Job>,
     waiting_bytes: Arc<AtomicUsize>,
+    waiting: LaneWaiting,
     /// A job that no longer fitted into the last batch.
     carried: Option<Job>,
     session: Option<GateSession>,
@@ -160,7 +177,8 @@ impl Lane {
     /// Commits until the committer is dropped and nothing waits any more.
     pub async fn run(mut self) {
         while let Some(jobs) = self.seal().await {
-            self.commit(jobs).await;
+            let span = commit_span(&jobs);
+            self.commit(jobs).instrument(span).await;
         }
     }
 
@@ -184,6 +202,7 @@ impl Lane {
             jobs.push(job);
         }
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
+        self.waiting.remove(jobs.len(), bytes);
         jobs.retain(|job| !job.reply.is_closed());
         Some(jobs)
     }
@@ -196,9 +215,14 @@ impl Lane {
             jobs = refuse_stale(jobs, minimum_revision);
             let Some(revision) = jobs.iter().map(|job| job.revision).min() else { return };
             tries += 1;
-            match self.attempt(&jobs, revision).await {
+            let attempt = self.attempt(&jobs, revision).await;
+            if let Err(error) = &attempt {
+                self.context.metrics.failed(error.name());
+            }
+            match attempt {
                 Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),
                 Err(GateError::Stale { revision }) => minimum_revision = revision,
+                Err(GateError::Unfit(unfit)) => jobs = refuse_unfit(jobs, &unfit),
                 Err(GateError::Conflict) if tries < TRIES_MAX => {}
                 // A session that had gone while it was idle: once more on a new one.
                 Err(GateError::Disconnected) if tries == 1 => self.session = None,
@@ -214,7 +238,9 @@ impl Lane {
                 }
                 Err(GateError::InDoubt(doubt)) => {
                     self.session = None;
-                    return match doubt::resolve(&self.context.database, &doubt).await {
+                    let ended = doubt::resolve(&self.context.database, &doubt).await;
+                    self.context.metrics.resolved(ended);
+                    return match ended {
                         Ended::Committed => self.committed(jobs, doubt.verdict, doubt.outbox),
                         Ended::RolledBack => {
                             retry_all(jobs, &Retry::not_kept("the database broke off before the commit"));
@@ -233,7 +259,12 @@ impl Lane {
         let session = self.session().await?;
         let candidates: Vec<&Candidate> = jobs.iter().flat_map(|job| &job.candidates).collect();
         let rows_of = |verdict: &Verdict| outbox::rows(&candidates, &verdict.decisions, instance);
-        session.decide(&candidates, revision, rows_of).await
+        let (started, observations) = (Instant::now(), candidates.len());
+        let decided = session.decide(&candidates, revision, rows_of).await;
+        if decided.is_ok() {
+            self.context.metrics.committed(jobs.len(), observations, started.elapsed());
+        }
+        decided
     }
 
     async fn session(&mut self) -> Result<&GateSession, GateError> {
@@ -250,7 +281,9 @@ impl Lane {
 
     /// Hands over what was accepted, then answers every caller.
     fn committed(&self, jobs: Vec<Job>, verdict: Verdict, rows: Vec<OutboxRow>) {
-        self.context.backlog.add(rows.iter().map(|row| row.payload.len()).sum());
+        for row in &rows {
+            self.context.backlog.add(&row.organisation, row.payload.len());
+        }
         self.emit(rows);
         let mut decisions = verdict.decisions.into_iter();
         for job in jobs {
@@ -281,6 +314,22 @@ impl Lane {
     }
 }
 
+/// The span of one group commit: it makes what the outbox will hand out.
+fn commit_span(jobs: &[Job]) -> Span {
+    let span = tracing::info_span!(
+        "commit",
+        otel.name = "commit outbox",
+        otel.kind = "producer",
+        messaging.system = "sluice",
+        messaging.operation.name = "commit",
+        messaging.operation.type = "send",
+        messaging.destination.name = "outbox",
+        messaging.batch.message_count = jobs.iter().map(|job| job.candidates.len()).sum::<usize>(),
+    );
+    trace::gather(&span, jobs.iter().map(|job| &job.origin));
+    span
+}
+
 /// Answers a job; its caller may have gone since it was sealed.
 fn answer(job: Job, reply: Reply) {
     let _gone = job.reply.send(reply);
@@ -298,6 +347,24 @@ fn refuse_stale(jobs: Vec<Job>, minimum_revision: i64) -> Vec<Job> {
         answer(job, Reply::Stale);
     }
     fresh
+}
+
+/// Answers the jobs that hold a candidate that can't be decided; what is left is
+/// to be decided anew without them.
+fn refuse_unfit(jobs: Vec<Job>, unfit: &Unfit) -> Vec<Job> {
+    let mut places = unfit.0.iter().copied().peekable();
+    let mut end = 0;
+    let mut fit = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        end += job.candidates.len();
+        if places.peek().is_none_or(|place| *place >= end) {
+            fit.push(job);
+            continue;
+        }
+        while places.next_if(|place| *place < end).is_some() {}
+        answer(job, Reply::Retry(Retry::not_kept("the file was given up before it could be decided")));
+    }
+    fit
 }
 
 #[cfg(test)]

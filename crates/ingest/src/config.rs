@@ -2,7 +2,16 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::{config::Secret, limits::Limits};
+use sluice_service::{
+    config::Secret,
+    limits::Limits,
+    telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
+};
+
+/// The service's name in metrics and traces.
+pub(crate) const SERVICE: &str = "sluice-ingest";
+/// Its version there.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 sluice_service::settings! {
     /// Settings of the ingest service.
@@ -17,9 +26,32 @@ sluice_service::settings! {
         database_connections: usize = Some("4"), "Pooled sessions beside the lanes'.";
         gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept at least.";
         outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry.";
+        outbox_organisation_bytes_max: u64 = Some("1073741824"), "The same for each organisation.";
+        files_max: usize = Some("64"), "Files on their way at the same time; above, callers are told to retry.";
+        organisation_files_max: usize = Some("16"), "The same for each organisation.";
+        file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
-        log_format: String = Some("text"), "Logs as text or json.";
+        admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
+        log_format: LogFormat = Some("text"), "Logs as text or json.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_ingest=debug; the variable RUST_LOG wins.";
+        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
+        otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
         ..limits: Limits;
+    }
+}
+
+impl Settings {
+    /// How the process logs and traces.
+    #[must_use]
+    pub fn telemetry(&self) -> telemetry::Settings {
+        telemetry::Settings {
+            service: SERVICE,
+            version: VERSION,
+            log_format: self.log_format,
+            log_filter: self.log_filter.clone(),
+            otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_sample_ratio: self.otlp_sample_ratio,
+        }
     }
 }

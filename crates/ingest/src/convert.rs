@@ -7,14 +7,17 @@ use prost_types::{Duration, ListValue, Struct, Timestamp, Value, value::Kind};
 use sluice_proto::{
     LazyStruct,
     ingest::v1::{
-        self as proto, PublicationOutcome, PublishObservationsResponse, PublishStats,
+        self as proto, PublicationOutcome, PublishFileResponse, PublishObservationsResponse, PublishStats,
         observation::Content as Wire,
     },
 };
 
+use uuid::Uuid;
+
 use crate::{
     definition::{Definition, RawDraft},
-    observation::{Content, Observation},
+    files::Published,
+    observation::{Content, File, Observation},
     outcome::{Decision, Final, Outcome, RetryReason},
 };
 
@@ -41,6 +44,29 @@ pub fn observation(message: proto::Observation) -> Observation {
             None => Content::Absent,
         },
     }
+}
+
+/// A file of which nothing was read yet, under an id of its own.
+#[must_use]
+pub fn file(metadata: proto::FileMetadata) -> Observation {
+    Observation {
+        definition: metadata.definition,
+        chkpt: metadata.chkpt,
+        identifier: metadata.identifier,
+        poll: metadata.poll,
+        task: metadata.task,
+        media_type: metadata.r#type,
+        unreadable: None,
+        content: Content::File(File { id: Uuid::now_v7(), checksum: metadata.checksum, read: None }),
+    }
+}
+
+/// The answer to a file.
+#[must_use]
+pub fn file_response(chkpt: String, published: Published) -> PublishFileResponse {
+    let Published { outcome, checksum, bytes } = published;
+    let outcome = publication(chkpt, outcome, &mut PublishStats::default());
+    PublishFileResponse { outcome: Some(outcome), checksum, size: bytes }
 }
 
 /// A body as compact JSON with sorted keys.
@@ -150,7 +176,7 @@ fn publication(chkpt: String, outcome: Outcome, stats: &mut PublishStats) -> Pub
         Outcome::Decided { decision, id, etag, bytes } => {
             publication.definition_etag = etag;
             if decision == Decision::Success {
-                stats.accepted_bytes += bytes as u64;
+                stats.accepted_bytes += bytes;
                 publication.ingest_id = id.to_string();
             }
             decided(decision, &mut publication);

@@ -12,11 +12,13 @@ mod definition;
 mod definitions;
 mod doubt;
 mod emitter;
+mod files;
 mod gate;
 mod grpc;
 mod hash;
 mod http;
 mod json;
+mod metrics;
 mod observation;
 mod outbox;
 mod outcome;
@@ -24,6 +26,7 @@ mod publisher;
 mod registry;
 mod retention;
 mod schema;
+mod tally;
 
 use std::{
     process::ExitCode,
@@ -35,9 +38,11 @@ use sluice_proto::ingest::v1::{
     definition_service_server::DefinitionServiceServer, ingest_service_server::IngestServiceServer,
 };
 use sluice_service::{
+    admin,
     auth::Keys,
     client::TokenInterceptor,
     health,
+    metrics::{Registry, Requests},
     postgres::{Database, Schema, Session, migrate_when_possible},
     program::{self, Failure},
     serve,
@@ -92,6 +97,22 @@ const OUTBOX_SESSION: Session = Session {
     ],
 };
 
+/// Sessions for uploads of files: durable, and with plans that are pinned like the
+/// gate's.
+const FILES_SESSION: Session = Session {
+    application_name: "sluice-ingest-files",
+    parameters: &[
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("jit", "off"),
+    ],
+};
+
 /// The main function of `sluice-ingest` and of `sluice serve ingest`.
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
@@ -100,7 +121,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         Settings::TABLE,
         args,
         Settings::load,
-        |settings| &settings.log_format,
+        Settings::telemetry,
         |settings, shutdown| async move {
             let listener = TcpListener::bind(settings.listen).await?;
             run(settings, listener, shutdown).await
@@ -118,6 +139,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
+    let admin = admin::bind(settings.admin_listen).await?;
+    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let requests = Requests::register(&mut exposed);
+    let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file)?;
     let database = Database::parse(settings.database_url.expose())?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
@@ -145,19 +170,29 @@ pub async fn run(
     let drained = CancellationToken::new();
     upkeep.spawn(follower.run(drained.clone()));
 
-    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &drained).await?;
+    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
     };
-    let publisher = publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits);
+    let publisher =
+        publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
+    exposed.add_pools(vec![("definitions", pool.clone()), ("outbox", pipeline.outbox_pool)]);
+    upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.limits.request_bytes_max };
     let api = http::api(keys.clone(), &surface, &calls)?;
     // What holds a publisher must be gone when the lanes are to end.
     drop(surface);
-    let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher))
+    let files = files::Files::new(
+        publisher.clone(),
+        pipeline.uploads,
+        pipeline.store,
+        files::places::Places::new(settings.files_max, settings.organisation_files_max),
+        Duration::from_secs(settings.file_idle_seconds),
+    );
+    let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher, files))
         .max_decoding_message_size(settings.limits.request_bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
@@ -166,7 +201,7 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    let served = serve::Served { routes, api, keys, limits: settings.limits };
+    let served = serve::Served { routes, api, keys, requests, limits: settings.limits };
     serve::serve(listener, served, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
@@ -179,11 +214,25 @@ pub async fn run(
     Ok(())
 }
 
+/// How the results service is reached. A connection that is silently gone is
+/// noticed within seconds.
+fn results_endpoint(url: &str) -> Result<Endpoint, Failure> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
 /// From the committer to the results service.
 struct Pipeline {
     instance: Uuid,
     committer: committer::Committer,
     backlog: Arc<backlog::Backlog>,
+    uploads: files::uploads::Uploads,
+    store: files::store::Store,
+    outbox_pool: deadpool_postgres::Pool,
     lanes: JoinSet<()>,
     emitter: tokio::task::JoinHandle<()>,
     deleter: tokio::task::JoinHandle<()>,
@@ -194,25 +243,28 @@ impl Pipeline {
         settings: &Settings,
         database: &Database,
         registry: registry::Registry,
+        metrics: &metrics::Metrics,
         stopped: &CancellationToken,
     ) -> Result<Self, Failure> {
         let instance = Uuid::now_v7();
-        let backlog = Arc::new(backlog::Backlog::new(settings.outbox_bytes_max));
+        let backlog = Arc::new(backlog::Backlog::new(
+            settings.outbox_bytes_max,
+            settings.outbox_organisation_bytes_max,
+        ));
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
-        let channel = Endpoint::from_shared(settings.results_url.clone())?
-            .connect_timeout(Duration::from_secs(2))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .connect_lazy();
+        let token = TokenInterceptor::new(&token)?;
+        let results = results_endpoint(&settings.results_url)?;
         let caller = emitter::call::Caller::new(
-            channel,
-            TokenInterceptor::new(&token)?,
+            results.connect_lazy(),
+            token.clone(),
             outbox_pool.clone(),
             instance,
+            metrics.emission.clone(),
         );
+        let files_pool = database.pool(FILES_SESSION, settings.database_connections)?;
+        let uploads = files::uploads::Uploads::new(files_pool, instance);
+        tokio::spawn(uploads.clone().run(stopped.clone()));
 
         let (emit, emissions) = mpsc::unbounded_channel();
         let (hand, found) = mpsc::channel(FOUND_MAX);
@@ -223,6 +275,7 @@ impl Pipeline {
             pool: outbox_pool.clone(),
             instance,
             backlog: backlog.clone(),
+            metrics: metrics.outbox.clone(),
             healthy,
             found: hand,
         };
@@ -234,6 +287,7 @@ impl Pipeline {
             emit,
             backlog: backlog.clone(),
             instance,
+            metrics: metrics.commits.clone(),
         };
         let (committer, lanes) = committer::Committer::new(settings.lanes, &context);
         let mut tasks = JoinSet::new();
@@ -244,6 +298,9 @@ impl Pipeline {
             instance,
             committer,
             backlog,
+            uploads,
+            store: files::store::Store::new(results, token),
+            outbox_pool: outbox_pool.clone(),
             lanes: tasks,
             emitter: tokio::spawn(emitter.run()),
             deleter: tokio::spawn(emitter::upkeep::delete_recorded(outbox_pool, recorded)),

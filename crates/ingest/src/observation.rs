@@ -1,8 +1,12 @@
 //! What a publisher sends, as values: a [`Batch`] that exists is within its
-//! limits; an [`Observation`] may still be refused by the check, alone.
+//! limits; an [`Observation`] may still be refused by the check, alone. A file is
+//! an observation whose content is kept elsewhere.
 
 use bytes::Bytes;
 use sluice_service::{Error, Kind, OrganisationId};
+use uuid::Uuid;
+
+use crate::hash;
 
 /// Longest `request_id`, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -31,19 +35,56 @@ pub enum Content {
     Json(Bytes),
     /// JSON typed by hand, already written out; or why that can't be.
     Body(Result<Bytes, String>),
+    /// A file: its bytes go to where its result is kept, past the gate.
+    File(File),
     /// None was given.
     Absent,
 }
 
 impl Content {
-    /// The bytes to be kept; none if there are none or they can't be.
+    /// The bytes at hand; none if there are none or they can't be.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Data(data) | Self::Json(data) | Self::Body(Ok(data)) => data,
+            Self::File(file) => file.read.as_ref().and_then(|read| read.held.as_deref()).unwrap_or_default(),
             Self::Body(Err(_)) | Self::Absent => b"",
         }
     }
+
+    /// The hash of the content.
+    #[must_use]
+    pub fn hash(&self) -> blake3::Hash {
+        match self {
+            Self::File(File { read: Some(read), .. }) => read.hash,
+            _ => hash::content(self.bytes()),
+        }
+    }
+}
+
+/// A file as far as it is known.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// The id its upload has, and its result if it is accepted.
+    pub id: Uuid,
+    /// The MD5 it must have, in hex of either case; empty: any.
+    pub checksum: String,
+    /// What its bytes are; absent before they were read.
+    pub read: Option<FileRead>,
+}
+
+/// What the bytes of a file are.
+#[derive(Clone, Debug)]
+pub struct FileRead {
+    /// BLAKE3 of them all.
+    pub hash: blake3::Hash,
+    /// How many.
+    pub bytes: u64,
+    /// All of them, if the file is of a JSON type and no larger than an
+    /// observation may be.
+    pub held: Option<Bytes>,
+    /// The media type it was stored with; empty while it is not known.
+    pub media_type: String,
 }
 
 /// One observation as it was sent.

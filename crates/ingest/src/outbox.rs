@@ -7,19 +7,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use sluice_proto::results::v1::{NewResult, ResultBatch};
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, trace};
 use uuid::Uuid;
 
-use crate::{check::Candidate, outcome::Decision};
+use crate::{
+    check::{Candidate, FileStage},
+    outcome::Decision,
+};
 
 /// The format this build writes: a zstd frame around an encoded `ResultBatch`.
 pub const FORMAT: i16 = 1;
 /// Largest row before compression; an observation is never split.
 const ROW_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most results in a row: as many as one `RecordResults` takes.
-const ROW_RESULTS_MAX: usize = 1000;
-/// What a result takes beside its data, about.
-const RESULT_OVERHEAD_BYTES: usize = 256;
+/// Most results and discarded files in a row: as many as one `RecordResults`
+/// takes.
+const ROW_ITEMS_MAX: usize = 1000;
+/// What a result takes beside its data, and what a discarded file takes, about.
+pub const RESULT_OVERHEAD_BYTES: usize = 256;
+pub const DISCARD_BYTES: usize = 64;
 /// A frame that claims more is not decoded.
 const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// zstd's fastest regular level.
@@ -34,7 +39,7 @@ pub struct OutboxRow {
     pub organisation: OrganisationId,
     /// The instance that emits it.
     pub owner: Uuid,
-    /// Number of results in it.
+    /// Number of results in it; discarded files are not counted.
     pub results: i32,
     /// W3C trace context; may be empty.
     pub traceparent: String,
@@ -44,49 +49,71 @@ pub struct OutboxRow {
     pub message: Arc<ResultBatch>,
 }
 
-/// The rows of what was accepted: per organisation in order of first
-/// appearance, each within the bounds of a row.
+/// The rows of what was accepted, and of stored files that were not: per
+/// organisation in order of first appearance, each within the bounds of a row.
 ///
 /// # Errors
 /// INTERNAL if a row can't be compressed.
 pub fn rows(candidates: &[&Candidate], decisions: &[Decision], owner: Uuid) -> Result<Vec<OutboxRow>, Error> {
     let mut open: Vec<OpenRow> = Vec::new();
-    let accepted = candidates.iter().zip(decisions).filter(|(_, decision)| **decision == Decision::Success);
-    for (candidate, _) in accepted {
-        let bytes = candidate.data.len() + RESULT_OVERHEAD_BYTES;
-        let fitting = open.iter_mut().rev().find(|row| {
-            row.organisation == candidate.organisation
-                && row.bytes + bytes <= ROW_BYTES_MAX
-                && row.results.len() < ROW_RESULTS_MAX
-        });
-        match fitting {
-            Some(row) => {
-                row.results.push(new_result(candidate));
-                row.bytes += bytes;
-            }
-            None => open.push(OpenRow {
-                organisation: candidate.organisation.clone(),
-                results: vec![new_result(candidate)],
-                bytes,
-            }),
+    for (candidate, decision) in candidates.iter().zip(decisions) {
+        let is_stored_file = matches!(candidate.file, Some(FileStage::Stored { .. }));
+        if *decision == Decision::Success {
+            let bytes = candidate.data.len() + RESULT_OVERHEAD_BYTES;
+            OpenRow::with_room(&mut open, &candidate.organisation, bytes).results.push(new_result(candidate));
+        } else if is_stored_file {
+            let row = OpenRow::with_room(&mut open, &candidate.organisation, DISCARD_BYTES);
+            row.discarded_files.push(candidate.id.to_string());
         }
     }
     open.into_iter().map(|row| row.close(owner)).collect()
+}
+
+/// What a row holds that discards files of one organisation.
+///
+/// # Errors
+/// INTERNAL if it can't be compressed.
+pub fn discarding(organisation: &str, files: &[Uuid]) -> Result<Bytes, Error> {
+    encode(&ResultBatch {
+        organisation: organisation.to_owned(),
+        discarded_files: files.iter().map(ToString::to_string).collect(),
+        ..ResultBatch::default()
+    })
 }
 
 /// A row that still takes results.
 struct OpenRow {
     organisation: OrganisationId,
     results: Vec<NewResult>,
+    discarded_files: Vec<String>,
     bytes: usize,
 }
 
 impl OpenRow {
+    /// The last row of an organisation, or a new one if so many more bytes don't
+    /// fit into it; they are counted as its own.
+    fn with_room<'a>(open: &'a mut Vec<Self>, organisation: &OrganisationId, bytes: usize) -> &'a mut Self {
+        let fitting = open.iter().rposition(|row| {
+            row.organisation == *organisation
+                && row.bytes + bytes <= ROW_BYTES_MAX
+                && row.results.len() + row.discarded_files.len() < ROW_ITEMS_MAX
+        });
+        let place = fitting.unwrap_or_else(|| {
+            let organisation = organisation.clone();
+            open.push(Self { organisation, results: Vec::new(), discarded_files: Vec::new(), bytes: 0 });
+            open.len() - 1
+        });
+        let row = &mut open[place];
+        row.bytes += bytes;
+        row
+    }
+
     fn close(self, owner: Uuid) -> Result<OutboxRow, Error> {
         let message = ResultBatch {
             organisation: self.organisation.as_str().to_owned(),
             results: self.results,
-            ..ResultBatch::default()
+            discarded_files: self.discarded_files,
+            traceparent: trace::traceparent(),
         };
         Ok(OutboxRow {
             id: Uuid::now_v7(),
@@ -116,7 +143,7 @@ fn new_result(candidate: &Candidate) -> NewResult {
             .unwrap_or_default(),
         // A part of the request keeps all of it in memory, and this one may stay.
         data: Bytes::copy_from_slice(&candidate.data),
-        stored_file: false,
+        stored_file: candidate.file.is_some(),
     }
 }
 

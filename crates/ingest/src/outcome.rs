@@ -117,7 +117,7 @@ pub enum Outcome {
         /// The etag of the definition applied.
         etag: String,
         /// Content bytes.
-        bytes: usize,
+        bytes: u64,
     },
     /// The caller's fault.
     Error {

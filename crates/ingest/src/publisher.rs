@@ -3,18 +3,19 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sluice_service::Error;
+use sluice_service::{Error, OrganisationId, trace::Origin};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     backlog::Backlog,
-    check::{Checked, Request, check, work},
+    check::{Candidate, Checked, Request, check, work},
     committer::{Committer, Job, Reply},
-    observation::{Batch, Limits},
+    observation::{Batch, Limits, Observation},
     outcome::{Outcome, Retry},
     registry::{Registry, Snapshot},
+    tally::{Taken, Tally},
 };
 
 /// How often a batch is checked again because definitions changed meanwhile.
@@ -30,6 +31,7 @@ pub struct Publisher {
     committer: Committer,
     backlog: Arc<Backlog>,
     limits: Limits,
+    tally: Tally,
 }
 
 /// One observation's way to its outcome within a batch.
@@ -37,7 +39,7 @@ struct Submitted {
     index: usize,
     id: Uuid,
     etag: String,
-    bytes: usize,
+    bytes: u64,
 }
 
 /// A job under way.
@@ -50,6 +52,8 @@ struct Underway {
 pub struct Pending {
     publisher: Publisher,
     request: Arc<Request>,
+    /// Counts the outcomes; absent where somebody else does.
+    taken: Option<Taken>,
     outcomes: Vec<Option<Outcome>>,
     underway: Vec<Underway>,
 }
@@ -57,8 +61,14 @@ pub struct Pending {
 impl Publisher {
     /// A publisher.
     #[must_use]
-    pub fn new(registry: Registry, committer: Committer, backlog: Arc<Backlog>, limits: Limits) -> Self {
-        Self { registry, committer, backlog, limits }
+    pub fn new(
+        registry: Registry,
+        committer: Committer,
+        backlog: Arc<Backlog>,
+        limits: Limits,
+        tally: Tally,
+    ) -> Self {
+        Self { registry, committer, backlog, limits, tally }
     }
 
     /// The bounds on requests.
@@ -73,16 +83,76 @@ impl Publisher {
     /// # Errors
     /// INTERNAL if the service is at fault.
     pub async fn begin(&self, batch: Batch) -> Result<Pending, Error> {
-        let outcomes = vec![None; batch.observations.len()];
-        let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: self.limits };
-        let mut pending =
-            Pending { publisher: self.clone(), request: Arc::new(request), outcomes, underway: Vec::new() };
+        let mut pending = Pending::new(self, batch);
+        pending.taken = Some(self.tally.take_in(&pending.request));
         pending.round(self.registry.snapshot()).await?;
         Ok(pending)
+    }
+
+    /// Counts an observation that is published in several steps. Keep what is
+    /// returned until its outcome is there.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if it can be no request.
+    pub fn take_in(&self, organisation: &OrganisationId, observation: &Observation) -> Result<Taken, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation.clone()], &self.limits)?;
+        Ok(self.tally.take_in(&Pending::new(self, batch).request))
+    }
+
+    /// Checks one observation and goes no further: what the gate would decide on,
+    /// or the outcome it has already. By the same definitions as a batch's.
+    ///
+    /// # Errors
+    /// INTERNAL if the service is at fault.
+    pub async fn check_only(
+        &self,
+        organisation: &OrganisationId,
+        observation: Observation,
+    ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
+        let mut pending = Pending::new(self, batch);
+        let (mut checked, _) = pending.checked(&[0], self.registry.snapshot()).await?;
+        if let Some(outcome) = pending.outcomes.pop().flatten() {
+            return Ok(Err(outcome));
+        }
+        match checked.pop() {
+            Some(Checked::Candidate(candidate)) => Ok(Ok(candidate)),
+            Some(Checked::Fault(fault, etag)) => Ok(Err(Outcome::Error { fault, etag })),
+            None => Err(Error::internal("an observation was not checked")),
+        }
+    }
+
+    /// Publishes one observation that is counted already (see [`Self::take_in`]).
+    ///
+    /// # Errors
+    /// INTERNAL if the service is at fault.
+    pub async fn publish_one(
+        &self,
+        organisation: &OrganisationId,
+        observation: Observation,
+    ) -> Result<Outcome, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
+        let mut pending = Pending::new(self, batch);
+        pending.round(self.registry.snapshot()).await?;
+        let mut outcomes = pending.finish().await?;
+        outcomes.pop().ok_or_else(|| Error::internal("an observation has no outcome"))
+    }
+
+    /// Why nothing more of an organisation is accepted now, if so.
+    #[must_use]
+    pub fn refuses(&self, organisation: &OrganisationId) -> Option<Retry> {
+        self.backlog.is_full(organisation).map(Retry::not_kept)
     }
 }
 
 impl Pending {
+    fn new(publisher: &Publisher, batch: Batch) -> Self {
+        let outcomes = vec![None; batch.observations.len()];
+        let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: publisher.limits };
+        let request = Arc::new(request);
+        Self { publisher: publisher.clone(), request, taken: None, outcomes, underway: Vec::new() }
+    }
+
     /// Waits for the lanes; checks and hands in again what they found stale.
     /// One outcome per observation, in order; what is accepted is durable.
     ///
@@ -101,16 +171,33 @@ impl Pending {
         }
         self.collect().await?;
         let undecided = || Outcome::Retry(Retry::not_kept("the definitions keep changing or can't be read"));
-        Ok(self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect())
+        let outcomes: Vec<_> =
+            self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect();
+        if let Some(taken) = self.taken {
+            taken.settled(&outcomes);
+        }
+        Ok(outcomes)
     }
 
     /// One round: check what is undecided, answer what is at fault, hand the
     /// rest to the lanes.
     async fn round(&mut self, definitions: Arc<Snapshot>) -> Result<(), Error> {
-        let mut definitions = definitions;
         let undecided: Vec<usize> =
             (0..self.outcomes.len()).filter(|i| self.outcomes[*i].is_none()).collect();
-        let mut checked = self.check(&undecided, &definitions).await?;
+        let (checked, revision) = self.checked(&undecided, definitions).await?;
+        self.submit(&undecided, checked, revision);
+        Ok(())
+    }
+
+    /// What the check says of each, and the revision it goes by. Who can't be
+    /// checked now has an outcome afterwards.
+    async fn checked(
+        &mut self,
+        undecided: &[usize],
+        definitions: Arc<Snapshot>,
+    ) -> Result<(Vec<Checked>, i64), Error> {
+        let mut definitions = definitions;
+        let mut checked = self.check(undecided, &definitions).await?;
         // A fault that a change of definitions could take away is told only
         // after a look at the database that began after the request arrived.
         let doubtful =
@@ -120,7 +207,7 @@ impl Pending {
                 Ok(fresh) if fresh.revision() == definitions.revision() => {}
                 Ok(fresh) => {
                     definitions = fresh;
-                    checked = self.check(&undecided, &definitions).await?;
+                    checked = self.check(undecided, &definitions).await?;
                 }
                 Err(_) => {
                     for (index, _) in undecided.iter().zip(&checked).filter(|(_, c)| doubtful(c)) {
@@ -130,10 +217,10 @@ impl Pending {
                 }
             }
         }
-        self.submit(&undecided, checked, definitions.revision());
-        Ok(())
+        Ok((checked, definitions.revision()))
     }
 
+    #[tracing::instrument(skip_all, fields(observations = indexes.len()))]
     async fn check(&self, indexes: &[usize], definitions: &Arc<Snapshot>) -> Result<Vec<Checked>, Error> {
         if work(&self.request, definitions) <= INLINE_WORK_MAX {
             return Ok(check(&self.request, indexes, definitions, || true));
@@ -163,7 +250,7 @@ impl Pending {
                         index,
                         id: candidate.id,
                         etag: candidate.definition.etag.clone(),
-                        bytes: candidate.data.len(),
+                        bytes: candidate.bytes(),
                     });
                     candidates.push(*candidate);
                 }
@@ -171,10 +258,12 @@ impl Pending {
         }
         for (lane, (submitted, candidates)) in lanes {
             let (reply, answer) = oneshot::channel();
-            let handed_in = if self.publisher.backlog.is_full() {
-                Err(Retry::not_kept("too much is accepted and not yet recorded"))
-            } else {
-                committer.submit(lane, Job { candidates, revision, reply })
+            let handed_in = match self.publisher.refuses(&self.request.batch.organisation) {
+                Some(retry) => Err(retry),
+                None => {
+                    let origin = Origin::current();
+                    committer.submit(lane, Job { candidates, revision, reply, origin })
+                }
             };
             match handed_in {
                 Ok(()) => self.underway.push(Underway { submitted, reply: answer }),

@@ -2,16 +2,22 @@
 //! these, call, and convert back. All that has to be decided is decided here or
 //! on the shelf.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_proto::results::v1::{
-    AcknowledgeResultRequest, AcknowledgeResultResponse, BatchAcknowledgeResultsRequest, GetResultRequest,
-    ListResultsRequest, ListResultsResponse, Result as WireResult,
+    AcknowledgeResultRequest, AcknowledgeResultResponse, BatchAcknowledgeResultsRequest,
+    DownloadResultRequest, GetResultRequest, ListResultsRequest, ListResultsResponse, Result as WireResult,
 };
-use sluice_service::{Error, Kind, auth::Access};
+use sluice_service::{Error, Kind, OrganisationId, auth::Access};
 use uuid::Uuid;
 
 use crate::{
     convert,
+    data::{Data, Parts},
     filter::{Key, Order, Walk},
+    metrics,
     result::{Record, parse_id},
     shelf::Shelf,
 };
@@ -22,11 +28,18 @@ const IDS_MAX: usize = 10_000;
 /// up to 10,000 records.
 const SCANS_MAX: usize = 50;
 
+/// Records whose URLs are made at the same time.
+const SIGNING_AT_ONCE: usize = 16;
+
 /// The calls.
 #[derive(Clone, Debug)]
 pub struct Calls {
     /// What they work on.
     pub shelf: Shelf,
+    /// The data of it.
+    pub data: Data,
+    /// Where they are counted.
+    pub metrics: Arc<metrics::Shelf>,
 }
 
 /// A page between two results, newest first.
@@ -51,7 +64,36 @@ impl Calls {
     pub async fn get(&self, access: &Access, request: GetResultRequest) -> Result<WireResult, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let record = self.shelf.get(&organisation, id(&request.id)?).await?;
-        Ok(convert::result(&organisation, record, None))
+        self.tell(&organisation, record, None).await
+    }
+
+    /// The data of one result.
+    pub async fn download(&self, access: &Access, request: DownloadResultRequest) -> Result<Parts, Error> {
+        let organisation = access.organisation(&request.organisation)?;
+        let record = self.shelf.get(&organisation, id(&request.id)?).await?;
+        self.data.download(&organisation, &record).await
+    }
+
+    /// A record as it is told.
+    async fn tell(
+        &self,
+        organisation: &OrganisationId,
+        record: Record,
+        data: Option<Bytes>,
+    ) -> Result<WireResult, Error> {
+        let urls = self.data.urls(organisation, &record).await?;
+        Ok(convert::result(organisation, record, urls, data))
+    }
+
+    /// Records as they are told, in order.
+    async fn tell_all(
+        &self,
+        organisation: &OrganisationId,
+        records: Vec<(Record, Option<Bytes>)>,
+    ) -> Result<Vec<WireResult>, Error> {
+        let told: Vec<_> =
+            records.into_iter().map(|(record, data)| self.tell(organisation, record, data)).collect();
+        stream::iter(told).buffered(SIGNING_AT_ONCE).try_collect().await
     }
 
     /// One page of a walk.
@@ -64,10 +106,8 @@ impl Calls {
         let asked = convert::list(organisation, request)?;
         let between = asked.walk.interval(&asked.page_token)?;
         let page = self.shelf.list(&asked.walk, between, asked.page_size, asked.data_bytes_max).await?;
-        let organisation = &asked.walk.organisation;
-        let records = page.records.into_iter();
         Ok(ListResultsResponse {
-            results: records.map(|(record, data)| convert::result(organisation, record, data)).collect(),
+            results: self.tell_all(&asked.walk.organisation, page.records).await?,
             next_page_token: page.next.map(|last| asked.walk.token(last)).unwrap_or_default(),
         })
     }
@@ -100,8 +140,8 @@ impl Calls {
         if backwards {
             records.reverse();
         }
-        let organisation = &asked.walk.organisation;
-        let results = records.into_iter().map(|record| convert::result(organisation, record, None)).collect();
+        let records = records.into_iter().map(|record| (record, None)).collect();
+        let results = self.tell_all(&asked.walk.organisation, records).await?;
         Ok(Neighbours { results, has_more })
     }
 
@@ -143,6 +183,14 @@ impl Calls {
         }
     }
 
+    /// Counts a download that begins, and the bytes given out of it.
+    #[must_use]
+    pub fn counted(&self, parts: Parts) -> Parts {
+        let metrics = self.metrics.clone();
+        metrics.download();
+        parts.inspect_ok(move |bytes| metrics.downloaded(bytes.len())).boxed()
+    }
+
     /// Signs one result off.
     pub async fn acknowledge(
         &self,
@@ -151,7 +199,8 @@ impl Calls {
     ) -> Result<AcknowledgeResultResponse, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
-        let result = Some(convert::result(&organisation, record, None));
+        self.metrics.acknowledged(usize::from(changed));
+        let result = Some(self.tell(&organisation, record, None).await?);
         Ok(AcknowledgeResultResponse { result, changed })
     }
 
@@ -167,6 +216,7 @@ impl Calls {
         }
         let ids: Vec<Uuid> = request.ids.iter().filter_map(|text| parse_id(text)).collect();
         let mut moved = self.shelf.acknowledge_many(&organisation, ids.clone()).await?;
+        self.metrics.acknowledged(moved.len());
         // Each once: taking an id out of the set tells it.
         Ok(ids.into_iter().filter(|id| moved.remove(id)).collect())
     }

@@ -2,7 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::{config::Secret, limits::Limits, settings};
+use sluice_service::{
+    config::Secret,
+    limits::Limits,
+    settings,
+    telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
+};
+
+/// The service's name in metrics and traces.
+pub(crate) const SERVICE: &str = "sluice-results";
+/// Its version there.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 settings! {
     /// How the results service is set up.
@@ -12,7 +22,37 @@ settings! {
         keys_file: PathBuf = None, "TOML file of the tokens that are valid; changes are followed.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         database_connections: usize = Some("6"), "Sessions for calls, at most; the recorder keeps two of its own.";
-        log_format: String = Some("text"), "How to log: text or json.";
+        storage_local_root: Option<PathBuf> = Some(""), "Directory below which `local` storage lies; empty: there is none.";
+        storage_endpoints: String = Some(""), "Endpoints (http or https URLs, separated by commas) that storage credentials may name; they may have private addresses.";
+        storage_identity_buckets: String = Some(""), "Places (such as s3://bucket/path, separated by commas) that storage configs without credentials may use, with the service's own identity.";
+        storage_keys_file: Option<PathBuf> = Some(""), "TOML file of the keys ([[key]] with id and secret, 64 hex digits) that encrypt storage credentials, the present one first.";
+        storage_keys: Secret = Some(""), "The same keys as id=hex, separated by commas; after those of the file.";
+        signing_keys_file: Option<PathBuf> = Some(""), "TOML file of the keys that sign URLs of db and local data; in form as storage_keys_file.";
+        signing_keys: Secret = Some(""), "The same keys as id=hex, separated by commas; after those of the file.";
+        public_url: String = Some(""), "What signed URLs of db and local data begin with; empty: http:// and the address to serve on.";
+        db_file_bytes_max: u64 = Some("4294967296"), "Largest file that the results database takes (storage type db).";
+        upload_idle_seconds: u64 = Some("900"), "After how long without a sign of life an upload that is not complete is removed.";
+        cleanup_interval_seconds: u64 = Some("60"), "How often the clean-up looks at each storage config.";
+        admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
+        log_format: LogFormat = Some("text"), "Logs as text or json.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_results=debug; the variable RUST_LOG wins.";
+        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
+        otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
         ..limits: Limits;
+    }
+}
+
+impl Settings {
+    /// How the process logs and traces.
+    #[must_use]
+    pub fn telemetry(&self) -> telemetry::Settings {
+        telemetry::Settings {
+            service: SERVICE,
+            version: VERSION,
+            log_format: self.log_format,
+            log_filter: self.log_filter.clone(),
+            otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_sample_ratio: self.otlp_sample_ratio,
+        }
     }
 }

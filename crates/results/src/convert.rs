@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use prost_types::Timestamp;
 use sluice_proto::results::v1::{
-    ListResultsRequest, Result as WireResult, TimeRange, list_results_request, result,
+    ListResultsRequest, Result as WireResult, SignedUrl, TimeRange, list_results_request, result,
 };
 use sluice_service::{Error, OrganisationId, Violation};
 
@@ -141,8 +141,14 @@ fn range(field: &'static str, given: Option<TimeRange>) -> Result<Option<Range>,
     if faults.0.is_empty() { Ok(Some(range)) } else { Err(Error::invalid_all(faults.0)) }
 }
 
-/// A record as it is told to callers.
-pub fn result(organisation: &OrganisationId, record: Record, data: Option<Bytes>) -> WireResult {
+/// A record as it is told to callers, with where its data is and how to read that
+/// without a token.
+pub fn result(
+    organisation: &OrganisationId,
+    record: Record,
+    (url, signed_url): (String, Option<SignedUrl>),
+    data: Option<Bytes>,
+) -> WireResult {
     let state = match record.state() {
         State::Available => result::State::Available,
         State::Consumed => result::State::Consumed,
@@ -156,11 +162,11 @@ pub fn result(organisation: &OrganisationId, record: Record, data: Option<Bytes>
         poll: labels.poll,
         task: labels.task,
         identifier: labels.identifier,
-        url: format!("db://results/{organisation}/{id}"),
+        url,
         r#type: labels.media_type,
         checksum: record.checksum.to_hex(),
         size: record.size,
-        signed_url: None,
+        signed_url,
         state: state.into(),
         date_created: Some(Timestamp::from(record.date_created)),
         date_consumed: record.date_consumed.map(Timestamp::from),

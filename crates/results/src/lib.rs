@@ -1,30 +1,47 @@
 //! The results service: keeps what was accepted until it is consumed. It owns
-//! the records, their bytes, acknowledgement and (later) clean-up, and knows
-//! nothing of gates.
+//! the records, their bytes, acknowledgement and clean-up, and knows nothing of
+//! gates.
 //!
-//! `recorder` takes results in, `shelf` gives them out, `calls` are what
-//! consumers may ask, `grpc` and `http` are the surfaces.
+//! `intake` takes results and files in, `placing` sends their data where it
+//! belongs, `recorder` and `uploads` make the records; `shelf` and `data` give them
+//! out; `configs` are the storages, `cleanup` empties them; `calls` are what consumers
+//! may ask, `grpc` and `http` are the surfaces.
 
 mod calls;
+mod chunks;
+mod cleanup;
 pub mod config;
+mod configs;
 mod convert;
+mod data;
+mod files;
 mod filter;
 mod grpc;
 mod http;
+mod intake;
+pub mod metrics;
 mod partitions;
+mod placing;
+mod reconcile;
 mod recorder;
 mod result;
 pub mod sessions;
 mod shelf;
+mod signing;
 mod storage;
+mod storage_config;
 mod time;
+mod uploads;
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 pub use config::Settings;
+use deadpool_postgres::Pool;
 use sluice_service::{
+    admin,
     auth::Keys,
     health,
+    metrics::{Registry, Requests},
     postgres::{Database, Schema, migrate_when_possible},
     program::{self, Failure},
     serve,
@@ -33,8 +50,20 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use calls::Calls;
+use cleanup::Cleanup;
+use configs::{Configs, calls::ConfigCalls, stores::Stores};
+use data::Data;
+use files::Files;
+use grpc::StorageConfigs;
+use intake::Intake;
+use metrics::Metrics;
+use placing::{Placing, Registered};
+use reconcile::Reconciler;
 use recorder::Recorder;
 use shelf::Shelf;
+use signing::Signing;
+use storage::{guard::Policy, keyring::Keyring};
+use uploads::Uploads;
 
 /// How long background work may take to end after serving has.
 const ENDING: Duration = Duration::from_secs(5);
@@ -58,14 +87,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
             .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
         run(settings, listener, shutdown).await
     };
-    program::main(
-        "sluice-results",
-        Settings::TABLE,
-        args,
-        Settings::load,
-        |settings| &settings.log_format,
-        start,
-    )
+    program::main("sluice-results", Settings::TABLE, args, Settings::load, Settings::telemetry, start)
 }
 
 /// Serves on a listener until shutdown. A database that is away, or without its
@@ -81,10 +103,15 @@ pub async fn run(
     if settings.database_connections == 0 {
         return Err("database_connections: must be at least 1".into());
     }
+    let admin = admin::bind(settings.admin_listen).await?;
+    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let requests = Requests::register(&mut exposed);
+    let metrics = Metrics::register(&mut exposed);
     let database = Database::parse(settings.database_url.expose())?;
     let keys = Keys::load(&settings.keys_file)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
-    let (recorder, lanes) = Recorder::start(&database);
+    let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
+    exposed.add_pools(vec![("calls", pool.clone())]);
 
     // Ends with this function, however it ends.
     let stop = shutdown.child_token();
@@ -103,11 +130,53 @@ pub async fn run(
         stop.clone(),
     ));
 
-    let calls = Calls { shelf: Shelf::new(pool) };
+    // Tells what goes on until everything has ended.
+    let drained = CancellationToken::new();
+    let _drained = drained.clone().drop_guard();
+    let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+
+    let address = listener.local_addr()?;
+    let storage = Storage::load(&settings, &pool, address)?;
+    let idle = Duration::from_secs(settings.upload_idle_seconds);
+    let cleanup = Cleanup {
+        pool: pool.clone(),
+        configs: storage.configs.clone(),
+        stores: storage.stores.clone(),
+        every: Duration::from_secs(settings.cleanup_interval_seconds),
+        upload_idle: idle,
+        metrics: metrics.cleanup.clone(),
+    };
+    tasks.spawn(cleanup.run(stop.clone()));
+    tasks.spawn(configs::probe::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
+
+    let calls = Calls {
+        shelf: storage.data.shelf.clone(),
+        data: storage.data.clone(),
+        metrics: metrics.shelf.clone(),
+    };
     let api = http::api(keys.clone(), &calls)?;
-    let routes = grpc::routes(serve::base_routes(reporter, &grpc::SERVICES)?, calls, recorder);
-    tracing::info!(address = %listener.local_addr()?, "listening");
-    let served = serve::Served { routes, api, keys, limits: settings.limits };
+    let placing = Placing {
+        configs: storage.configs.clone(),
+        stores: storage.stores.clone(),
+        uploads: Uploads::new(pool.clone()),
+        recorder,
+        registered: Registered::new(pool.clone()),
+    };
+    let files = Files {
+        placing: placing.clone(),
+        pool: pool.clone(),
+        idle,
+        db_file_bytes_max: settings.db_file_bytes_max,
+        metrics: metrics.shelf.clone(),
+    };
+    let storage_configs = StorageConfigs::new(
+        ConfigCalls { configs: storage.configs.clone(), stores: storage.stores.clone() },
+        Reconciler { pool, configs: storage.configs, stores: storage.stores },
+    );
+    let base = serve::base_routes(reporter, &grpc::SERVICES)?;
+    let routes = grpc::routes(base, calls, Intake { placing, files }, storage_configs);
+    tracing::info!(%address, "listening");
+    let served = serve::Served { routes, api, keys, requests, limits: settings.limits };
     serve::serve(listener, served, shutdown).await;
 
     stop.cancel();
@@ -123,7 +192,41 @@ pub async fn run(
     if tokio::time::timeout(ENDING, ended).await.is_err() {
         tracing::warn!("background work was cut off");
     }
+    drained.cancel();
+    admin.await?;
     Ok(())
+}
+
+/// What stands between the settings and the bytes.
+struct Storage {
+    configs: Configs,
+    stores: Stores,
+    data: Data,
+}
+
+impl Storage {
+    fn load(settings: &Settings, pool: &Pool, address: SocketAddr) -> Result<Self, Failure> {
+        let policy = Policy::new(
+            settings.storage_local_root.clone(),
+            &settings.storage_endpoints,
+            &settings.storage_identity_buckets,
+        )?;
+        let keys = Keyring::load(settings.storage_keys_file.as_deref(), settings.storage_keys.expose())?;
+        let (configs, stores) = (Configs::new(pool.clone()), Stores::new(policy, keys));
+        let keys = Keyring::load(settings.signing_keys_file.as_deref(), settings.signing_keys.expose())?;
+        let base = match settings.public_url.as_str() {
+            "" => format!("http://{address}"),
+            url => url.to_owned(),
+        };
+        let data = Data {
+            shelf: Shelf::new(pool.clone()),
+            pool: pool.clone(),
+            configs: configs.clone(),
+            stores: stores.clone(),
+            signing: Arc::new(Signing::new(keys, &base)),
+        };
+        Ok(Self { configs, stores, data })
+    }
 }
 
 /// Migrates if asked, as soon as the database is there, then keeps partitions

@@ -21,6 +21,12 @@ pub fn parse_id(text: &str) -> Option<Uuid> {
     if hyphenated { Uuid::try_parse(text).ok() } else { None }
 }
 
+/// The id of a result that is to be made: a UUIDv7.
+#[must_use]
+pub fn parse_new_id(text: &str) -> Option<Uuid> {
+    parse_id(text).filter(|id| id.get_version_num() == 7)
+}
+
 /// An MD5 checksum (RFC 1321).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checksum([u8; 16]);
@@ -70,8 +76,32 @@ pub struct NewRecord {
     pub labels: Labels,
     /// MD5 of the data.
     pub checksum: Checksum,
-    /// The data.
+    /// Size of the data in bytes.
+    pub size: u64,
+    /// The data; empty if it was stored before.
     pub data: Bytes,
+    /// Who keeps the data.
+    pub storage: Storage,
+}
+
+/// Who keeps a result's data, as it is fixed with the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// The storage config; `None`: the built-in `db`.
+    pub config: Option<Uuid>,
+    /// For how long a signed URL works; `None`: there is none.
+    pub signed_urls_seconds: Option<i32>,
+}
+
+/// A stored file, as it was sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// MD5 of the bytes.
+    pub checksum: Checksum,
+    /// Number of bytes.
+    pub size: u64,
+    /// Media type, as declared or as found.
+    pub media_type: String,
 }
 
 /// The texts that describe a result.
@@ -128,11 +158,28 @@ impl NewRecord {
     /// The name of the field that can never be recorded.
     pub fn new(organisation: &str, id: &str, labels: Labels, data: Bytes) -> Result<Self, &'static str> {
         let organisation = organisation.parse().map_err(|_| "organisation")?;
-        let id = parse_id(id).filter(|id| id.get_version_num() == 7).ok_or("id")?;
+        let id = parse_new_id(id).ok_or("id")?;
+        let (checksum, size, storage) = (Checksum::of(&data), data.len() as u64, Storage::default());
         match labels.fault() {
             Some(field) => Err(field),
-            None => Ok(Self { organisation, id, labels, checksum: Checksum::of(&data), data }),
+            None => Ok(Self { organisation, id, labels, checksum, size, data, storage }),
         }
+    }
+
+    /// The same for a file that was stored before.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_file(
+        organisation: &str,
+        id: &str,
+        labels: Labels,
+        file: Sealed,
+        storage: Storage,
+    ) -> Result<Self, &'static str> {
+        let labels = Labels { media_type: file.media_type, ..labels };
+        let record = Self::new(organisation, id, labels, Bytes::new())?;
+        Ok(Self { checksum: file.checksum, size: file.size, storage, ..record })
     }
 
     /// How many bytes it takes in a queue and in a statement, nearly.
@@ -142,14 +189,14 @@ impl NewRecord {
     }
 }
 
-/// Whether a result waits, was signed off, or lost its data to clean-up.
+/// Whether a result waits, was signed off, or loses its data to clean-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Waits for a consumer.
     Available,
     /// Was acknowledged.
     Consumed,
-    /// Its data was removed, whether it was acknowledged before or not.
+    /// Its data was removed or is about to be, whether it was acknowledged before or not.
     Expired,
 }
 
@@ -183,16 +230,20 @@ pub struct Record {
     pub date_consumed: Option<Micros>,
     /// When its data was removed.
     pub date_deleted: Option<Micros>,
+    /// Whether its data was removed, or is about to be.
+    pub expired: bool,
+    /// For how long a signed URL works; `None`: there is none.
+    pub signed_urls_seconds: Option<i32>,
 }
 
 impl Record {
     /// Where it stands.
     #[must_use]
     pub fn state(&self) -> State {
-        match (self.date_deleted, self.date_consumed) {
-            (Some(_), _) => State::Expired,
-            (None, Some(_)) => State::Consumed,
-            (None, None) => State::Available,
+        match (self.expired, self.date_consumed) {
+            (true, _) => State::Expired,
+            (false, Some(_)) => State::Consumed,
+            (false, None) => State::Available,
         }
     }
 }

@@ -9,7 +9,7 @@ use sluice_service::{
     postgres::{Session, give_back_after},
 };
 use tokio::time::error::Elapsed;
-use tokio_postgres::Error as PgError;
+use tokio_postgres::{Error as PgError, Row, types::ToSql};
 
 /// Settings of every session. The first four bound waiting and make commits
 /// durable whatever the server's defaults are.
@@ -89,4 +89,18 @@ impl Borrowed {
             }
         }
     }
+}
+
+/// Runs one statement on a pooled session, and gives that back.
+///
+/// # Errors
+/// As callers may see it: UNAVAILABLE if the database can't answer.
+pub async fn query(pool: &Pool, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+    let session = Borrowed::from(pool).await?;
+    let outcome = patiently(async {
+        let statement = session.client().prepare_cached(sql).await?;
+        session.client().query(&statement, params).await
+    })
+    .await;
+    session.settle(outcome)
 }

@@ -109,12 +109,12 @@ impl Shelf {
         session.settle(outcome)
     }
 
-    /// The data of a record, its checksum verified.
+    /// The data of a record that is kept inline, its checksum verified.
     ///
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION (`EXPIRED`) if the data is gone; DATA_LOSS
     /// if it is not what was published.
-    pub async fn download(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
+    pub async fn inline_data(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
         let session = Borrowed::from(&self.pool).await?;
         let outcome = patiently(async {
             let client = session.client();
@@ -314,6 +314,8 @@ fn record(row: &Row) -> Result<Record, PgError> {
         date_created: row.try_get("date_created")?,
         date_consumed: row.try_get::<_, Option<Micros>>("date_consumed")?,
         date_deleted: row.try_get::<_, Option<Micros>>("date_deleted")?,
+        expired: row.try_get("expired")?,
+        signed_urls_seconds: row.try_get("signed_urls_seconds")?,
     })
 }
 

@@ -13,6 +13,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of `google.rpc.ErrorInfo`.
 const ERROR_DOMAIN: &str = "sluice";
+/// The reason of what needs something the operator did not set up.
+const UNCONFIGURED: &str = "UNCONFIGURED";
 /// The reason of a request that has more bytes than are taken.
 const REQUEST_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
 /// The reason of a body that is no JSON, or of the wrong shape.
@@ -224,6 +226,7 @@ impl Error {
             Kind::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Kind::PermissionDenied => (StatusCode::FORBIDDEN, "missing-scope"),
             Kind::NotFound | Kind::Unimplemented => (StatusCode::NOT_FOUND, "not-found"),
+            Kind::FailedPrecondition if self.reason == UNCONFIGURED => (StatusCode::CONFLICT, "unconfigured"),
             Kind::FailedPrecondition => (StatusCode::CONFLICT, "conflict"),
             Kind::ResourceExhausted if self.reason == REQUEST_TOO_LARGE => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "limit-exceeded")
@@ -334,6 +337,7 @@ mod tests {
             assert_eq!((of(kind).0.as_u16(), of(kind).1), (status, code), "{kind:?}");
         }
         assert_eq!(Error::invalid_body("").http().1, "invalid-body");
+        assert_eq!(Error::new(Kind::FailedPrecondition, UNCONFIGURED, "").http().1, "unconfigured");
         assert_eq!(Error::request_too_large().http().0.as_u16(), 413);
         let answer = Error::unavailable("away").into_response();
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");

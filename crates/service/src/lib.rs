@@ -2,6 +2,7 @@
 //! scopes, errors, health, reflection, the database pool and migrations,
 //! graceful shutdown. No business word is known here.
 
+pub mod admin;
 pub mod answers;
 pub mod auth;
 mod body;
@@ -12,6 +13,8 @@ mod error;
 pub mod health;
 pub mod http;
 pub mod limits;
+pub mod metrics;
+mod observe;
 pub mod organisation;
 pub mod postgres;
 pub mod program;
@@ -19,6 +22,8 @@ pub mod serve;
 pub mod shutdown;
 mod stack;
 pub mod telemetry;
+pub mod trace;
+pub mod whole;
 
 pub use error::{Error, Kind, Violation};
 pub use organisation::OrganisationId;

@@ -1,16 +1,19 @@
 //! The main function of a service: settings, logs, runtime, exit code.
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Faults, Setting, help},
-    shutdown, telemetry,
+    shutdown,
+    telemetry::{self, Telemetry},
 };
 
 /// Exit code for bad configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// How long the last spans may take to be delivered.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Any failure that ends a service.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -23,7 +26,7 @@ pub fn main<S, Fut>(
     table: &[Setting],
     args: Vec<String>,
     load: impl FnOnce(Vec<String>, Vec<(String, String)>) -> Result<S, Faults>,
-    log_format: impl FnOnce(&S) -> &str,
+    telemetry: impl FnOnce(&S) -> telemetry::Settings,
     run: impl FnOnce(S, CancellationToken) -> Fut,
 ) -> ExitCode
 where
@@ -41,7 +44,6 @@ where
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    telemetry::init(log_format(&settings));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -49,14 +51,27 @@ where
             return ExitCode::FAILURE;
         }
     };
+    let telemetry = {
+        let _inside = runtime.enter();
+        Telemetry::start(&telemetry(&settings))
+    };
+    let telemetry = match telemetry {
+        Ok(telemetry) => telemetry,
+        Err(fault) => {
+            eprintln!("{program}: {fault}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     let ended = runtime.block_on(async { run(settings, shutdown::on_signal()?).await });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    match ended {
+    let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "stopped");
             eprintln!("{program}: {error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry.stop(LAST_SPANS);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
 }

@@ -19,6 +19,7 @@ use crate::{
     auth::Keys,
     http::Api,
     limits::Limits,
+    metrics::Requests,
     program::Failure,
     stack::{Stack, stack},
 };
@@ -75,14 +76,15 @@ pub struct Served {
     pub api: Api,
     /// Who may call.
     pub keys: Arc<Keys>,
+    /// Where requests are counted.
+    pub requests: Requests,
     /// What callers may take up.
     pub limits: Limits,
 }
 
 /// Serves until shutdown, then lets open requests end, but not for ever.
 pub async fn serve(listener: TcpListener, served: Served, shutdown: CancellationToken) {
-    let Served { routes, api, keys, limits } = served;
-    let service = TowerToHyperService::new(stack(keys, routes, api, &limits));
+    let service = TowerToHyperService::new(stack(served));
     let builder = builder();
     let connections = TaskTracker::new();
     // Ends what is still open when this function does.

@@ -5,7 +5,6 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,34 +17,38 @@ use tower_service::Service;
 
 use crate::{
     answers::{Answers, AnswersLayer},
-    auth::{AuthLayer, AuthService, Keys},
+    auth::{AuthLayer, AuthService},
     body::{Bodies, BodiesLayer},
     budget::Budget,
-    http::Api,
-    limits::Limits,
+    observe::{Observe, ObserveLayer},
+    serve::Served,
 };
 
 /// All that a request goes through.
-pub(crate) type Stack = Bodies<Surfaces>;
+pub(crate) type Stack = Observe<Bodies<Surfaces>>;
 
 /// What answers a request, from the outside in.
-pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api, limits: &Limits) -> Stack {
-    // 1. Bodies: whoever reads a body, on whichever surface, the process's memory
+pub(crate) fn stack(served: Served) -> Stack {
+    let Served { routes, api, keys, requests, limits } = served;
+    // 1. Observe: whatever happens inside is counted, and part of one span.
+    let observe = ObserveLayer { requests };
+    // 2. Bodies: whoever reads a body, on whichever surface, the process's memory
     //    for bodies is taken first, and given back when the answer is there.
     let bodies = BodiesLayer {
         budget: Budget::new(limits.body_bytes_in_flight_max),
         request_bytes_max: limits.request_bytes_max,
     };
-    // 2. Surfaces: the content type decides which surface is meant, so that gRPC
+    // 3. Surfaces: the content type decides which surface is meant, so that gRPC
     //    callers get gRPC's errors and all others JSON, whatever the path.
-    bodies.layer(Surfaces {
-        // 3. Answers: the deadline counts from the first byte of the headers,
+    let surfaces = Surfaces {
+        // 4. Answers: the deadline counts from the first byte of the headers,
         //    and nothing inside answers in tonic's words.
-        // 4. Auth: the token and its scope are settled before a body is read.
+        // 5. Auth: the token and its scope are settled before a body is read.
         grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
-        // 3. The HTTP router: every route settles its own scope first.
+        // 4. The HTTP router: every route settles its own scope first.
         http: api.into_router(),
-    })
+    };
+    observe.layer(bodies.layer(surfaces))
 }
 
 /// Both surfaces as one service.
@@ -65,7 +68,7 @@ type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> 
 
 impl<B> Service<Request<B>> for Surfaces
 where
-    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B: HttpBody<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = Response<Body>;

@@ -7,7 +7,10 @@ use sluice_proto::{
     ingest::v1::{
         definition_service_client::DefinitionServiceClient, ingest_service_client::IngestServiceClient,
     },
-    results::v1::results_service_client::ResultsServiceClient,
+    results::v1::{
+        results_service_client::ResultsServiceClient,
+        storage_config_service_client::StorageConfigServiceClient,
+    },
 };
 use sluice_service::client::TokenInterceptor;
 use tonic::{
@@ -21,6 +24,10 @@ use crate::failure::Failure;
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that answers no ping for so long while a call is open is gone: a large
+/// file has no deadline that would tell.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Windows that let a whole batch pass without waiting for an update.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -51,6 +58,8 @@ fn endpoint(url: &str) -> Result<Endpoint, Failure> {
         .map_err(|fault| Failure::unusable(format!("{url}: {fault}")))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     Ok(endpoint)
@@ -65,6 +74,8 @@ pub struct Clients {
     pub definitions: DefinitionServiceClient<Authorised>,
     /// Lists, downloads and acknowledges results.
     pub results: ResultsServiceClient<Authorised>,
+    /// Says where result data is kept.
+    pub storage: StorageConfigServiceClient<Authorised>,
 }
 
 impl Clients {
@@ -84,7 +95,8 @@ impl Clients {
         Self {
             ingest: IngestServiceClient::new(ingest.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             definitions: DefinitionServiceClient::new(ingest).max_decoding_message_size(ANSWER_BYTES_MAX),
-            results: ResultsServiceClient::new(results).max_decoding_message_size(ANSWER_BYTES_MAX),
+            results: ResultsServiceClient::new(results.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            storage: StorageConfigServiceClient::new(results),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use indicatif::ProgressBar;
 use sluice_proto::{
     ingest::v1::{Outcome, PutDefinitionRequest},
     results::v1::{
@@ -193,7 +194,7 @@ impl Demo {
         let at = usize::try_from(line - 1).context("line")?;
         let published = SAMPLE.lines().nth(at).ok_or_else(|| Failure::new("no such line"))?;
         let mut data = Vec::new();
-        fetch(&mut self.target.results()?, "", &result.id, &mut data).await?;
+        fetch(&mut self.target.results()?, "", &result.id, &mut data, &ProgressBar::hidden()).await?;
         if data != published.as_bytes() {
             return Err(Failure::new(format!("{} is not line {line} of the sample", result.id)));
         }

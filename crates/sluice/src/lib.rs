@@ -7,14 +7,18 @@ mod definitions;
 mod demo;
 mod dev;
 pub mod failure;
+mod file;
 mod files;
 pub mod keys;
 pub mod postgres;
 pub mod private;
+mod progress;
 mod publish;
 pub mod ready;
 mod results;
+mod retry;
 pub mod serve;
+mod storage;
 pub mod target;
 mod text;
 
@@ -39,12 +43,18 @@ enum Command {
     Dev(dev::DevArgs),
     /// Publish a file of JSON lines.
     Publish(publish::PublishArgs),
+    /// Publish files of any size.
+    #[command(subcommand)]
+    File(file::FileCommand),
     /// Manage definitions: the rules by which observations are let in.
     #[command(subcommand)]
     Definitions(definitions::DefinitionsCommand),
     /// List, download and acknowledge results.
     #[command(subcommand)]
     Results(results::ResultsCommand),
+    /// Manage storage configs: where result data is kept.
+    #[command(subcommand)]
+    Storage(Box<storage::StorageCommand>),
     /// Measure throughput and latency, on a running pair or on one of its own.
     Bench(bench::BenchArgs),
     /// Make tokens.
@@ -78,8 +88,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Dev(args) => block_on(dev::run(args)),
         Command::Publish(args) => block_on(publish::run(args)),
+        Command::File(command) => block_on(file::run(command)),
         Command::Definitions(command) => block_on(definitions::run(command)),
         Command::Results(command) => block_on(results::run(command)),
+        Command::Storage(command) => block_on(storage::run(*command)),
         Command::Bench(args) => block_on(bench::run(args)),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),

@@ -7,7 +7,10 @@ use sluice_proto::{
     ingest::v1::{
         definition_service_client::DefinitionServiceClient, ingest_service_client::IngestServiceClient,
     },
-    results::v1::results_service_client::ResultsServiceClient,
+    results::v1::{
+        results_service_client::ResultsServiceClient,
+        storage_config_service_client::StorageConfigServiceClient,
+    },
 };
 
 use crate::{
@@ -135,6 +138,11 @@ impl Target {
     pub(crate) fn results(&self) -> Result<ResultsServiceClient<Authorised>, Failure> {
         let channel = self.authorised(self.results_url()?)?;
         Ok(ResultsServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    /// A client on a connection of its own.
+    pub(crate) fn storage(&self) -> Result<StorageConfigServiceClient<Authorised>, Failure> {
+        Ok(StorageConfigServiceClient::new(self.authorised(self.results_url()?)?))
     }
 }
 

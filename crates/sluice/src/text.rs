@@ -70,12 +70,16 @@ impl std::fmt::Display for Table {
 
 /// Text as it may be shown: no control characters, not endless.
 pub(crate) fn clean(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => visible(&text[..end]) + "…",
+        None => visible(text),
+    }
+}
+
+/// Text of any length as it may be shown: no control characters.
+pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == CELL_CHARS_MAX {
-            shown.push('…');
-            break;
-        }
+    for character in text.chars() {
         if character.is_control() {
             shown.extend(character.escape_default());
         } else {

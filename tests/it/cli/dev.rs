@@ -9,10 +9,11 @@ use std::{
 };
 
 use sluice::{connection::is_serving, ready::Ready};
-use sluice_tests::{eventually, scratch};
+use sluice_tests::{S3Server, eventually, scratch};
 use tokio::process::Child;
 
 use super::{json_lines, run, run_well, sluice, text};
+use crate::http_support::get_url;
 
 /// A running `sluice dev` on free ports.
 struct Dev {
@@ -22,10 +23,16 @@ struct Dev {
 
 impl Dev {
     async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// With more in its environment.
+    async fn start_with(folder: &Path, environment: &[(&str, &str)]) -> Self {
         let ready_file = folder.join("ready");
         let mut command = sluice(&["dev", "--no-install", "--ingest-addr", "127.0.0.1:0"]);
         command.args(["--results-addr", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
         command.arg("--data-dir").arg(folder.join("data"));
+        command.envs(environment.iter().copied());
         // A killed one left its file, until this one removes it.
         let before = Ready::read(&ready_file).ok();
         let dev = Self { child: command.spawn().unwrap(), ready_file };
@@ -118,6 +125,43 @@ async fn a_pair_from_nothing_restarts_what_is_killed_and_finds_its_data_again() 
     let dev = Dev::start(&folder).await;
     assert_eq!((dev.ready().token, dev.ready().admin_token), (first.token, first.admin_token));
     available(&dev, 4).await;
+    assert!(dev.stop().await.success());
+}
+
+#[tokio::test]
+async fn storage_works_from_the_start_and_is_the_same_after_a_restart() {
+    let folder = scratch("dev");
+    let server = S3Server::start().await;
+    server.create_bucket("bucket");
+    let endpoint = server.endpoint();
+    let environment = [("SLUICE_STORAGE_ENDPOINTS", endpoint.as_str())];
+    let dev = Dev::start_with(&folder, &environment).await;
+    let mut create = vec!["storage", "create", "s3://bucket/a", "--json"];
+    let credentials = [
+        format!("endpoint={endpoint}"),
+        format!("access_key_id={}", S3Server::ACCESS_KEY_ID),
+        format!("secret_access_key={}", S3Server::SECRET_ACCESS_KEY),
+    ];
+    create.extend(credentials.iter().flat_map(|credential| ["--credential", credential]));
+    let bucket = json_lines(&dev.sluice(&create).await).remove(0);
+    assert_eq!(bucket["state"], "valid", "{bucket}");
+    dev.sluice(&["storage", "create", "local://files/a", "--signed-urls", "1h", "--default"]).await;
+    dev.sluice(&["definitions", "put", "--path", "dev/test"]).await;
+    publish_one(&dev, &folder, 1).await;
+    available(&dev, 1).await;
+    let list = ["results", "list", "--json"];
+    let before = json_lines(&dev.sluice(&list).await).remove(0);
+    let signed = before["signed_url"]["url"].as_str().unwrap().to_owned();
+    let path = signed.strip_prefix(&dev.ready().results).unwrap().to_owned();
+    assert_eq!(get_url(&signed, &[]).await.body, std::fs::read(folder.join("1.jsonl")).unwrap());
+    assert!(folder.join("data/storage/files/a/acme").is_dir());
+    assert!(dev.stop().await.success());
+
+    let dev = Dev::start_with(&folder, &environment).await;
+    let answer = get_url(&format!("{}{path}", dev.ready().results), &[]).await;
+    assert_eq!(answer.status, 200, "signed with the same key");
+    let tested = dev.sluice(&["storage", "test", bucket["id"].as_str().unwrap()]).await;
+    assert!(tested.contains("valid"), "its credentials are readable: {tested}");
     assert!(dev.stop().await.success());
 }
 

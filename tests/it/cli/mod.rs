@@ -3,7 +3,10 @@
 
 mod commands;
 mod dev;
+mod download;
+mod file;
 mod publish;
+mod storage;
 
 use std::{
     path::PathBuf,

@@ -1,29 +1,36 @@
 //! One hand-over: rows are read back if they are no longer in memory, sent in
 //! one `RecordResults`, and each gets its own answer.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::Pool;
 use sluice_proto::results::v1::{
-    RecordResultsRequest, ResultBatch, record_results_response::Recording,
+    RecordResultsRequest, RecordResultsResponse, ResultBatch, record_results_response::Recording,
     results_intake_service_client::ResultsIntakeServiceClient,
 };
-use sluice_service::{Error, client::TokenInterceptor};
-use tonic::{service::interceptor::InterceptedService, transport::Channel};
+use sluice_service::{Error, client::TokenInterceptor, trace};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::queue::Row;
-use crate::outbox;
+use crate::{metrics::Emission, outbox};
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+const RECORD_RESULTS: &str = "sluice.results.v1.ResultsIntakeService/RecordResults";
 
+type Request = tonic::Request<RecordResultsRequest>;
 type Client = ResultsIntakeServiceClient<InterceptedService<Channel, TokenInterceptor>>;
 
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
-    /// Every result in it is recorded.
+    /// Every result in it is recorded, and every file to be discarded is marked.
     Recorded,
     /// The row is not this instance's: recorded and deleted, taken over by
     /// another instance, or never committed.
@@ -49,13 +56,20 @@ pub struct Caller {
     client: Client,
     pool: Pool,
     instance: Uuid,
+    metrics: Arc<Emission>,
 }
 
 impl Caller {
     /// A caller; the channel connects when it is first needed.
     #[must_use]
-    pub fn new(channel: Channel, token: TokenInterceptor, pool: Pool, instance: Uuid) -> Self {
-        Self { client: ResultsIntakeServiceClient::with_interceptor(channel, token), pool, instance }
+    pub fn new(
+        channel: Channel,
+        token: TokenInterceptor,
+        pool: Pool,
+        instance: Uuid,
+        metrics: Arc<Emission>,
+    ) -> Self {
+        Self { client: ResultsIntakeServiceClient::with_interceptor(channel, token), pool, instance, metrics }
     }
 
     /// Hands rows over.
@@ -79,8 +93,9 @@ impl Caller {
                 None => handed.push((row, Handover::NotOurs)),
             }
         }
-        let handovers = self.send(&sent).await;
-        for ((row, _), handover) in sent.into_iter().zip(handovers) {
+        let handovers = self.send(&sent).instrument(emit_span(&sent)).await;
+        for ((row, message), handover) in sent.into_iter().zip(handovers) {
+            self.metrics.handed_over(row.id, message.results.len(), handover);
             if handover == Handover::SetAside {
                 let why = "the results service refused a result";
                 set_aside(&self.pool, row.id, row.organisation.as_str(), why).await;
@@ -97,26 +112,24 @@ impl Caller {
         let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
         let mut request = tonic::Request::new(RecordResultsRequest { batches });
         request.set_timeout(CALL_TIMEOUT);
-        let answer = self.client.clone().record_results(request).await;
-        let recordings = match answer {
-            Ok(answer) => answer.into_inner().recordings,
+        let answer = self.call(request).instrument(trace::call_span(RECORD_RESULTS)).await;
+        match answer {
+            Ok(answer) => handovers(sent, answer.into_inner()),
             Err(status) => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "results not recorded");
-                return vec![Handover::Failed; sent.len()];
+                vec![Handover::Failed; sent.len()]
             }
-        };
-        let mut recordings = recordings.into_iter().map(Recording::try_from);
-        sent.iter()
-            .map(|(_, message)| {
-                message.results.iter().fold(Handover::Recorded, |worst, _| match recordings.next() {
-                    Some(Ok(Recording::Recorded)) => worst,
-                    Some(Ok(Recording::Refused)) => Handover::SetAside,
-                    Some(Ok(Recording::Deferred)) if worst != Handover::SetAside => Handover::Deferred,
-                    Some(Ok(Recording::Deferred)) => worst,
-                    Some(Ok(Recording::Unspecified) | Err(_)) | None => Handover::Failed,
-                })
-            })
-            .collect()
+        }
+    }
+
+    async fn call(&self, mut request: Request) -> Result<Response<RecordResultsResponse>, Status> {
+        trace::inject(request.metadata_mut());
+        let started = Instant::now();
+        let answer = self.client.clone().record_results(request).await;
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        self.metrics.called(code, started.elapsed());
+        trace::called(code);
+        answer
     }
 
     /// The messages of the rows that are not in memory.
@@ -150,6 +163,45 @@ impl Caller {
     }
 }
 
+/// What the answer says of each row: the worst of what it says of its parts.
+fn handovers(sent: &[(Row, Arc<ResultBatch>)], answer: RecordResultsResponse) -> Vec<Handover> {
+    let mut recordings = answer.recordings.into_iter();
+    let mut discards = answer.discards.into_iter();
+    sent.iter()
+        .map(|(_, message)| {
+            let results = message.results.iter().map(|_| recordings.next());
+            let results = results.fold(Handover::Recorded, worst);
+            message.discarded_files.iter().map(|_| discards.next()).fold(results, worst)
+        })
+        .collect()
+}
+
+fn worst(so_far: Handover, part: Option<i32>) -> Handover {
+    match (so_far, part.map(Recording::try_from)) {
+        // What was not answered for.
+        (_, None | Some(Err(_) | Ok(Recording::Unspecified))) | (Handover::Failed, _) => Handover::Failed,
+        (_, Some(Ok(Recording::Refused))) => Handover::SetAside,
+        (Handover::Recorded, Some(Ok(Recording::Deferred))) => Handover::Deferred,
+        (so_far, Some(Ok(_))) => so_far,
+    }
+}
+
+/// The span of one hand-over: it takes what commits left in the outbox.
+fn emit_span(sent: &[(Row, Arc<ResultBatch>)]) -> Span {
+    let span = tracing::info_span!(
+        "emit",
+        otel.name = "emit outbox",
+        otel.kind = "consumer",
+        messaging.system = "sluice",
+        messaging.operation.name = "emit",
+        messaging.operation.type = "process",
+        messaging.destination.name = "outbox",
+        messaging.batch.message_count = sent.iter().map(|(_, message)| message.results.len()).sum::<usize>(),
+    );
+    trace::gather_remote(&span, sent.iter().map(|(_, message)| &*message.traceparent));
+    span
+}
+
 /// Marks a row that can't be emitted as it is, and calls an operator.
 pub async fn set_aside(pool: &Pool, id: Uuid, organisation: &str, why: &str) {
     tracing::error!(
@@ -163,5 +215,42 @@ pub async fn set_aside(pool: &Pool, id: Uuid, organisation: &str, why: &str) {
     };
     if let Err(error) = set_aside.await {
         tracing::error!(outbox = %id, %error, "the batch could not be marked as set aside");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::results::v1::NewResult;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_recorded_when_all_its_results_and_discards_are() {
+        let (done, later, never) =
+            (Recording::Recorded as i32, Recording::Deferred as i32, Recording::Refused as i32);
+        let row = |results: usize, files: usize| {
+            let message = Arc::new(ResultBatch {
+                results: vec![NewResult::default(); results],
+                discarded_files: vec![String::new(); files],
+                ..ResultBatch::default()
+            });
+            let organisation = "acme".parse().unwrap();
+            (Row { id: Uuid::nil(), organisation, bytes: 0, message: None }, message)
+        };
+        let told = |recordings: &[i32], discards: &[i32]| {
+            let (recordings, discards) = (recordings.to_vec(), discards.to_vec());
+            let answer = RecordResultsResponse { recordings, discards };
+            handovers(&[row(1, 1), row(0, 2), row(2, 0)], answer)
+        };
+        let (recorded, failed) = (Handover::Recorded, Handover::Failed);
+        assert_eq!(told(&[done; 3], &[done; 3]), [recorded; 3]);
+        assert_eq!(
+            told(&[done; 3], &[later, done, never]),
+            [Handover::Deferred, Handover::SetAside, recorded]
+        );
+        assert_eq!(told(&[done, later, done], &[done; 3]), [recorded, recorded, Handover::Deferred]);
+        assert_eq!(told(&[later, done, never], &[never, done, later])[0], Handover::SetAside);
+        assert_eq!(told(&[done; 3], &[]), [failed, failed, recorded], "not answered for");
+        assert_eq!(told(&[never, done, 0], &[9, done, done]), [failed, recorded, failed]);
     }
 }

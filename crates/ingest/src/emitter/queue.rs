@@ -13,13 +13,15 @@ use sluice_service::OrganisationId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::outbox::{DISCARD_BYTES, RESULT_OVERHEAD_BYTES};
+
 /// Kept messages beyond this are let go of.
 const MEMORY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Bounds of one call.
-const CALL_RESULTS_MAX: usize = 1000;
+const CALL_ITEMS_MAX: usize = 1000;
 const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What a row counts for when it is not in memory: as much as it can hold.
-const UNKNOWN_RESULTS: usize = CALL_RESULTS_MAX;
+const UNKNOWN_ITEMS: usize = CALL_ITEMS_MAX;
 /// First and longest pause of a single organisation.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -39,11 +41,16 @@ pub struct Row {
 
 impl Row {
     fn memory_bytes(&self) -> usize {
-        self.message.as_ref().map_or(0, |message| message.results.iter().map(|r| r.data.len() + 256).sum())
+        self.message.as_ref().map_or(0, |message| {
+            let results = message.results.iter().map(|r| r.data.len() + RESULT_OVERHEAD_BYTES);
+            results.sum::<usize>() + message.discarded_files.len() * DISCARD_BYTES
+        })
     }
 
-    fn results(&self) -> usize {
-        self.message.as_ref().map_or(UNKNOWN_RESULTS, |message| message.results.len())
+    /// How much of a call it takes: results and discarded files.
+    fn items(&self) -> usize {
+        let of = |message: &Arc<ResultBatch>| message.results.len() + message.discarded_files.len();
+        self.message.as_ref().map_or(UNKNOWN_ITEMS, of)
     }
 }
 
@@ -90,7 +97,7 @@ impl Queue {
     /// that fits. Empty when nobody is ready.
     pub fn next_call(&mut self) -> Vec<Row> {
         let now = Instant::now();
-        let (mut call, mut results, mut bytes) = (Vec::new(), 0, 0);
+        let (mut call, mut items, mut bytes) = (Vec::new(), 0, 0);
         let mut later = VecDeque::new();
         while let Some(organisation) = self.turns.pop_front() {
             let Some(line) = self.lines.get_mut(&organisation) else { continue };
@@ -100,12 +107,11 @@ impl Queue {
             }
             line.not_before = None;
             while let Some(row) = line.rows.front() {
-                let (more, weight) = (row.results(), row.memory_bytes().max(row.bytes));
-                if !call.is_empty() && (results + more > CALL_RESULTS_MAX || bytes + weight > CALL_BYTES_MAX)
-                {
+                let (more, weight) = (row.items(), row.memory_bytes().max(row.bytes));
+                if !call.is_empty() && (items + more > CALL_ITEMS_MAX || bytes + weight > CALL_BYTES_MAX) {
                     break;
                 }
-                results += more;
+                items += more;
                 bytes += weight;
                 call.extend(line.rows.pop_front());
                 line.in_flight += 1;
@@ -115,7 +121,7 @@ impl Queue {
                 later.push_front(organisation);
                 break;
             }
-            if results >= CALL_RESULTS_MAX || bytes >= CALL_BYTES_MAX {
+            if items >= CALL_ITEMS_MAX || bytes >= CALL_BYTES_MAX {
                 break;
             }
         }
@@ -220,6 +226,24 @@ mod tests {
         assert_eq!(queue.next_call().len(), 2);
         let mut queue = Queue::default();
         queue.push_back(row("a", 1, 5_000_000));
+        assert_eq!(queue.next_call().len(), 1);
+    }
+
+    #[test]
+    fn discarded_files_count_like_results() {
+        let discarding = |files: usize| {
+            let message =
+                ResultBatch { discarded_files: vec![String::new(); files], ..ResultBatch::default() };
+            Row { message: Some(Arc::new(message)), ..row("a", 0, 0) }
+        };
+        let mut queue = Queue::default();
+        for files in [600, 400, 1] {
+            queue.push_back(discarding(files));
+        }
+        assert!(queue.memory_bytes > 0);
+        let call = queue.next_call();
+        assert_eq!(call.len(), 2);
+        call.iter().for_each(|row| queue.settled(row));
         assert_eq!(queue.next_call().len(), 1);
     }
 

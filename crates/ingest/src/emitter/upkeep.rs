@@ -7,13 +7,13 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
-use sluice_service::Error;
+use sluice_service::{Error, OrganisationId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Healthy, call::set_aside, queue::Row};
-use crate::backlog::Backlog;
+use crate::{backlog::Backlog, metrics::Outbox};
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Rows taken over per beat.
@@ -35,6 +35,8 @@ pub struct Upkeep {
     pub instance: Uuid,
     /// Set to what the database says.
     pub backlog: Arc<Backlog>,
+    /// Told what the database says, too.
+    pub metrics: Arc<Outbox>,
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
     /// Where rows found in the database go.
@@ -78,8 +80,12 @@ impl Upkeep {
         let client = self.pool.get().await?;
         if beats.is_multiple_of(MEASURE_EVERY_BEATS) {
             let statement = client.prepare_cached(include_str!("../sql/outbox_bytes.sql")).await?;
-            let bytes: i64 = client.query_one(&statement, &[]).await?.get("bytes");
-            self.backlog.set(bytes.unsigned_abs());
+            let measured = client.query(&statement, &[]).await?;
+            self.backlog.set(measured.iter().filter_map(backlog_of).collect());
+            let sum = |column: &str| measured.iter().map(|row| row.get::<_, i64>(column)).sum();
+            let ages = measured.iter().map(|row| row.get::<_, f64>("oldest_age_seconds"));
+            let oldest = ages.fold(0.0, f64::max);
+            self.metrics.measured(sum("rows"), sum("bytes"), sum("set_aside"), oldest);
         }
         if beats.is_multiple_of(FORGET_EVERY_BEATS) {
             client.execute(include_str!("../sql/forget_instances.sql"), &[]).await?;
@@ -122,6 +128,12 @@ impl Upkeep {
             let _ended = self.found.send(Row { id, organisation, bytes, message: None }).await;
         }
     }
+}
+
+/// An organisation and its bytes. A name that is none can't publish.
+fn backlog_of(row: &tokio_postgres::Row) -> Option<(OrganisationId, u64)> {
+    let organisation = row.get::<_, &str>("organisation").parse().ok()?;
+    Some((organisation, row.get::<_, i64>("bytes").unsigned_abs()))
 }
 
 /// Deletes recorded rows, those of many calls at once, until the emitter ends.

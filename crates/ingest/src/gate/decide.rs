@@ -3,14 +3,14 @@
 //! the rows that did not end as presumed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use uuid::Uuid;
 
 use crate::{
-    check::Candidate,
+    check::{Candidate, FINGERPRINT_UNKNOWN, FileStage},
     definition::Throttle,
     outcome::{Decision, Final},
 };
@@ -65,6 +65,22 @@ pub struct Seen {
     pub windows: HashMap<Uuid, Found<Window>>,
     /// Counters.
     pub counters: HashMap<Uuid, Counter>,
+    /// Uploads that were not given up.
+    pub uploads: HashSet<Uuid>,
+}
+
+impl Seen {
+    /// Nothing, at a moment.
+    #[must_use]
+    pub fn at(now: SystemTime) -> Self {
+        Self {
+            now,
+            markers: HashMap::new(),
+            windows: HashMap::new(),
+            counters: HashMap::new(),
+            uploads: HashSet::new(),
+        }
+    }
 }
 
 /// What was presumed: for each key, the first candidate that brings it. Rows
@@ -77,6 +93,8 @@ pub struct Presumed {
     pub windows: Vec<(Uuid, Uuid)>,
     /// Keys.
     pub counters: Vec<Uuid>,
+    /// Ids of stored files. Nothing is presumed of them: they are there or not.
+    pub uploads: Vec<Uuid>,
 }
 
 impl Presumed {
@@ -94,6 +112,9 @@ impl Presumed {
             if let Some((key, _)) = candidate.throttle {
                 presumed.counters.push(key);
             }
+            if matches!(candidate.file, Some(FileStage::Stored { .. })) {
+                presumed.uploads.push(candidate.id);
+            }
         }
         // Stable sorts: of equal keys the first in request order stays.
         presumed.markers.sort_by_key(|row| row.0);
@@ -102,6 +123,7 @@ impl Presumed {
         presumed.windows.dedup_by_key(|row| row.0);
         presumed.counters.sort_unstable();
         presumed.counters.dedup();
+        presumed.uploads.sort_unstable();
         presumed
     }
 }
@@ -119,22 +141,42 @@ pub struct Verdict {
     pub counters: Vec<(Uuid, Counter)>,
 }
 
+/// Candidates, by their places, that can't be decided: files whose upload was
+/// given up, and unread ones that nothing speaks against.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unfit(pub Vec<usize>);
+
 /// Decides every candidate in request order.
-#[must_use]
-pub fn decide(candidates: &[&Candidate], presumed: &Presumed, seen: &Seen) -> Verdict {
+///
+/// # Errors
+/// If some can't be decided. The verdict on the others would be another one
+/// without them: nothing may be kept of this one.
+pub fn decide(candidates: &[&Candidate], presumed: &Presumed, seen: &Seen) -> Result<Verdict, Unfit> {
     let mut state = State {
         now: seen.now,
         markers: seen.markers.iter().map(|(key, found)| (*key, found.row)).collect(),
         windows: seen.windows.iter().map(|(key, found)| (*key, found.row)).collect(),
         counters: seen.counters.clone(),
     };
-    let decisions = candidates.iter().map(|candidate| state.decide(candidate)).collect();
-    Verdict {
+    let mut decisions = Vec::with_capacity(candidates.len());
+    let mut unfit = Vec::new();
+    for (place, candidate) in candidates.iter().enumerate() {
+        let given_up =
+            matches!(candidate.file, Some(FileStage::Stored { .. })) && !seen.uploads.contains(&candidate.id);
+        match state.decide(candidate).filter(|_| !given_up) {
+            Some(decision) => decisions.push(decision),
+            None => unfit.push(place),
+        }
+    }
+    if !unfit.is_empty() {
+        return Err(Unfit(unfit));
+    }
+    Ok(Verdict {
         decisions,
         markers: state.marker_corrections(presumed, seen),
         windows: state.window_corrections(presumed, seen),
         counters: state.counter_changes(seen),
-    }
+    })
 }
 
 struct State {
@@ -145,15 +187,22 @@ struct State {
 }
 
 impl State {
-    fn decide(&mut self, candidate: &Candidate) -> Decision {
+    /// `None`: not without the bytes.
+    fn decide(&mut self, candidate: &Candidate) -> Option<Decision> {
         if let Some(marker) = candidate.marker.and_then(|key| self.markers.get(&key)) {
-            return Decision::Duplicate {
+            let known = |fingerprint| fingerprint != FINGERPRINT_UNKNOWN;
+            return Some(Decision::Duplicate {
                 original: marker.outcome,
                 ingest_id: marker.ingest_id,
-                content_differs: marker.fingerprint != candidate.fingerprint,
-            };
+                content_differs: marker.fingerprint != candidate.fingerprint
+                    && known(marker.fingerprint)
+                    && known(candidate.fingerprint),
+            });
         }
-        let decision = self.decide_new(candidate);
+        let decision = match candidate.file {
+            Some(FileStage::Unread) => self.decide_unread(candidate)?,
+            Some(FileStage::Stored { .. }) | None => self.decide_new(candidate),
+        };
         if let Some(key) = candidate.marker {
             let (outcome, ingest_id) = match &decision {
                 Decision::Suppressed { ingest_id } => (Final::Suppressed, Some(*ingest_id)),
@@ -162,7 +211,19 @@ impl State {
             };
             self.markers.insert(key, Marker { outcome, ingest_id, fingerprint: candidate.fingerprint });
         }
-        decision
+        Some(decision)
+    }
+
+    /// A file of which no byte was read: throttled if no slot is free, unless it
+    /// may be suppressed, which comes first and takes the bytes to see.
+    fn decide_unread(&self, candidate: &Candidate) -> Option<Decision> {
+        let (key, throttle) = candidate.throttle?;
+        if candidate.definition.draft.unique_seconds.is_some() {
+            return None;
+        }
+        let mut counter = self.counters.get(&key).copied();
+        let window_ends = self.take_slot(&mut counter, throttle).err()?;
+        Some(Decision::Throttled { window_ends })
     }
 
     fn decide_new(&mut self, candidate: &Candidate) -> Decision {
@@ -172,10 +233,12 @@ impl State {
         {
             return Decision::Suppressed { ingest_id: window.ingest_id };
         }
-        if let Some((key, throttle)) = candidate.throttle
-            && let Err(window_ends) = self.take_slot(key, throttle)
-        {
-            return Decision::Throttled { window_ends };
+        if let Some((key, throttle)) = candidate.throttle {
+            let mut counter = self.counters.get(&key).copied();
+            if let Err(window_ends) = self.take_slot(&mut counter, throttle) {
+                return Decision::Throttled { window_ends };
+            }
+            self.counters.extend(counter.map(|counter| (key, counter)));
         }
         if let Some((key, _)) = candidate.window {
             self.windows.insert(key, Window { ingest_id: candidate.id, accepted_at: self.now });
@@ -190,18 +253,15 @@ impl State {
     }
 
     /// Takes a slot of the window that now is in, or says when that ends.
-    fn take_slot(&mut self, key: Uuid, throttle: Throttle) -> Result<(), SystemTime> {
+    fn take_slot(&self, counter: &mut Option<Counter>, throttle: Throttle) -> Result<(), SystemTime> {
         let period = throttle.period_seconds.unsigned_abs().max(1);
         let seconds = self.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let start = UNIX_EPOCH + Duration::from_secs(seconds - seconds % period);
-        let counter = self.counters.entry(key).or_insert(Counter { window_start: start, used: 0 });
-        if counter.window_start != start {
-            *counter = Counter { window_start: start, used: 0 };
+        let window_start = UNIX_EPOCH + Duration::from_secs(seconds - seconds % period);
+        let used = counter.filter(|counter| counter.window_start == window_start).map_or(0, |c| c.used);
+        if used >= i64::from(throttle.count) {
+            return Err(window_start + Duration::from_secs(period));
         }
-        if counter.used >= i64::from(throttle.count) {
-            return Err(start + Duration::from_secs(period));
-        }
-        counter.used += 1;
+        *counter = Some(Counter { window_start, used: used + 1 });
         Ok(())
     }
 

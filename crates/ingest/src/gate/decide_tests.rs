@@ -46,6 +46,7 @@ fn candidate(sketch: &Sketch, definition: &Arc<Definition>) -> Candidate {
         task: String::new(),
         media_type: String::new(),
         data: Bytes::new(),
+        file: None,
         marker: sketch.chkpt.map(|n| key(1, n)),
         fingerprint: sketch.content,
         window: sketch.unique.map(|n| (key(2, n), UNIQUE_SECONDS)),
@@ -107,8 +108,9 @@ impl Store {
                     (*key, self.counters.get(key).copied().unwrap_or(zero))
                 })
                 .collect(),
+            uploads: HashSet::new(),
         };
-        let verdict = decide(batch, &presumed, &seen);
+        let verdict = decide(batch, &presumed, &seen).unwrap();
         for &(key, id, fingerprint) in &presumed.markers {
             let marker = Marker { outcome: Final::Success, ingest_id: Some(id), fingerprint };
             self.markers[self.current].entry(key).or_insert(marker);
@@ -177,7 +179,7 @@ impl Model {
 
 fn any_sketch() -> impl Strategy<Value = Sketch> {
     let unique = prop::option::of(0..5_u8);
-    (prop::option::of(0..40_u8), unique, any::<bool>(), 0..2_i64)
+    (prop::option::of(0..40_u8), unique, any::<bool>(), 1..3_i64)
         .prop_map(|(chkpt, unique, throttled, content)| Sketch { chkpt, unique, throttled, content })
 }
 
@@ -234,14 +236,81 @@ fn the_first_in_request_order_is_presumed() {
     assert_eq!(presumed.counters.len(), 1);
 }
 
+fn nothing() -> Seen {
+    Seen::at(at(0))
+}
+
 #[test]
 fn the_common_case_needs_no_correction() {
     let definition = definition();
     let sketch = Sketch { chkpt: Some(1), unique: Some(1), throttled: false, content: 0 };
     let candidate = candidate(&sketch, &definition);
-    let seen =
-        Seen { now: at(0), markers: HashMap::new(), windows: HashMap::new(), counters: HashMap::new() };
-    let verdict = decide(&[&candidate], &Presumed::of(&[&candidate]), &seen);
+    let verdict = decide(&[&candidate], &Presumed::of(&[&candidate]), &nothing()).unwrap();
     assert_eq!(verdict.decisions, [Decision::Success]);
     assert!(verdict.markers.is_empty() && verdict.windows.is_empty() && verdict.counters.is_empty());
+}
+
+/// An observation as a file at some stage.
+fn file(sketch: &Sketch, stage: FileStage) -> Candidate {
+    Candidate { file: Some(stage), ..candidate(sketch, &definition()) }
+}
+
+const PLAIN: Sketch = Sketch { chkpt: None, unique: None, throttled: false, content: 1 };
+const STORED: FileStage = FileStage::Stored { bytes: 7 };
+
+#[test]
+fn a_file_is_decided_like_an_observation_unless_its_upload_was_given_up() {
+    let (first, other, second) =
+        (file(&PLAIN, STORED), candidate(&PLAIN, &definition()), file(&PLAIN, STORED));
+    let batch = [&first, &other, &second];
+    let presumed = Presumed::of(&batch);
+    let mut sorted = vec![first.id, second.id];
+    sorted.sort_unstable();
+    assert_eq!(presumed.uploads, sorted);
+    let seen = |ids: &[Uuid]| Seen { uploads: ids.iter().copied().collect(), ..nothing() };
+    assert_eq!(decide(&batch, &presumed, &seen(&[first.id])).unwrap_err(), Unfit(vec![2]));
+    assert_eq!(decide(&batch, &presumed, &seen(&[])).unwrap_err(), Unfit(vec![0, 2]));
+    let verdict = decide(&batch, &presumed, &seen(&sorted)).unwrap();
+    assert_eq!(verdict.decisions, [Decision::Success, Decision::Success, Decision::Success]);
+}
+
+/// What is decided of one unread file when so many slots are taken.
+fn unread(sketch: &Sketch, used: i64, definition: RawDraft) -> Result<Verdict, Unfit> {
+    let draft = definition.check(Duration::from_secs(60)).unwrap();
+    let definition = Definition::new(Uuid::nil(), String::new(), draft, UNIX_EPOCH, UNIX_EPOCH).unwrap();
+    let unread =
+        Candidate { definition: Arc::new(definition), fingerprint: 0, ..file(sketch, FileStage::Unread) };
+    let mut seen = nothing();
+    let counter = Counter { window_start: at(0), used };
+    seen.counters.extend(unread.throttle.map(|(key, _)| (key, counter)));
+    decide(&[&unread], &Presumed::of(&[&unread]), &seen)
+}
+
+#[test]
+fn of_an_unread_file_only_what_is_certain_is_decided() {
+    let plain = || RawDraft { path: "p".into(), ..RawDraft::default() };
+    let throttled = Sketch { chkpt: Some(1), throttled: true, ..PLAIN };
+    assert_eq!(unread(&PLAIN, 0, plain()).unwrap_err(), Unfit(vec![0]), "it is never accepted");
+    assert_eq!(unread(&throttled, 2, plain()).unwrap_err(), Unfit(vec![0]), "a slot is free");
+    let verdict = unread(&throttled, 3, plain()).unwrap();
+    assert!(matches!(verdict.decisions[..], [Decision::Throttled { .. }]), "{verdict:?}");
+    let [(_, marker)] = verdict.markers[..] else { panic!("{verdict:?}") };
+    assert_eq!((marker.outcome, marker.fingerprint), (Final::Throttled, FINGERPRINT_UNKNOWN));
+    assert!(verdict.counters.is_empty(), "it takes no slot");
+    let unique = RawDraft { unique: Some(Ok(1)), ..plain() };
+    assert_eq!(unread(&throttled, 3, unique).unwrap_err(), Unfit(vec![0]), "suppressed would come first");
+}
+
+#[test]
+fn content_that_nobody_read_never_differs() {
+    let marked = |content| candidate(&Sketch { chkpt: Some(1), content, ..PLAIN }, &definition());
+    for (known, given, differs) in [(1, 2, true), (1, 1, false), (0, 2, false), (1, 0, false)] {
+        let candidate = marked(given);
+        let row = Marker { outcome: Final::Throttled, ingest_id: None, fingerprint: known };
+        let mut seen = nothing();
+        seen.markers.insert(candidate.marker.unwrap(), Found { row, in_current_slot: true });
+        let verdict = decide(&[&candidate], &Presumed::of(&[&candidate]), &seen).unwrap();
+        let [Decision::Duplicate { content_differs, .. }] = verdict.decisions[..] else { panic!() };
+        assert_eq!(content_differs, differs, "{known} {given}");
+    }
 }

@@ -2,7 +2,7 @@
 //! presumed rows, locks and reads; then, after the decision, the corrections,
 //! the outbox and COMMIT. Statements of one trip are pipelined.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use sluice_service::{
     Error,
@@ -11,7 +11,10 @@ use sluice_service::{
 use tokio_postgres::{Client, Error as PgError, Row, Statement, types::ToSql};
 use uuid::Uuid;
 
-use super::decide::{Counter, Found, Marker, Presumed, Seen, Verdict, Window, decide};
+use super::{
+    decide::{Presumed, Seen, Unfit, Verdict, decide},
+    rows::{PresumedColumns, columns, counters_of, markers_of, windows_of},
+};
 use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
 
 /// The advisory lock gates hold shared and the roll-over exclusively.
@@ -48,6 +51,8 @@ pub enum GateError {
         /// The revision the database has.
         revision: i64,
     },
+    /// Some candidates, by their places, can't be decided. Rolled back.
+    Unfit(Unfit),
     /// Deadlock or serialization failure. Rolled back.
     Conflict,
     /// A lock was not to be had in time, or the server is short of something.
@@ -60,6 +65,22 @@ pub enum GateError {
     Statement(Error),
     /// The session broke after COMMIT was sent.
     InDoubt(Box<Doubt>),
+}
+
+impl GateError {
+    /// A word for it, for metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "stale",
+            Self::Unfit(_) => "unfit",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::Disconnected => "disconnected",
+            Self::Statement(_) => "refused",
+            Self::InDoubt(_) => "in_doubt",
+        }
+    }
 }
 
 /// What is needed to find out how a transaction ended.
@@ -87,6 +108,7 @@ macro_rules! statements {
 }
 statements! {
     gate_lock: include_str!("../sql/gate_lock.sql"),
+    lock_uploads: include_str!("../sql/lock_uploads.sql"),
     insert_markers: include_str!("../sql/insert_markers.sql"),
     insert_windows: include_str!("../sql/insert_windows.sql"),
     insert_counters: include_str!("../sql/insert_counters.sql"),
@@ -98,6 +120,7 @@ statements! {
     correct_markers: include_str!("../sql/correct_markers.sql"),
     correct_windows: include_str!("../sql/correct_windows.sql"),
     update_counters: include_str!("../sql/update_counters.sql"),
+    delete_uploads: include_str!("../sql/delete_uploads.sql"),
     insert_outbox: include_str!("../sql/insert_outbox.sql"),
     status: include_str!("../sql/transaction_status.sql"),
 }
@@ -149,32 +172,6 @@ impl Step<'_> {
     }
 }
 
-fn columns<A: Clone, B: Clone>(rows: &[(A, B)]) -> (Vec<A>, Vec<B>) {
-    rows.iter().cloned().unzip()
-}
-
-/// Arrays of the presumed rows, as the statements take them.
-struct PresumedColumns {
-    marker_keys: Vec<Uuid>,
-    marker_ids: Vec<Uuid>,
-    fingerprints: Vec<i64>,
-    window_keys: Vec<Uuid>,
-    window_ids: Vec<Uuid>,
-}
-
-impl PresumedColumns {
-    fn of(presumed: &Presumed) -> Self {
-        let (window_keys, window_ids) = columns(&presumed.windows);
-        Self {
-            marker_keys: presumed.markers.iter().map(|row| row.0).collect(),
-            marker_ids: presumed.markers.iter().map(|row| row.1).collect(),
-            fingerprints: presumed.markers.iter().map(|row| row.2).collect(),
-            window_keys,
-            window_ids,
-        }
-    }
-}
-
 impl GateSession {
     /// Opens a session and prepares every statement.
     ///
@@ -211,7 +208,13 @@ impl GateSession {
             self.rollback().await?;
             return Err(GateError::Stale { revision: moment.revision });
         }
-        let verdict = decide(candidates, &presumed, &seen);
+        let verdict = match decide(candidates, &presumed, &seen) {
+            Ok(verdict) => verdict,
+            Err(unfit) => {
+                self.rollback().await?;
+                return Err(GateError::Unfit(unfit));
+            }
+        };
         let outbox = match outbox_of(&verdict) {
             Ok(outbox) => outbox,
             Err(error) => {
@@ -219,7 +222,7 @@ impl GateSession {
                 return Err(GateError::Statement(error));
             }
         };
-        match self.commit(&verdict, &outbox, &moment.xid).await {
+        match self.commit(&verdict, &presumed.uploads, &outbox, &moment.xid).await {
             Ok(()) => Ok((verdict, outbox)),
             Err(CommitError::RolledBack(error)) => Err(error),
             Err(CommitError::InDoubt) => {
@@ -237,6 +240,9 @@ impl GateSession {
         let mut trip = Trip(Vec::with_capacity(12));
         trip.control("BEGIN ISOLATION LEVEL READ COMMITTED");
         trip.add(&s.gate_lock, vec![&GATE_LOCK]);
+        // First, since others may hold them: what waits for one holds no more.
+        let uploads =
+            (!presumed.uploads.is_empty()).then(|| trip.add(&s.lock_uploads, vec![&presumed.uploads]));
         let (mut markers, mut windows, mut old_windows, mut counters) = (None, None, None, None);
         if !presumed.markers.is_empty() {
             trip.add(
@@ -274,13 +280,21 @@ impl GateSession {
             markers: markers_of(rows(markers)),
             windows: windows_of(rows(windows), rows(old_windows)),
             counters: counters_of(rows(counters)),
+            uploads: rows(uploads).iter().map(|row| row.get("id")).collect(),
         };
         Ok((seen, Moment { revision: moment.get("revision"), xid: moment.get("xid") }))
     }
 
-    /// The second round trip: corrections, counters, outbox, COMMIT, and how it
-    /// ended (a COMMIT of an aborted transaction rolls back without an error).
-    async fn commit(&self, verdict: &Verdict, outbox: &[OutboxRow], xid: &str) -> Result<(), CommitError> {
+    /// The second round trip: corrections, counters, uploads, outbox, COMMIT, and
+    /// how it ended (a COMMIT of an aborted transaction rolls back without an
+    /// error).
+    async fn commit(
+        &self,
+        verdict: &Verdict,
+        uploads: &[Uuid],
+        outbox: &[OutboxRow],
+        xid: &str,
+    ) -> Result<(), CommitError> {
         let s = &self.statements;
         let (marker_keys, markers) = columns(&verdict.markers);
         let marker_ids: Vec<_> = markers.iter().map(|marker| marker.ingest_id).collect();
@@ -300,7 +314,7 @@ impl GateSession {
         let owner = outbox.first().map(|row| row.owner);
         let format = crate::outbox::FORMAT;
 
-        let mut trip = Trip(Vec::with_capacity(6));
+        let mut trip = Trip(Vec::with_capacity(7));
         if !verdict.markers.is_empty() {
             trip.add(&s.correct_markers, vec![&marker_keys, &marker_ids, &fingerprints, &outcomes]);
         }
@@ -309,6 +323,9 @@ impl GateSession {
         }
         if !verdict.counters.is_empty() {
             trip.add(&s.update_counters, vec![&counter_keys, &starts, &used]);
+        }
+        if !uploads.is_empty() {
+            trip.add(&s.delete_uploads, vec![&uploads]);
         }
         if !outbox.is_empty() {
             trip.add(
@@ -368,42 +385,4 @@ enum CommitError {
 struct Moment {
     revision: i64,
     xid: String,
-}
-
-fn markers_of(rows: &[Row]) -> HashMap<Uuid, Found<Marker>> {
-    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let Some(outcome) = Final::from_code(row.get("outcome")) else { continue };
-        let marker = Marker { outcome, ingest_id: row.get("ingest_id"), fingerprint: row.get("fingerprint") };
-        let found = Found { row: marker, in_current_slot: row.get("in_current_slot") };
-        // Carried over from slot to slot all rows of a key say the same.
-        markers
-            .entry(row.get("key"))
-            .and_modify(|known| known.in_current_slot |= found.in_current_slot)
-            .or_insert(found);
-    }
-    markers
-}
-
-fn windows_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Window>> {
-    let mut windows: HashMap<Uuid, Found<Window>> = HashMap::with_capacity(current.len() + old.len());
-    let tagged = current.iter().map(|row| (row, true)).chain(old.iter().map(|row| (row, false)));
-    for (row, in_current_slot) in tagged {
-        let window = Window { ingest_id: row.get("ingest_id"), accepted_at: row.get("accepted_at") };
-        windows
-            .entry(row.get("key"))
-            .and_modify(|known| {
-                if window.accepted_at > known.row.accepted_at {
-                    known.row = window;
-                }
-            })
-            .or_insert(Found { row: window, in_current_slot });
-    }
-    windows
-}
-
-fn counters_of(rows: &[Row]) -> HashMap<Uuid, Counter> {
-    rows.iter()
-        .map(|row| (row.get("key"), Counter { window_start: row.get("window_start"), used: row.get("used") }))
-        .collect()
 }

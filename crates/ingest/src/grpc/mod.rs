@@ -1,4 +1,5 @@
 //! The gRPC surface: handlers convert, call, convert.
 
 pub mod definitions;
+pub mod files;
 pub mod publish;

@@ -12,7 +12,7 @@ use sluice_proto::{
     },
 };
 use sluice_service::{
-    Error, Kind,
+    Error,
     answers::in_contract_words,
     auth::Access,
     budget::{Account, Share},
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     convert,
+    files::Files,
     observation::Batch,
     publisher::{Pending, Publisher},
 };
@@ -32,13 +33,14 @@ const STREAM_AHEAD: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Ingest {
     publisher: Publisher,
+    files: Files,
 }
 
 impl Ingest {
-    /// Handlers on a publisher.
+    /// Handlers on what publishes batches and files.
     #[must_use]
-    pub fn new(publisher: Publisher) -> Self {
-        Self { publisher }
+    pub fn new(publisher: Publisher, files: Files) -> Self {
+        Self { publisher, files }
     }
 
     async fn begin(&self, access: &Access, request: PublishObservationsRequest) -> Result<Begun, Error> {
@@ -131,9 +133,8 @@ impl IngestService for Ingest {
 
     async fn publish_file(
         &self,
-        _request: Request<Streaming<PublishFileRequest>>,
+        request: Request<Streaming<PublishFileRequest>>,
     ) -> Result<Response<PublishFileResponse>, Status> {
-        Err(Error::new(Kind::Unimplemented, "UNIMPLEMENTED", "files can't be published in this release")
-            .into())
+        super::files::publish(&self.files, request).await
     }
 }

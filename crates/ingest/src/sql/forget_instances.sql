@@ -2,3 +2,4 @@
 DELETE FROM instance i
 WHERE i.date_seen < clock_timestamp() - interval '1 hour'
   AND NOT EXISTS (SELECT FROM outbox o WHERE o.owner = i.id)
+  AND NOT EXISTS (SELECT FROM file_upload u WHERE u.owner = i.id)

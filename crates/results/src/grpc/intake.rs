@@ -1,19 +1,19 @@
 //! ResultsIntakeService: the ingest service's way in.
 
+use futures_util::StreamExt;
 use sluice_proto::results::v1::{
-    NewResult, RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
+    RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
     record_results_response::Recording as Wire, results_intake_service_server::ResultsIntakeService,
 };
 use sluice_service::{Error, Kind};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::not_built;
 use crate::{
-    recorder::{Recorder, Recording},
-    result::{Labels, NewRecord},
+    intake::{Handed, Intake as Calls},
+    recorder::Recording,
 };
 
-/// Most results in one request.
+/// Most results, and most discarded files, in one request.
 const RESULTS_MAX: usize = 1000;
 /// Most bytes of data in one request.
 const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -21,12 +21,12 @@ const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The handlers.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    recorder: Recorder,
+    calls: Calls,
 }
 
 impl Intake {
-    pub fn new(recorder: Recorder) -> Self {
-        Self { recorder }
+    pub fn new(calls: Calls) -> Self {
+        Self { calls }
     }
 }
 
@@ -38,60 +38,60 @@ impl ResultsIntakeService for Intake {
     ) -> Result<Response<RecordResultsResponse>, Status> {
         let request = request.into_inner();
         within_limits(&request)?;
-        // Who is bad is answered at once; the others keep their places.
-        let mut recordings = Vec::new();
-        let mut records = Vec::new();
-        let mut places = Vec::new();
+        let (mut results, mut discarded) = (Vec::new(), Vec::new());
         for batch in request.batches {
-            for result in batch.results {
-                if let Some(record) = accept(&batch.organisation, result) {
-                    places.push(recordings.len());
-                    records.push(record);
-                }
-                recordings.push(Wire::Refused as i32);
-            }
+            let organisation = batch.organisation;
+            let of = |id| Handed { organisation: organisation.clone(), what: id };
+            discarded.extend(batch.discarded_files.into_iter().map(of));
+            let of = |result| Handed { organisation: organisation.clone(), what: result };
+            results.extend(batch.results.into_iter().map(of));
         }
-        for (place, recording) in places.into_iter().zip(self.recorder.record(records).await?) {
-            if recording == Recording::Recorded {
-                recordings[place] = Wire::Recorded as i32;
-            }
-        }
-        Ok(Response::new(RecordResultsResponse { recordings, discards: Vec::new() }))
+        let (recordings, discards) = self.calls.take(results, discarded).await?;
+        let wire = |recordings: Vec<Recording>| {
+            recordings.into_iter().map(|recording| wire(recording) as i32).collect()
+        };
+        Ok(Response::new(RecordResultsResponse { recordings: wire(recordings), discards: wire(discards) }))
     }
 
     async fn store_file(
         &self,
-        _: Request<Streaming<StoreFileRequest>>,
+        request: Request<Streaming<StoreFileRequest>>,
     ) -> Result<Response<StoreFileResponse>, Status> {
-        Err(not_built("StoreFile"))
+        let stream = request.into_inner().boxed();
+        let sealed = self.calls.files.store(stream).await?;
+        Ok(Response::new(StoreFileResponse {
+            checksum: sealed.checksum.to_hex(),
+            size: sealed.size,
+            r#type: sealed.media_type,
+        }))
+    }
+}
+
+fn wire(recording: Recording) -> Wire {
+    match recording {
+        Recording::Recorded => Wire::Recorded,
+        Recording::Deferred => Wire::Deferred,
+        Recording::Refused => Wire::Refused,
     }
 }
 
 fn within_limits(request: &RecordResultsRequest) -> Result<(), Error> {
     let results = || request.batches.iter().flat_map(|batch| &batch.results);
     let data_bytes: usize = results().map(|result| result.data.len()).sum();
-    if results().count() <= RESULTS_MAX && data_bytes <= DATA_BYTES_MAX {
+    let discarded: usize = request.batches.iter().map(|batch| batch.discarded_files.len()).sum();
+    if results().count() <= RESULTS_MAX && discarded <= RESULTS_MAX && data_bytes <= DATA_BYTES_MAX {
         return Ok(());
     }
-    let limits = format!("at most {RESULTS_MAX} results and {DATA_BYTES_MAX} bytes of data in one request");
+    let limits = format!(
+        "at most {RESULTS_MAX} results, as many discarded files and {DATA_BYTES_MAX} bytes of data in one request"
+    );
     Err(Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", limits))
-}
-
-/// Checks one result. `None`, and a line for the operator, if it can never be
-/// recorded.
-fn accept(organisation: &str, result: NewResult) -> Option<NewRecord> {
-    let NewResult { id, definition, poll, task, identifier, r#type: media_type, data, .. } = result;
-    // The storage config it names is unknown here: there is only the default.
-    let labels = Labels { definition, poll, task, identifier, media_type };
-    NewRecord::new(organisation, &id, labels, data)
-        .map_err(|field| tracing::error!(organisation, id, field, "result refused"))
-        .ok()
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use sluice_proto::results::v1::ResultBatch;
+    use sluice_proto::results::v1::{NewResult, ResultBatch};
 
     use super::*;
 

@@ -8,10 +8,11 @@ use sluice_proto::results::v1::{
     results_intake_service_server::ResultsIntakeServiceServer, results_service_server::ResultsServiceServer,
     storage_config_service_server::StorageConfigServiceServer,
 };
-use sluice_service::{Error, Kind};
-use tonic::{Status, codec::CompressionEncoding, service::Routes};
+use sluice_service::{Error, auth::Access};
+use tonic::{Request, codec::CompressionEncoding, service::Routes};
 
-use crate::{calls::Calls, recorder::Recorder};
+pub use self::storage_configs::StorageConfigs;
+use crate::{calls::Calls, intake::Intake};
 
 /// The names of the services, for health.
 pub const SERVICES: [&str; 3] = [
@@ -26,23 +27,22 @@ const INTAKE_BYTES_MAX: usize = 20 * 1024 * 1024;
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Adds the three services to the base routes.
-pub fn routes(base: Routes, calls: Calls, recorder: Recorder) -> Routes {
+pub fn routes(base: Routes, calls: Calls, intake: Intake, storage_configs: StorageConfigs) -> Routes {
     use CompressionEncoding::{Gzip, Zstd};
     let results = ResultsServiceServer::new(results::Results::new(calls))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
-    let intake = ResultsIntakeServiceServer::new(intake::Intake::new(recorder))
+    let intake = ResultsIntakeServiceServer::new(intake::Intake::new(intake))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
         .max_decoding_message_size(INTAKE_BYTES_MAX);
-    let storage_configs = StorageConfigServiceServer::new(storage_configs::StorageConfigs)
-        .accept_compressed(Gzip)
-        .accept_compressed(Zstd);
+    let storage_configs =
+        StorageConfigServiceServer::new(storage_configs).accept_compressed(Gzip).accept_compressed(Zstd);
     base.add_service(results).add_service(intake).add_service(storage_configs)
 }
 
-/// The answer of an rpc that the contract has and this build does not.
-fn not_built(what: &'static str) -> Status {
-    Error::new(Kind::Unimplemented, "NOT_BUILT", format!("{what} is not built yet")).into()
+/// The caller's access and the message.
+fn opened<T>(request: Request<T>) -> Result<(Access, T), Error> {
+    Ok((Access::of(&request)?, request.into_inner()))
 }

@@ -2,20 +2,16 @@
 
 use std::pin::Pin;
 
-use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, TryStreamExt};
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, AcknowledgeResultResponse, BatchAcknowledgeResultsRequest,
     BatchAcknowledgeResultsResponse, DownloadResultRequest, DownloadResultResponse, GetResultRequest,
     GetResultResponse, ListResultsRequest, ListResultsResponse, results_service_server::ResultsService,
 };
-use sluice_service::{Error, auth::Access};
 use tonic::{Request, Response, Status};
 
-use crate::calls::{Calls, id};
-
-/// Largest chunk of a download, in bytes.
-const CHUNK_BYTES_MAX: usize = 256 * 1024;
+use super::opened;
+use crate::calls::Calls;
 
 /// The handlers.
 #[derive(Clone, Debug)]
@@ -73,37 +69,8 @@ impl ResultsService for Results {
         request: Request<DownloadResultRequest>,
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
         let (access, request) = opened(request)?;
-        let organisation = access.organisation(&request.organisation)?;
-        let data = self.calls.shelf.download(&organisation, id(&request.id)?).await?;
-        let answers = chunks(data).map(|data| Ok(DownloadResultResponse { data }));
-        Ok(Response::new(Box::pin(stream::iter(answers))))
-    }
-}
-
-/// The caller's access and the message.
-fn opened<T>(request: Request<T>) -> Result<(Access, T), Error> {
-    Ok((Access::of(&request)?, request.into_inner()))
-}
-
-/// Cuts data into chunks without copying it. No data is no chunk.
-fn chunks(mut data: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        let size = data.len().min(CHUNK_BYTES_MAX);
-        (size > 0).then(|| data.split_to(size))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_the_data_and_none_is_empty() {
-        for size in [0, 1, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1] {
-            let data = Bytes::from(vec![7; size]);
-            let parts: Vec<Bytes> = chunks(data.clone()).collect();
-            assert!(parts.iter().all(|part| (1..=CHUNK_BYTES_MAX).contains(&part.len())));
-            assert_eq!(parts.concat(), data);
-        }
+        let parts = self.calls.counted(self.calls.download(&access, request).await?);
+        let answers = parts.map_ok(|data| DownloadResultResponse { data }).map_err(Status::from);
+        Ok(Response::new(Box::pin(answers)))
     }
 }

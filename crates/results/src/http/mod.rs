@@ -1,6 +1,7 @@
 //! The HTTP surface: handlers convert, call, convert. It follows Reincubate's
 //! ricloud results API.
 
+mod data;
 mod query;
 mod results;
 
@@ -21,5 +22,7 @@ pub fn api(keys: Arc<Keys>, calls: &Calls) -> Result<Api, Failure> {
         .route(Method::GET, "/results/{id}", "results.read", calls, results::get)
         .route(Method::POST, "/results/{id}/ack", "results.ack", calls, results::acknowledge)
         .route(Method::POST, "/results/ack", "results.ack", calls, results::acknowledge_many)
+        .open_route(Method::GET, "/data/{id}", calls, data::get)
+        .open_route(Method::HEAD, "/data/{id}", calls, data::head)
         .documented_by(include_str!("openapi.json"))
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Job, Recording};
 use crate::{
+    metrics::Recordings,
     partitions,
     result::{NewRecord, Placement},
     sessions::{RECORDING, patiently},
@@ -57,12 +58,13 @@ pub struct Lane {
     session: Option<(Client, Statement)>,
     /// What went wrong last, so that an outage is one line and not thousands.
     told: Option<String>,
+    metrics: Arc<Recordings>,
 }
 
 impl Lane {
     /// A lane that opens its session when it first needs one.
-    pub fn new(database: Database) -> Self {
-        Self { database, session: None, told: None }
+    pub fn new(database: Database, metrics: Arc<Recordings>) -> Self {
+        Self { database, session: None, told: None, metrics }
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -85,14 +87,23 @@ impl Lane {
         let entries = Arc::new(entries);
         let failed = self.record(&entries, &mut answers).await.err();
         for ((caller, _share), answer) in callers.into_iter().zip(answers) {
+            let records = answer.len();
             let complete: Option<Vec<Recording>> = answer.into_iter().collect();
             let outcome = complete.ok_or_else(|| match &failed {
                 Some(Fault::Broken(_)) => Error::internal("the group was not recorded"),
                 _ => Error::unavailable("the database can't answer now"),
             });
+            self.count(&outcome, records);
             // A caller that gave up meanwhile hands over again.
             let _gone = caller.send(outcome);
         }
+    }
+
+    fn count(&self, outcome: &Result<Vec<Recording>, Error>, records: usize) {
+        let Ok(recordings) = outcome else { return self.metrics.failed(records) };
+        let recorded = recordings.iter().filter(|recording| **recording == Recording::Recorded).count();
+        self.metrics.recorded(recorded);
+        self.metrics.refused(records - recorded);
     }
 
     /// Records all entries, or all but those to blame: a refused statement is
@@ -235,6 +246,8 @@ struct Columns<'a> {
     packed_sizes: Vec<i32>,
     packed_organisations: Vec<&'a str>,
     packed_bytes: Vec<&'a [u8]>,
+    configs: Vec<Option<Uuid>>,
+    signed_urls_seconds: Vec<Option<i32>>,
 }
 
 impl<'a> Columns<'a> {
@@ -257,13 +270,15 @@ impl<'a> Columns<'a> {
             packed_sizes: packed.iter().map(|block| block.size).collect(),
             packed_organisations: packed.iter().map(|block| block.organisation.as_str()).collect(),
             packed_bytes: packed.iter().map(|block| &block.bytes[..]).collect(),
+            configs: records().map(|record| record.storage.config).collect(),
+            signed_urls_seconds: records().map(|record| record.storage.signed_urls_seconds).collect(),
         }
     }
 
     /// Answers after the commit: the statement is a transaction of its own, and
     /// the server says that it is ready only when that is durable.
     async fn execute(&self, client: &Client, statement: &Statement) -> Result<(), PgError> {
-        let params: [&(dyn ToSql + Sync); 15] = [
+        let params: [&(dyn ToSql + Sync); 17] = [
             &self.sizes,
             &self.offsets,
             &self.ids,
@@ -279,6 +294,8 @@ impl<'a> Columns<'a> {
             &self.packed_sizes,
             &self.packed_organisations,
             &self.packed_bytes,
+            &self.configs,
+            &self.signed_urls_seconds,
         ];
         client.execute(statement, &params).await.map(drop)
     }

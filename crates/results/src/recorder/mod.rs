@@ -7,15 +7,20 @@
 
 mod lane;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use sluice_service::{Error, Kind, postgres::Database};
+use sluice_service::{
+    Error, Kind,
+    postgres::Database,
+    trace::{self, Origin},
+};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
+use tracing::{Instrument as _, Span};
 
-use crate::result::NewRecord;
+use crate::{metrics::Recordings, result::NewRecord};
 use lane::Lane;
 
 /// Two fill the database's commits without fighting over its processors.
@@ -35,6 +40,8 @@ const QUEUE_KIBIBYTES_MAX: u32 = 32 * 1024;
 pub enum Recording {
     /// It is recorded, now or before.
     Recorded,
+    /// Its storage can't take it now.
+    Deferred,
     /// It can never be recorded as it is.
     Refused,
 }
@@ -47,6 +54,8 @@ struct Job {
     answer: oneshot::Sender<Result<Vec<Recording>, Error>>,
     /// Its share of what may wait; freed when the job is answered.
     share: OwnedSemaphorePermit,
+    /// The call, for traces.
+    origin: Origin,
 }
 
 /// Hands records to the lanes. Cheap to clone; the lanes end when the last
@@ -55,18 +64,25 @@ struct Job {
 pub struct Recorder {
     queue: mpsc::Sender<Job>,
     budget: Arc<Semaphore>,
+    metrics: Arc<Recordings>,
 }
 
 impl Recorder {
     /// Starts the lanes.
     #[must_use]
-    pub fn start(database: &Database) -> (Self, Vec<JoinHandle<()>>) {
+    pub fn start(database: &Database, metrics: &Arc<Recordings>) -> (Self, Vec<JoinHandle<()>>) {
         let (queue, jobs) = mpsc::channel(QUEUE_CALLS_MAX);
         let gather = Arc::new(Mutex::new(Gather { jobs, carried: None }));
+        let lane = || Lane::new(database.clone(), metrics.clone());
         let lanes =
-            (0..LANES).map(|_| tokio::spawn(drive(Lane::new(database.clone()), gather.clone()))).collect();
+            (0..LANES).map(|_| tokio::spawn(drive(lane(), gather.clone(), metrics.clone()))).collect();
         let budget = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
-        (Self { queue, budget }, lanes)
+        (Self { queue, budget, metrics: metrics.clone() }, lanes)
+    }
+
+    /// Where recordings are counted that never get here.
+    pub fn metrics(&self) -> &Recordings {
+        &self.metrics
     }
 
     /// Records what is not recorded yet, and answers after the commit, for each
@@ -84,7 +100,12 @@ impl Recorder {
         let full = || Error::unavailable("too much is waiting to be recorded");
         let share = self.budget.clone().try_acquire_many_owned(kibibytes).map_err(|_| full())?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Job { records, bytes, answer, share }).map_err(|_| full())?;
+        let job = Job { records, bytes, answer, share, origin: Origin::current() };
+        self.metrics.waits();
+        self.queue.try_send(job).map_err(|_| {
+            self.metrics.taken(1);
+            full()
+        })?;
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
@@ -126,15 +147,26 @@ impl Gather {
 }
 
 /// Takes groups and commits them until the queue has ended.
-async fn drive(mut lane: Lane, gather: Arc<Mutex<Gather>>) {
+async fn drive(mut lane: Lane, gather: Arc<Mutex<Gather>>, metrics: Arc<Recordings>) {
     loop {
         let Some(mut group) = gather.lock().await.next().await else { return };
+        metrics.taken(group.len());
         // Whoever gave up waiting hands over again: spare the work.
         group.retain(|job| !job.answer.is_closed());
         if !group.is_empty() {
-            lane.commit(group).await;
+            let (calls, results) = (group.len(), group.iter().map(|job| job.records.len()).sum());
+            let (started, span) = (Instant::now(), record_span(&group, results));
+            lane.commit(group).instrument(span).await;
+            metrics.worked(calls, results, started.elapsed());
         }
     }
+}
+
+/// The span of one group, which is the work of all its calls.
+fn record_span(group: &[Job], results: usize) -> Span {
+    let span = tracing::info_span!("record", otel.name = "record results", sluice.results = results);
+    trace::gather(&span, group.iter().map(|job| &job.origin));
+    span
 }
 
 #[cfg(test)]
@@ -160,7 +192,7 @@ mod tests {
         let records: Vec<NewRecord> = (0..records).map(record).collect();
         let bytes = records.iter().map(NewRecord::bytes).sum();
         let share = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Job { records, bytes, answer: oneshot::channel().0, share }
+        Job { records, bytes, answer: oneshot::channel().0, share, origin: Origin::default() }
     }
 
     async fn groups(jobs: Vec<Job>) -> Vec<usize> {

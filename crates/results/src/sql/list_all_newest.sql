@@ -12,7 +12,7 @@
 WITH page AS MATERIALIZED (
     SELECT r.date_created, r.id, r.size, r.block_offset, r.checksum, r.block, r.storage_config,
            r.definition, r.poll, r.task, r.identifier, r.type,
-           c.date_consumed, e.date_deleted
+           c.date_consumed, e.date_deleted, r.signed_urls_seconds, e.id IS NOT NULL AS expired
     FROM (
         SELECT *
         FROM result
@@ -25,12 +25,12 @@ WITH page AS MATERIALIZED (
         SELECT date_consumed FROM consumed WHERE organisation = $1 AND id = r.id OFFSET 0
     ) AS c ON true
     LEFT JOIN LATERAL (
-        SELECT date_deleted FROM expired WHERE organisation = $1 AND id = r.id OFFSET 0
+        SELECT id, date_deleted FROM expired WHERE organisation = $1 AND id = r.id OFFSET 0
     ) AS e ON true
     WHERE ($7::text IS NULL OR r.task = $7)
       AND ($8::text IS NULL OR r.identifier = $8)
       AND ($9::uuid IS NULL OR r.checksum = $9)
-      AND CASE WHEN e.date_deleted IS NOT NULL THEN $10::boolean
+      AND CASE WHEN e.id IS NOT NULL THEN $10::boolean
                WHEN c.date_consumed IS NOT NULL THEN $11::boolean
                ELSE $12::boolean END
       AND ($13::timestamptz IS NULL OR c.date_consumed >= $13 AND c.date_consumed < $14)
@@ -42,7 +42,8 @@ SELECT * FROM page
 UNION ALL
 SELECT * FROM (
     SELECT date_created, id, NULL::bigint, NULL::integer, NULL::uuid, NULL::uuid, NULL::uuid,
-           NULL, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz
+           NULL, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz,
+           NULL::integer, NULL::boolean
     FROM result
     WHERE (SELECT count(*) FROM page) < $6
       AND organisation = $1

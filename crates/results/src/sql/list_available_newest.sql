@@ -12,7 +12,8 @@
 WITH page AS MATERIALIZED (
     SELECT r.date_created, r.id, r.size, r.block_offset, r.checksum, r.block, r.storage_config,
            r.definition, r.poll, r.task, r.identifier, r.type,
-           NULL::timestamptz AS date_consumed, NULL::timestamptz AS date_deleted
+           NULL::timestamptz AS date_consumed, NULL::timestamptz AS date_deleted,
+           r.signed_urls_seconds, false AS expired
     FROM (
         SELECT date_created, id
         FROM available
@@ -34,7 +35,8 @@ SELECT * FROM page
 UNION ALL
 SELECT * FROM (
     SELECT date_created, id, NULL::bigint, NULL::integer, NULL::uuid, NULL::uuid, NULL::uuid,
-           NULL, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz
+           NULL, NULL, NULL, NULL, NULL, NULL::timestamptz, NULL::timestamptz,
+           NULL::integer, NULL::boolean
     FROM available
     WHERE (SELECT count(*) FROM page) < $6
       AND organisation = $1

@@ -6,14 +6,14 @@
 -- records by (organisation, id), the order of the unique key that concurrent
 -- recordings of the same id wait at. Locks nothing else that exists before.
 WITH fresh AS (
-    INSERT INTO result (date_created, size, block_offset, id, checksum, block, organisation,
-                        definition, poll, task, identifier, type)
-    SELECT now(), size, block_offset, id, checksum, block, organisation,
-           definition, poll, task, identifier, type
+    INSERT INTO result (date_created, size, block_offset, id, checksum, block, storage_config, organisation,
+                        definition, poll, task, identifier, type, signed_urls_seconds)
+    SELECT now(), size, block_offset, id, checksum, block, storage_config, organisation,
+           definition, poll, task, identifier, type, signed_urls_seconds
     FROM unnest($1::bigint[], $2::integer[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[],
-                $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
+                $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $16::uuid[], $17::integer[])
       AS given(size, block_offset, id, checksum, block, organisation,
-               definition, poll, task, identifier, type)
+               definition, poll, task, identifier, type, storage_config, signed_urls_seconds)
     ON CONFLICT (organisation, id) DO NOTHING
     RETURNING date_created, id, organisation, block
 ), waiting AS (

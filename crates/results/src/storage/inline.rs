@@ -133,6 +133,8 @@ mod tests {
             date_created: Micros::from_raw(0),
             date_consumed: None,
             date_deleted: None,
+            expired: false,
+            signed_urls_seconds: None,
         }
     }
 

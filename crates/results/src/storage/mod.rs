@@ -1,3 +1,12 @@
-//! Where the bytes of results live.
+//! Where the bytes of results live: in the results database (`inline` blocks, and
+//! chunks of files), or in stores.
 
+pub mod credentials;
+pub mod guard;
 pub mod inline;
+pub mod keyring;
+pub mod open;
+pub mod place;
+pub mod sniff;
+pub mod store;
+pub mod upload;

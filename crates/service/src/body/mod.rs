@@ -20,6 +20,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, header::HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Either;
 use sluice_proto::REQUESTS;
 use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
@@ -31,6 +32,7 @@ use crate::{
     auth::{INTAKE_SCOPE, required_scope},
     budget::{Account, Budget},
     stack::is_grpc,
+    whole::Whole,
 };
 use cost::Meter;
 use frames::{Frames, Stop};
@@ -96,7 +98,7 @@ where
         if streaming {
             request.extensions_mut().insert(account.clone());
         }
-        let body = |inner| Bounded::new(inner, self.bounds.budget.clone(), account.clone(), surface);
+        let body = |body| Bounded::new(body, self.bounds.budget.clone(), account.clone(), surface);
         let answer = self.inner.call(request.map(body));
         // What a stream holds, its body and its handler hold.
         let held = (!streaming).then_some(account);
@@ -149,7 +151,7 @@ enum Surface {
 /// A body whose bytes are accounted for.
 #[derive(Debug)]
 pub(crate) struct Bounded<B> {
-    inner: B,
+    inner: Either<B, Whole<B>>,
     budget: Arc<Budget>,
     account: Account,
     surface: Surface,
@@ -179,7 +181,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Polled {
-        Pin::new(&mut self.inner).poll_frame(context).map_err(Into::into)
+        Pin::new(&mut self.inner).poll_frame(context)
     }
 
     /// A body of HTTP. One that finds no room says so once; what comes after, its
@@ -245,16 +247,13 @@ where
                         Error::new(Kind::InvalidArgument, "TOO_SLOW", "the request did not come in time");
                     return self.refuse(late);
                 }
-                // A stream that its caller resets would look complete: hyper ends a
-                // body at the reason NO_ERROR, tonic at CANCEL.
-                Poll::Ready(None) if !self.inner.is_end_stream() => return self.refuse(broken_off()),
                 Poll::Ready(None) => {
                     let partial = self.frames().is_some_and(|(frames, _)| frames.is_partial());
                     return if partial { self.refuse(Error::malformed_request()) } else { Poll::Ready(None) };
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, "a request broke off");
-                    return self.refuse(broken_off());
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     self.pause = None;
@@ -303,10 +302,6 @@ where
     }
 }
 
-fn broken_off() -> Error {
-    Error::new(Kind::InvalidArgument, "BROKEN_OFF", "the request was broken off before its end")
-}
-
 /// A stream keeps the buffer of its largest message for as long as it lives.
 fn outgrown() -> Error {
     let message = "the streams that are open keep too much memory; open another one";
@@ -314,7 +309,12 @@ fn outgrown() -> Error {
 }
 
 impl<B> Bounded<B> {
-    fn new(inner: B, budget: Arc<Budget>, account: Account, surface: Surface) -> Self {
+    fn new(body: B, budget: Arc<Budget>, account: Account, surface: Surface) -> Self {
+        let inner = match surface {
+            Surface::Http { .. } => Either::Left(body),
+            // Streams may be cut anywhere and still hold whole messages.
+            Surface::Single(_) | Surface::Stream(_) => Either::Right(Whole::new(body)),
+        };
         Self { inner, budget, account, surface, waiting: None, pause: None, ended: false }
     }
 }

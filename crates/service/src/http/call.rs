@@ -26,28 +26,24 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// Most parameters in a query.
 const PARAMETERS_MAX: usize = 100;
 
-/// A request whose token holds the scope of its route.
+/// A request without its body.
 #[derive(Debug)]
-pub struct Call {
-    /// Who calls.
-    pub access: Access,
+pub struct Head {
     params: Vec<(String, String)>,
     query: String,
     headers: HeaderMap,
-    body: Body,
 }
 
-impl Call {
+impl Head {
     pub(super) fn new(
-        access: Access,
         params: Result<RawPathParams, RawPathParamsRejection>,
         request: Request<Body>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Body), Error> {
         let params = params.map_err(|_| Error::invalid("path", "must be percent-encoded UTF-8"))?;
         let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default().to_owned();
-        Ok(Self { access, params, query, headers: head.headers, body })
+        Ok((Self { params, query, headers: head.headers }, body))
     }
 
     /// A part of the path, decoded. Empty if the template has none of that name.
@@ -81,6 +77,34 @@ impl Call {
     pub fn query(&self, known: &[&str]) -> Result<Query, Error> {
         Query::parse(&self.query, known)
     }
+}
+
+/// A request whose token holds the scope of its route.
+#[derive(Debug)]
+pub struct Call {
+    /// Who calls.
+    pub access: Access,
+    head: Head,
+    body: Body,
+}
+
+impl std::ops::Deref for Call {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl Call {
+    pub(super) fn new(
+        access: Access,
+        params: Result<RawPathParams, RawPathParamsRejection>,
+        request: Request<Body>,
+    ) -> Result<Self, Error> {
+        let (head, body) = Head::new(params, request)?;
+        Ok(Self { access, head, body })
+    }
 
     /// The whole body, which may be anything.
     ///
@@ -96,7 +120,7 @@ impl Call {
     /// # Errors
     /// As [`Self::body`]; INVALID_ARGUMENT for another content type or encoding.
     pub async fn json_body(self, bytes_max: usize) -> Result<Bytes, Error> {
-        is_json(&self.headers)?;
+        is_json(&self.head.headers)?;
         read(self.body, bytes_max).await
     }
 }

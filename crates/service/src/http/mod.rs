@@ -16,12 +16,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
-pub use call::{Call, Query};
+pub use call::{Call, Head, Query};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use prost_types::Timestamp;
 use serde::Serialize;
+use tower::util::MapResponseLayer;
 
-use crate::{Error, auth::Keys, program::Failure};
+use crate::{Error, auth::Keys, observe::Matched, program::Failure};
 
 /// Where the OpenAPI document lies.
 const OPENAPI_PATH: &str = "/openapi.json";
@@ -103,6 +104,32 @@ impl Api {
         self.declare(Route { method, path, needs: Needs::Scope(scope) }, endpoint)
     }
 
+    /// Adds a route that needs no token: its handler finds in the request itself
+    /// what it is allowed to tell.
+    ///
+    /// # Panics
+    /// As [`Self::route`].
+    #[must_use]
+    pub fn open_route<S, H, F>(self, method: Method, path: &'static str, state: &S, handler: H) -> Self
+    where
+        S: Clone + Send + Sync + 'static,
+        H: Fn(S, Head) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Error>> + Send + 'static,
+    {
+        let state = state.clone();
+        let endpoint = move |params: Result<RawPathParams, RawPathParamsRejection>,
+                             request: Request<Body>| {
+            let head = Head::new(params, request).map(|(head, _)| handler(state.clone(), head));
+            async move {
+                match head {
+                    Ok(answer) => answer.await.unwrap_or_else(Error::into_response),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+        };
+        self.declare(Route { method, path, needs: Needs::NoToken }, endpoint)
+    }
+
     /// Adds the OpenAPI document that describes the routes. It needs no token.
     ///
     /// # Errors
@@ -127,7 +154,11 @@ impl Api {
         T: 'static,
     {
         let method = MethodFilter::try_from(route.method.clone()).expect("one of HTTP's own methods");
-        self.router = self.router.route(route.path, on(method, endpoint));
+        let named = MapResponseLayer::new(move |mut answer: Response| {
+            answer.extensions_mut().insert(Matched(route.path));
+            answer
+        });
+        self.router = self.router.route(route.path, on(method, endpoint).layer(named));
         self.routes.push(route);
         self
     }

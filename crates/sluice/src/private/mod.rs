@@ -3,6 +3,7 @@
 //! are built on it.
 
 mod process;
+mod secrets;
 mod tokens;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
     ready::{Pids, Ready},
 };
 use process::{Spec, Told};
+use secrets::Secrets;
 use tokens::Tokens;
 
 pub(crate) use tokens::ORGANISATIONS;
@@ -123,7 +125,8 @@ impl PrivatePair {
         let intake = data_dir.join("intake-token").display().to_string();
         let to_results =
             vec![format!("--results-url={}", ready.results), format!("--results-token-file={intake}")];
-        let specs = [spec("ingest", ingest, to_results), spec("results", results, vec![])];
+        let storage = storage_flags(&data_dir, &ready.results)?;
+        let specs = [spec("ingest", ingest, to_results), spec("results", results, storage)];
 
         let mut kept = Vec::new();
         for (which, spec) in specs.clone().into_iter().enumerate() {
@@ -274,6 +277,20 @@ fn ready(ingest: SocketAddr, results: SocketAddr, tokens: &Tokens) -> Ready {
         admin_token: tokens.admin_token.text.clone(),
         pids: Pids::default(),
     }
+}
+
+/// What lets the results service keep data in a folder and in buckets, and sign
+/// URLs of its own. Which endpoints it may talk to is the environment's to say.
+fn storage_flags(data_dir: &Path, results_url: &str) -> Result<Vec<String>, Failure> {
+    let secrets = Secrets::load(data_dir)?;
+    let local = data_dir.join("storage");
+    fs::create_dir_all(&local).context(local.display())?;
+    Ok(vec![
+        format!("--storage-local-root={}", local.display()),
+        format!("--storage-keys-file={}", secrets.storage_keys.display()),
+        format!("--signing-keys-file={}", secrets.signing_keys.display()),
+        format!("--public-url={results_url}"),
+    ])
 }
 
 fn remove_folder(folder: Option<&Path>) {

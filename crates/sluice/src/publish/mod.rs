@@ -7,15 +7,14 @@ mod summary;
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, IsTerminal as _, Write as _},
+    io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use indicatif::ProgressBar;
 use sluice_proto::ingest::v1::Outcome;
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
@@ -25,15 +24,13 @@ use tokio::{
 use crate::{
     connection::is_reachable,
     failure::{Context, Failure},
+    progress,
     target::{Target, TargetArgs},
     text::out,
 };
 use lines::{Item, Lines};
 use sender::Sender;
 pub(crate) use summary::{Ended, Summary, outcome_name};
-
-/// How often the progress bar's counts are drawn anew.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// What to publish and how.
 #[derive(Debug, clap::Args)]
@@ -182,18 +179,8 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> 
 }
 
 fn print_json(ended: &Ended) {
-    let line = json!({
-        "line": ended.line,
-        "outcome": outcome_name(ended.outcome),
-        "reason": ended.reason,
-        "ingest_id": ended.ingest_id,
-        "chkpt": ended.chkpt,
-        "details": ended.details,
-        "original_outcome": match ended.original_outcome {
-            Outcome::Unspecified => "",
-            original => outcome_name(original),
-        },
-    });
+    let mut line = ended.to_json();
+    line["line"] = ended.line.into();
     // When nobody reads any more, the summary still tells the truth.
     drop(writeln!(std::io::stdout(), "{line}"));
 }
@@ -208,13 +195,8 @@ struct Reporter {
 
 impl Reporter {
     fn new(size: Option<u64>, tell: Tell) -> Self {
-        let bar = match (std::io::stderr().is_terminal(), size) {
-            (false, _) => ProgressBar::hidden(),
-            (true, Some(size)) => ProgressBar::new(size)
-                .with_style(style("{bar:30} {percent:>3}%  {elapsed}  {msg}").progress_chars("=> ")),
-            (true, None) => ProgressBar::new_spinner().with_style(style("{spinner} {elapsed}  {msg}")),
-        };
-        bar.enable_steady_tick(DRAW_EVERY);
+        let counts = "{bar:30} {percent:>3}%  {elapsed}  {msg}";
+        let bar = progress::bar(size, counts, "{spinner} {elapsed}  {msg}");
         Self { summary: Mutex::default(), bar, started: Instant::now(), tell }
     }
 
@@ -238,8 +220,4 @@ impl Reporter {
         self.bar.finish_and_clear();
         std::mem::take(&mut self.summary.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

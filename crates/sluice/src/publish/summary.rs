@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sluice_proto::ingest::v1::Outcome;
+use serde_json::{Value, json};
+use sluice_proto::ingest::v1::{Outcome, PublicationOutcome};
 
 use crate::text::{Table, clean};
 
@@ -18,6 +19,55 @@ pub(crate) struct Ended {
     pub(crate) chkpt: String,
     pub(crate) details: String,
     pub(crate) original_outcome: Outcome,
+}
+
+impl Ended {
+    /// What the service answered for a line.
+    pub(crate) fn of(line: u64, outcome: PublicationOutcome) -> Self {
+        Self {
+            line,
+            outcome: outcome.outcome(),
+            original_outcome: outcome.original_outcome(),
+            reason: outcome.reason,
+            ingest_id: outcome.ingest_id,
+            chkpt: outcome.chkpt,
+            details: outcome.details,
+        }
+    }
+
+    /// Whether it came to an end that is not the publisher's fault.
+    pub(crate) fn is_clean(&self) -> bool {
+        !matches!(self.outcome, Outcome::Error | Outcome::Retry | Outcome::Unspecified)
+    }
+
+    /// The outcome as JSON.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "outcome": outcome_name(self.outcome),
+            "reason": self.reason,
+            "ingest_id": self.ingest_id,
+            "chkpt": self.chkpt,
+            "details": self.details,
+            "original_outcome": match self.original_outcome {
+                Outcome::Unspecified => "",
+                original => outcome_name(original),
+            },
+        })
+    }
+
+    /// What to tell beside the outcome's name: ids and details. May be empty.
+    pub(crate) fn more(&self) -> String {
+        let id = match self.outcome {
+            Outcome::Success => self.ingest_id.clone(),
+            Outcome::Duplicate => {
+                format!("was {} {}", outcome_name(self.original_outcome), self.ingest_id)
+            }
+            Outcome::Suppressed => format!("equal to {}", self.ingest_id),
+            _ => String::new(),
+        };
+        let parts = [id.trim_end(), &self.details];
+        clean(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -119,20 +169,8 @@ impl Summary {
 }
 
 fn example(ended: &Ended) -> String {
-    let mut text = format!("line {}", ended.line);
-    match ended.outcome {
-        Outcome::Success => text.push_str(&format!(": {}", ended.ingest_id)),
-        Outcome::Duplicate => {
-            text.push_str(&format!(": was {} {}", outcome_name(ended.original_outcome), ended.ingest_id))
-        }
-        Outcome::Suppressed => text.push_str(&format!(": equal to {}", ended.ingest_id)),
-        _ => {}
-    }
-    if !ended.details.is_empty() {
-        text.push_str(": ");
-        text.push_str(&ended.details);
-    }
-    clean(text.trim_end())
+    let more = ended.more();
+    if more.is_empty() { format!("line {}", ended.line) } else { format!("line {}: {more}", ended.line) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `sluice results download`: the bytes, checked against the record's MD5.
+//! `sluice results download`: the bytes, checked against the record's MD5 and
+//! size. A file appears whole or not at all.
 
 use std::{
     fs::{self, File},
@@ -7,14 +8,17 @@ use std::{
     process::ExitCode,
 };
 
+use indicatif::ProgressBar;
 use md5::{Digest as _, Md5};
 use sluice_proto::results::v1::{
     DownloadResultRequest, GetResultRequest, results_service_client::ResultsServiceClient,
 };
+use sluice_service::shutdown;
 
 use crate::{
     connection::Authorised,
     failure::{Context, Failure},
+    progress,
     target::TargetArgs,
 };
 
@@ -35,35 +39,72 @@ pub struct DownloadArgs {
 pub(super) async fn run(args: DownloadArgs) -> Result<ExitCode, Failure> {
     let target = args.target.resolve()?;
     let mut client = target.results()?;
-    let Some(output) = &args.output else {
-        let mut stdout = io::stdout();
-        fetch(&mut client, &target.organisation, &args.id, &mut stdout).await?;
-        stdout.flush().context("standard output")?;
-        return Ok(ExitCode::SUCCESS);
+    let mut output = Output::open(args.output)?;
+    // The record says how large it is.
+    let bar = progress::bytes(Some(0), "receiving");
+    let stop = shutdown::on_signal().context("signals")?;
+    let fetched = tokio::select! {
+        fetched = fetch(&mut client, &target.organisation, &args.id, &mut output.writer, &bar) => fetched,
+        () = stop.cancelled() => Err(Failure::new("stopped")),
     };
-    let partial = beside(output);
-    let fetched = async {
-        let mut file = File::create(&partial).context(partial.display())?;
-        let size = fetch(&mut client, &target.organisation, &args.id, &mut file).await?;
-        file.sync_all().context(partial.display())?;
-        fs::rename(&partial, output).context(output.display())?;
-        Ok::<_, Failure>(size)
-    };
-    match fetched.await {
-        Ok(size) => eprintln!("{}: {size} bytes, MD5 correct", output.display()),
-        Err(failure) => {
-            drop(fs::remove_file(&partial));
-            return Err(failure);
-        }
-    }
+    bar.finish_and_clear();
+    output.keep(fetched?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A name in the same folder, so that renaming is one step.
-fn beside(output: &Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
-    name.push(format!(".part-{}", std::process::id()));
-    name.into()
+/// Where the bytes go.
+struct Output {
+    writer: Box<dyn Write>,
+    /// A file that is being made.
+    partial: Option<Partial>,
+}
+
+/// A file that is not whole yet, in the folder where it will be, so that renaming
+/// is one step. Goes when dropped.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Output {
+    /// Opens a file, or standard output.
+    fn open(to: Option<PathBuf>) -> Result<Self, Failure> {
+        let Some(to) = to else {
+            return Ok(Self { writer: Box::new(io::stdout()), partial: None });
+        };
+        let unusable = |path: &Path, fault| Failure::unusable(format!("{}: {fault}", path.display()));
+        // What is there and no file, such as /dev/null or a named pipe, must not
+        // be replaced by one.
+        if fs::metadata(&to).is_ok_and(|about| !about.is_file()) {
+            let device = File::options().write(true).open(&to).map_err(|fault| unusable(&to, fault))?;
+            return Ok(Self { writer: Box::new(device), partial: None });
+        }
+        let mut path = to.as_os_str().to_owned();
+        path.push(format!(".part-{}", std::process::id()));
+        let path = PathBuf::from(path);
+        let file = File::create(&path).map_err(|fault| unusable(&path, fault))?;
+        let partial = Partial { file, path, to };
+        let writer = Box::new(partial.file.try_clone().context(partial.path.display())?);
+        Ok(Self { writer, partial: Some(partial) })
+    }
+
+    /// All is there and correct: so many bytes.
+    fn keep(mut self, size: u64) -> Result<(), Failure> {
+        self.writer.flush().context("writing")?;
+        let Some(partial) = self.partial else { return Ok(()) };
+        partial.file.sync_all().context(partial.path.display())?;
+        fs::rename(&partial.path, &partial.to).context(partial.to.display())?;
+        eprintln!("{}: {size} bytes, MD5 correct", partial.to.display());
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // One that was kept isn't there any more.
+        drop(fs::remove_file(&self.path));
+    }
 }
 
 /// Writes a result's data and returns its size.
@@ -75,9 +116,11 @@ pub(crate) async fn fetch(
     organisation: &str,
     id: &str,
     to: &mut impl Write,
+    bar: &ProgressBar,
 ) -> Result<u64, Failure> {
     let request = GetResultRequest { organisation: organisation.into(), id: id.into() };
     let record = client.get_result(request).await?.into_inner().result.unwrap_or_default();
+    bar.set_length(record.size);
     let request = DownloadResultRequest { organisation: organisation.into(), id: id.into() };
     let mut chunks = client.download_result(request).await?.into_inner();
     let (mut md5, mut size) = (Md5::new(), 0_u64);
@@ -85,6 +128,7 @@ pub(crate) async fn fetch(
         md5.update(&chunk.data);
         size += chunk.data.len() as u64;
         to.write_all(&chunk.data).context("writing")?;
+        bar.set_position(size);
     }
     let checksum = hex::encode(md5.finalize());
     if (checksum.as_str(), size) == (record.checksum.as_str(), record.size) {

@@ -1,0 +1,91 @@
+//! How many files may be on their way at a time: all together, so that memory is
+//! bounded, and of one organisation, so that one whose bucket is stuck leaves
+//! places for the others.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use sluice_service::OrganisationId;
+
+/// The places, and who has them.
+#[derive(Clone, Debug)]
+pub struct Places {
+    taken: Arc<Mutex<Taken>>,
+    all_max: usize,
+    organisation_max: usize,
+}
+
+/// Organisations without a file are not in it.
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    of: HashMap<OrganisationId, usize>,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Places,
+    organisation: OrganisationId,
+}
+
+impl Places {
+    /// So many places for all, and so many of them for one organisation.
+    #[must_use]
+    pub fn new(all_max: usize, organisation_max: usize) -> Self {
+        Self { taken: Arc::default(), all_max, organisation_max }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Numbers are whole after every step.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place, if there is one.
+    #[must_use]
+    pub fn take(&self, organisation: &OrganisationId) -> Option<Place> {
+        let mut taken = self.taken();
+        let own = taken.of.get(organisation).copied().unwrap_or_default();
+        if taken.all >= self.all_max || own >= self.organisation_max {
+            return None;
+        }
+        taken.all += 1;
+        taken.of.insert(organisation.clone(), own + 1);
+        Some(Place { places: self.clone(), organisation: organisation.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        taken.all -= 1;
+        match taken.of.get_mut(&self.organisation) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(taken.of.remove(&self.organisation)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_for_one_and_for_all_and_given_back() {
+        let [a, b, c] = ["a", "b", "c"].map(|name| name.parse::<OrganisationId>().unwrap());
+        let places = Places::new(3, 2);
+        let first = places.take(&a).unwrap();
+        let second = places.take(&a).unwrap();
+        assert!(places.take(&a).is_none(), "its own are taken");
+        let third = places.take(&b).unwrap();
+        assert!(places.take(&c).is_none(), "all are taken");
+        drop(first);
+        assert!(places.take(&c).is_some());
+        assert!(places.take(&a).is_some());
+        drop((second, third));
+        let taken = places.taken();
+        assert!(taken.all == 0 && taken.of.is_empty(), "{taken:?}");
+    }
+}

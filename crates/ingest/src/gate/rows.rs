@@ -1,0 +1,83 @@
+//! Between the gate's rows and its values: what was presumed as the statements
+//! take it, and what they found.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::decide::{Counter, Found, Marker, Presumed, Window};
+use crate::outcome::Final;
+
+/// Pairs as two arrays.
+pub fn columns<A: Clone, B: Clone>(rows: &[(A, B)]) -> (Vec<A>, Vec<B>) {
+    rows.iter().cloned().unzip()
+}
+
+/// Arrays of the presumed rows, as the statements take them.
+pub struct PresumedColumns {
+    pub marker_keys: Vec<Uuid>,
+    pub marker_ids: Vec<Uuid>,
+    pub fingerprints: Vec<i64>,
+    pub window_keys: Vec<Uuid>,
+    pub window_ids: Vec<Uuid>,
+}
+
+impl PresumedColumns {
+    pub fn of(presumed: &Presumed) -> Self {
+        let (window_keys, window_ids) = columns(&presumed.windows);
+        Self {
+            marker_keys: presumed.markers.iter().map(|row| row.0).collect(),
+            marker_ids: presumed.markers.iter().map(|row| row.1).collect(),
+            fingerprints: presumed.markers.iter().map(|row| row.2).collect(),
+            window_keys,
+            window_ids,
+        }
+    }
+}
+
+/// A marker, unless its outcome is none that this build knows.
+pub fn marker_of(row: &Row) -> Option<Marker> {
+    let outcome = Final::from_code(row.get("outcome"))?;
+    Some(Marker { outcome, ingest_id: row.get("ingest_id"), fingerprint: row.get("fingerprint") })
+}
+
+/// Markers by key.
+pub fn markers_of(rows: &[Row]) -> HashMap<Uuid, Found<Marker>> {
+    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let Some(marker) = marker_of(row) else { continue };
+        let found = Found { row: marker, in_current_slot: row.get("in_current_slot") };
+        // Carried over from slot to slot all rows of a key say the same.
+        markers
+            .entry(row.get("key"))
+            .and_modify(|known| known.in_current_slot |= found.in_current_slot)
+            .or_insert(found);
+    }
+    markers
+}
+
+/// The latest window of each key, of the current slot and of older ones.
+pub fn windows_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Window>> {
+    let mut windows: HashMap<Uuid, Found<Window>> = HashMap::with_capacity(current.len() + old.len());
+    let tagged = current.iter().map(|row| (row, true)).chain(old.iter().map(|row| (row, false)));
+    for (row, in_current_slot) in tagged {
+        let window = Window { ingest_id: row.get("ingest_id"), accepted_at: row.get("accepted_at") };
+        windows
+            .entry(row.get("key"))
+            .and_modify(|known| {
+                if window.accepted_at > known.row.accepted_at {
+                    known.row = window;
+                }
+            })
+            .or_insert(Found { row: window, in_current_slot });
+    }
+    windows
+}
+
+/// Counters by key.
+pub fn counters_of(rows: &[Row]) -> HashMap<Uuid, Counter> {
+    rows.iter()
+        .map(|row| (row.get("key"), Counter { window_start: row.get("window_start"), used: row.get("used") }))
+        .collect()
+}

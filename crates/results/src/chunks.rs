@@ -1,0 +1,113 @@
+//! Files of storage type `db`: chunks of one size in the results database, written
+//! a few at a time and read one by one, so that no file is ever in memory.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use deadpool_postgres::Pool;
+use futures_util::{Stream, stream};
+use sluice_service::{Error, OrganisationId};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::sessions::query;
+
+/// Size of every chunk but the last, in bytes.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Chunks written by one statement.
+const CHUNKS_AT_ONCE: usize = 8;
+
+/// Writes a file's chunks.
+pub struct ChunkWriter {
+    pool: Pool,
+    organisation: OrganisationId,
+    id: Uuid,
+    bytes_max: u64,
+    gathered: BytesMut,
+    /// Chunks written so far.
+    written: i32,
+}
+
+impl ChunkWriter {
+    /// For a file that may have up to `bytes_max` bytes.
+    #[must_use]
+    pub fn new(pool: Pool, organisation: OrganisationId, id: Uuid, bytes_max: u64) -> Self {
+        Self { pool, organisation, id, bytes_max, gathered: BytesMut::new(), written: 0 }
+    }
+
+    /// Takes the next bytes; `false` if they are too many.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<bool, Error> {
+        let before = u64::from(self.written.unsigned_abs()) * CHUNK_BYTES as u64;
+        if before + (self.gathered.len() + bytes.len()) as u64 > self.bytes_max {
+            return Ok(false);
+        }
+        self.gathered.extend_from_slice(&bytes);
+        if self.gathered.len() >= CHUNKS_AT_ONCE * CHUNK_BYTES {
+            let whole = self.gathered.len() / CHUNK_BYTES * CHUNK_BYTES;
+            let chunks = self.gathered.split_to(whole);
+            self.insert(&chunks).await?;
+        }
+        Ok(true)
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        let rest = self.gathered.split();
+        if rest.is_empty() { Ok(()) } else { self.insert(&rest).await }
+    }
+
+    async fn insert(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
+        let params: [&(dyn ToSql + Sync); 4] =
+            [&self.organisation.as_str(), &self.id, &i64::from(self.written), &chunks];
+        query(&self.pool, include_str!("sql/chunks_insert.sql"), &params).await?;
+        self.written += i32::try_from(chunks.len()).map_err(Error::internal)?;
+        Ok(())
+    }
+}
+
+/// A part of a file's bytes, chunk by chunk. A chunk that is missing ends it early.
+pub fn read(
+    pool: Pool,
+    organisation: OrganisationId,
+    id: Uuid,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    stream::try_unfold(range.start, move |at| {
+        let (pool, organisation, end) = (pool.clone(), organisation.clone(), range.end);
+        async move {
+            if at >= end {
+                return Ok(None);
+            }
+            let number = i32::try_from(at / CHUNK_BYTES as u64).map_err(Error::internal)?;
+            let Some(chunk) = chunk(&pool, &organisation, id, number).await? else { return Ok(None) };
+            // Both are below the size of a chunk, or bounded by it.
+            let skipped = usize::try_from(at % CHUNK_BYTES as u64).unwrap_or(usize::MAX).min(chunk.len());
+            let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let part = chunk.slice(skipped..chunk.len().min(skipped.saturating_add(wanted)));
+            if part.is_empty() {
+                return Ok(None);
+            }
+            let next = at + part.len() as u64;
+            Ok(Some((part, next)))
+        }
+    })
+}
+
+async fn chunk(
+    pool: &Pool,
+    organisation: &OrganisationId,
+    id: Uuid,
+    number: i32,
+) -> Result<Option<Bytes>, Error> {
+    let params: [&(dyn ToSql + Sync); 3] = [&organisation.as_str(), &id, &number];
+    let rows = query(pool, include_str!("sql/chunk_get.sql"), &params).await?;
+    let bytes = rows.first().map(|row| row.try_get::<_, &[u8]>(0).map(Bytes::copy_from_slice));
+    Ok(bytes.transpose()?)
+}

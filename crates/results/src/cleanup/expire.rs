@@ -1,0 +1,171 @@
+//! Expiring what one storage config keeps: a leased walk over the organisation's
+//! records in the order of their dates. For buckets in three steps that may be cut
+//! off anywhere: marked (EXPIRED from then on), object deleted and confirmed gone,
+//! `date_deleted` set.
+
+use futures_util::{StreamExt, stream};
+use sluice_service::{Error, Kind, OrganisationId};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{Cleanup, REMOVALS_AT_ONCE};
+use crate::{
+    files::object_of,
+    sessions::query,
+    storage::{place::Provider, store::Store},
+    storage_config::{StorageConfig, Terms},
+    time::Micros,
+};
+
+/// A storage config this replica works on, and how far its clean-up came.
+pub(super) struct Lease {
+    id: Uuid,
+    organisation: OrganisationId,
+    /// Nil: the built-in `db`.
+    config: Uuid,
+    from: (Micros, Uuid),
+}
+
+impl Cleanup {
+    /// The next storage config that it is time to look at, and that was not looked at
+    /// since a moment.
+    pub(super) async fn lease(&self, since: Micros) -> Result<Option<Lease>, Error> {
+        let id = Uuid::new_v4();
+        let params: [&(dyn ToSql + Sync); 3] = [&id, &self.every.as_secs_f64(), &since];
+        let rows = query(&self.pool, include_str!("../sql/cleanup_lease.sql"), &params).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Lease {
+            id,
+            organisation: row.try_get::<_, &str>("organisation")?.parse()?,
+            config: row.try_get("storage_config")?,
+            from: (row.try_get("date")?, row.try_get("id")?),
+        }))
+    }
+
+    pub(super) async fn release(&self, lease: &Lease) -> Result<(), Error> {
+        let params: [&(dyn ToSql + Sync); 3] = [&lease.organisation.as_str(), &lease.config, &lease.id];
+        query(&self.pool, include_str!("../sql/cleanup_release.sql"), &params).await.map(drop)
+    }
+
+    /// Whether the lease is still this replica's; keeps how far it came.
+    async fn renew(&self, lease: &Lease, (date, id): (Micros, Uuid)) -> Result<bool, Error> {
+        let params: [&(dyn ToSql + Sync); 5] =
+            [&lease.organisation.as_str(), &lease.config, &lease.id, &date, &id];
+        let rows = query(&self.pool, include_str!("../sql/cleanup_renew.sql"), &params).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Expires what is past its retention, and removes what is marked.
+    pub(super) async fn expire(&self, lease: &Lease) -> Result<(), Error> {
+        let config = match lease.config.is_nil() {
+            true => None,
+            false => Some(self.configs.get(&lease.organisation, lease.config).await?),
+        };
+        let bucket = config.filter(|config| config.place.provider() != Provider::Db);
+        match bucket {
+            None => self.expire_database(lease).await,
+            Some(config) if !config.terms.managed => Ok(()),
+            Some(config) => {
+                self.walk(lease, include_str!("../sql/expire_bucket.sql"), config.terms).await?;
+                self.remove_objects(lease, &config).await
+            }
+        }
+    }
+
+    async fn expire_database(&self, lease: &Lease) -> Result<(), Error> {
+        let terms = match lease.config.is_nil() {
+            true => Terms::BUILT_IN,
+            false => self.configs.get(&lease.organisation, lease.config).await?.terms,
+        };
+        self.walk(lease, include_str!("../sql/expire_database.sql"), terms).await
+    }
+
+    /// Walks the organisation's records that are older than the retention.
+    async fn walk(&self, lease: &Lease, sql: &str, terms: Terms) -> Result<(), Error> {
+        if terms.retention_seconds == 0 {
+            return Ok(());
+        }
+        let retention = terms.retention_seconds as f64;
+        let config = Some(lease.config).filter(|id| !id.is_nil());
+        let (mut at, mut expired) = (lease.from, 0);
+        loop {
+            let params: [&(dyn ToSql + Sync); 5] =
+                [&lease.organisation.as_str(), &at.0, &at.1, &config, &retention];
+            let rows = query(&self.pool, sql, &params).await?;
+            let Some(row) = rows.first() else { break };
+            expired += row.try_get::<_, i64>("due")?;
+            at = (row.try_get("date_created")?, row.try_get("id")?);
+            if !self.renew(lease, at).await? {
+                break;
+            }
+        }
+        self.metrics.expired(usize::try_from(expired).unwrap_or_default());
+        if expired > 0 {
+            tracing::info!(
+                organisation = %lease.organisation, storage_config = %lease.config, results = expired, "results expired"
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes the objects of what is marked, and says of each that it is gone.
+    async fn remove_objects(&self, lease: &Lease, config: &StorageConfig) -> Result<(), Error> {
+        let store = match self.stores.open(config) {
+            Ok(store) => store,
+            Err(why) => {
+                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not cleaned up");
+                return Ok(());
+            }
+        };
+        let (mut after, organisation) = (Uuid::nil(), lease.organisation.as_str());
+        loop {
+            let params: [&(dyn ToSql + Sync); 2] = [&organisation, &after];
+            let rows = query(&self.pool, include_str!("../sql/expired_pending.sql"), &params).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.try_get("id")?;
+            let mut ids = Vec::new();
+            for row in &rows {
+                if row.try_get::<_, Option<Uuid>>("storage_config")? == Some(config.id) {
+                    ids.push(row.try_get("id")?);
+                }
+            }
+            let wanted = ids.len();
+            let gone = remove(&store, config, ids).await;
+            let params: [&(dyn ToSql + Sync); 2] = [&organisation, &gone];
+            query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await?;
+            self.metrics.removed(gone.len());
+            self.metrics.not_removed(wanted - gone.len());
+            if gone.len() < wanted {
+                // The bucket fails: the rest has time until the next look.
+                return Ok(());
+            }
+            if !self.renew(lease, (Micros::AFTER_ALL, after)).await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Removes objects; the ids of those that are gone.
+async fn remove(store: &Store, config: &StorageConfig, ids: Vec<Uuid>) -> Vec<Uuid> {
+    let removing: Vec<_> = ids
+        .into_iter()
+        .map(|id| {
+            let key = object_of(config, id);
+            async move { store.remove(&key).await.map(|()| id) }
+        })
+        .collect();
+    let mut removed = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
+    let mut gone = Vec::new();
+    while let Some(outcome) = removed.next().await {
+        match outcome {
+            Ok(id) => gone.push(id),
+            Err(error) => {
+                let error = Error::new(Kind::Unavailable, "STORAGE", error.to_string());
+                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, %error, "object not removed");
+                break;
+            }
+        }
+    }
+    gone
+}

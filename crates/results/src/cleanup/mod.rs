@@ -1,0 +1,103 @@
+//! The clean-up: results past their retention become EXPIRED, what uploads left
+//! behind is removed, and what has been EXPIRED for a year is forgotten. Every
+//! replica does it; what one works on is leased, and each step may be done twice.
+
+mod expire;
+mod uploads;
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::Pool;
+use sluice_service::Error;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    configs::{Configs, stores::Stores},
+    metrics,
+    sessions::query,
+    time::Micros,
+};
+
+/// How often old records and empty partitions are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Objects removed at the same time.
+const REMOVALS_AT_ONCE: usize = 16;
+
+/// The clean-up of this replica.
+#[derive(Clone, Debug)]
+pub struct Cleanup {
+    /// Sessions.
+    pub pool: Pool,
+    /// The storage configs.
+    pub configs: Configs,
+    /// What they open.
+    pub stores: Stores,
+    /// How often each storage config is looked at.
+    pub every: Duration,
+    /// After how long without a sign of life an upload is dead.
+    pub upload_idle: Duration,
+    /// Where it is counted.
+    pub metrics: Arc<metrics::Cleanup>,
+}
+
+impl Cleanup {
+    /// Cleans up until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut forgot: Option<Instant> = None;
+        // An outage is one line in the log.
+        let mut failing = false;
+        loop {
+            let done = tokio::select! {
+                () = shutdown.cancelled() => return,
+                done = self.once(&mut forgot) => done,
+            };
+            if let (Err(error), false) = (&done, failing) {
+                tracing::warn!(%error, "clean-up fails");
+            }
+            failing = done.is_err();
+            self.metrics.round(!failing);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(self.every) => {}
+            }
+        }
+    }
+
+    async fn once(&self, forgot: &mut Option<Instant>) -> Result<(), Error> {
+        self.remove_uploads().await?;
+        let rows = query(&self.pool, include_str!("../sql/cleanup_add_configs.sql"), &[]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        // Each is looked at once now, however short the time between two looks is.
+        let now: Micros = row.try_get("now")?;
+        let unseen = Duration::try_from_secs_f64(row.try_get("unseen_seconds")?).unwrap_or_default();
+        self.metrics.lag(unseen.saturating_sub(self.every));
+        while let Some(lease) = self.lease(now).await? {
+            let outcome = self.expire(&lease).await;
+            self.release(&lease).await?;
+            outcome?;
+        }
+        if forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
+            self.forget().await?;
+            *forgot = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), Error> {
+        loop {
+            let rows = query(&self.pool, include_str!("../sql/forget.sql"), &[]).await?;
+            let forgotten: i64 = rows.first().map_or(Ok(0), |row| row.try_get("forgotten"))?;
+            if forgotten == 0 {
+                break;
+            }
+            tracing::info!(results = forgotten, "results forgotten that expired a year ago");
+        }
+        let rows = query(&self.pool, include_str!("../sql/drop_empty_weeks.sql"), &[]).await?;
+        let dropped: i32 = rows.first().map_or(Ok(0), |row| row.try_get("dropped"))?;
+        if dropped > 0 {
+            tracing::info!(partitions = dropped, "empty partitions dropped");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Storage configs in the database, the stores they open, and where results go.
+
+pub mod calls;
+pub mod probe;
+mod rows;
+pub mod stores;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::Pool;
+use sluice_service::{Error, Kind, OrganisationId};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::{
+    sessions::query,
+    storage::keyring::Sealed,
+    storage_config::{State, StorageConfig, Terms},
+};
+
+/// Most storage configs of an organisation that are in use.
+const IN_USE_MAX: i64 = 100;
+/// How long what was read is good enough for telling where data lies. What changes
+/// of it is whether and how URLs are signed.
+const REMEMBERED: Duration = Duration::from_secs(1);
+/// Most that are remembered.
+const REMEMBERED_MAX: usize = 10_000;
+
+type Name = (OrganisationId, Uuid);
+/// What was read, and when.
+type Remembered = HashMap<Name, (Instant, Arc<StorageConfig>)>;
+
+/// The storage configs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Configs {
+    pool: Pool,
+    remembered: Arc<Mutex<Remembered>>,
+}
+
+/// What a new one is made of.
+#[derive(Debug)]
+pub struct New<'a> {
+    /// The tenant.
+    pub organisation: &'a OrganisationId,
+    /// Its URL.
+    pub url: String,
+    /// Its credentials.
+    pub credentials: Option<Sealed>,
+    /// Its terms.
+    pub terms: Terms,
+}
+
+fn not_found() -> Error {
+    Error::not_found("storage config")
+}
+
+fn sealed_parts(sealed: Option<&Sealed>) -> (Option<&str>, Option<&[u8]>) {
+    sealed.map(|sealed| (sealed.key.as_str(), &sealed.bytes[..])).unzip()
+}
+
+impl Configs {
+    /// Over a pool of sessions.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, remembered: Arc::default() }
+    }
+
+    /// Runs a statement and reads the storage configs it returns.
+    async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<StorageConfig>, Error> {
+        let rows = query(&self.pool, sql, params).await?;
+        let configs = rows.iter().map(rows::config).collect::<Result<Vec<_>, _>>()?;
+        Ok(configs)
+    }
+
+    async fn query_one(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<StorageConfig>, Error> {
+        Ok(self.query(sql, params).await?.pop())
+    }
+
+    /// Creates one, NEW.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED if the organisation has too many.
+    pub async fn create(&self, new: New<'_>) -> Result<StorageConfig, Error> {
+        let (key, credentials) = sealed_parts(new.credentials.as_ref());
+        let Terms { signed_urls_enabled, signed_urls_seconds, managed, retention_seconds } = new.terms;
+        let params: [&(dyn ToSql + Sync); 10] = [
+            &new.organisation.as_str(),
+            &Uuid::now_v7(),
+            &new.url,
+            &key,
+            &credentials,
+            &signed_urls_enabled,
+            &i64::from(signed_urls_seconds),
+            &managed,
+            &retention_seconds,
+            &IN_USE_MAX,
+        ];
+        let created = self.query_one(include_str!("../sql/config_insert.sql"), &params).await?;
+        created.ok_or_else(|| {
+            let text = format!("an organisation has up to {IN_USE_MAX} storage configs in use");
+            Error::new(Kind::ResourceExhausted, "TOO_MANY_STORAGE_CONFIGS", text)
+        })
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn get(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
+        let params: [&(dyn ToSql + Sync); 2] = [&organisation.as_str(), &id];
+        self.query_one(include_str!("../sql/config_get.sql"), &params).await?.ok_or_else(not_found)
+    }
+
+    /// Those after an id, in order.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn list(
+        &self,
+        organisation: &OrganisationId,
+        after: Uuid,
+        limit: i64,
+    ) -> Result<Vec<StorageConfig>, Error> {
+        self.query(include_str!("../sql/config_list.sql"), &[&organisation.as_str(), &after, &limit]).await
+    }
+
+    /// Changes one as it was read. `None`: somebody else changed it meanwhile.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn update(
+        &self,
+        read: &StorageConfig,
+        credentials: Option<&Sealed>,
+        terms: Terms,
+    ) -> Result<Option<StorageConfig>, Error> {
+        let (key, credentials) = sealed_parts(credentials);
+        let Terms { signed_urls_enabled, signed_urls_seconds, managed, retention_seconds } = terms;
+        let params: [&(dyn ToSql + Sync); 9] = [
+            &read.organisation.as_str(),
+            &read.id,
+            &read.revision,
+            &key,
+            &credentials,
+            &signed_urls_enabled,
+            &i64::from(signed_urls_seconds),
+            &managed,
+            &retention_seconds,
+        ];
+        let updated = self.query_one(include_str!("../sql/config_update.sql"), &params).await?;
+        self.forget(&read.organisation, read.id);
+        Ok(updated)
+    }
+
+    /// Takes one out of use.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn deactivate(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
+        let params: [&(dyn ToSql + Sync); 2] = [&organisation.as_str(), &id];
+        let changed = self.query_one(include_str!("../sql/config_deactivate.sql"), &params).await?;
+        self.forget(organisation, id);
+        changed.ok_or_else(not_found)
+    }
+
+    /// Makes one the default; `None` if it is not VALID, or there is none.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn set_default(
+        &self,
+        organisation: &OrganisationId,
+        id: Uuid,
+    ) -> Result<Option<StorageConfig>, Error> {
+        self.query_one(include_str!("../sql/config_set_default.sql"), &[&organisation.as_str(), &id]).await
+    }
+
+    /// Makes the built-in `db` the default.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn clear_default(&self, organisation: &OrganisationId) -> Result<(), Error> {
+        self.query(include_str!("../sql/config_clear_default.sql"), &[&organisation.as_str()]).await.map(drop)
+    }
+
+    /// Keeps what a probe found of one as it was read. `None`: it was changed
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn set_state(
+        &self,
+        read: &StorageConfig,
+        state: State,
+        details: &str,
+    ) -> Result<Option<StorageConfig>, Error> {
+        let params: [&(dyn ToSql + Sync); 5] =
+            [&read.organisation.as_str(), &read.id, &read.revision, &state.code(), &details];
+        self.query_one(include_str!("../sql/config_set_state.sql"), &params).await
+    }
+
+    /// Those that wait for a probe, and are this replica's to probe.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn to_probe(&self, every: Duration) -> Result<Vec<StorageConfig>, Error> {
+        self.query(include_str!("../sql/configs_to_probe.sql"), &[&every.as_secs_f64()]).await
+    }
+
+    /// Those whose credentials are not encrypted by this key.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn to_reseal(&self, present_key: &str) -> Result<Vec<StorageConfig>, Error> {
+        self.query(include_str!("../sql/configs_to_reseal.sql"), &[&present_key]).await
+    }
+
+    /// Keeps the same credentials under another key.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn reseal(&self, read: &StorageConfig, sealed: &Sealed) -> Result<(), Error> {
+        let params: [&(dyn ToSql + Sync); 5] =
+            [&read.organisation.as_str(), &read.id, &read.revision, &sealed.key, &sealed.bytes];
+        self.query(include_str!("../sql/config_reseal.sql"), &params).await.map(drop)
+    }
+
+    /// The defaults of organisations, and those that results name, as they are now.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn deciding(
+        &self,
+        organisations: &[&str],
+        named: &[(&str, Uuid)],
+    ) -> Result<Vec<StorageConfig>, Error> {
+        let (owners, ids): (Vec<&str>, Vec<Uuid>) = named.iter().copied().unzip();
+        self.query(include_str!("../sql/configs_for.sql"), &[&organisations, &owners, &ids]).await
+    }
+
+    /// One as it was a moment ago.
+    ///
+    /// # Errors
+    /// NOT_FOUND; UNAVAILABLE if the database can't answer.
+    pub async fn recent(&self, organisation: &OrganisationId, id: Uuid) -> Result<Arc<StorageConfig>, Error> {
+        let name = (organisation.clone(), id);
+        let known = self.lock().get(&name).cloned();
+        if let Some((_, config)) = known.filter(|(read, _)| read.elapsed() < REMEMBERED) {
+            return Ok(config);
+        }
+        let read = Instant::now();
+        let config = Arc::new(self.get(organisation, id).await?);
+        let mut remembered = self.lock();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(name, (read, config.clone()));
+        Ok(config)
+    }
+
+    fn forget(&self, organisation: &OrganisationId, id: Uuid) {
+        self.lock().remove(&(organisation.clone(), id));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
+        // Nothing that holds the lock can panic half-way.
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

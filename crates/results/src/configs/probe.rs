@@ -1,0 +1,88 @@
+//! Probing: writes, reads back and deletes an object, and keeps what was found as
+//! the storage config's state. What is NEW or INVALID is probed again every so
+//! often, by one replica at a time; credentials move to the present key on the way.
+
+use std::time::Duration;
+
+use sluice_service::Error;
+use tokio_util::sync::CancellationToken;
+
+use super::{Configs, stores::Stores};
+use crate::{
+    storage::place::Provider,
+    storage_config::{State, StorageConfig},
+};
+
+/// How often what is not VALID is probed again.
+pub const AGAIN_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Probes, and keeps the state found. A config that was changed or deactivated
+/// meanwhile is left alone: `None`.
+///
+/// # Errors
+/// UNAVAILABLE if the database can't answer.
+pub async fn probe(
+    configs: &Configs,
+    stores: &Stores,
+    config: &StorageConfig,
+) -> Result<Option<StorageConfig>, Error> {
+    let found = match tokio::time::timeout(PROBE_TIMEOUT, look(stores, config)).await {
+        Ok(found) => found,
+        Err(_) => Err("the storage did not answer in time".into()),
+    };
+    let (state, details) = match found {
+        Ok(()) => (State::Valid, String::new()),
+        Err(why) => (State::Invalid, why),
+    };
+    if state != config.state {
+        let (organisation, id) = (&config.organisation, config.id);
+        tracing::info!(%organisation, storage_config = %id, ?state, details, "storage config probed");
+    }
+    configs.set_state(config, state, &details).await
+}
+
+async fn look(stores: &Stores, config: &StorageConfig) -> Result<(), String> {
+    if config.place.provider() == Provider::Db {
+        // It is kept beside this very config.
+        return Ok(());
+    }
+    let store = stores.open(config)?;
+    let key = config.place.probe(&config.organisation);
+    store.probe(&key).await.map_err(|error| error.to_string())
+}
+
+/// Looks after storage configs until shutdown.
+pub async fn keep(configs: Configs, stores: Stores, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if let Err(error) = once(&configs, &stores).await {
+            tracing::debug!(%error, "storage configs not looked after");
+        }
+    }
+}
+
+async fn once(configs: &Configs, stores: &Stores) -> Result<(), Error> {
+    for config in configs.to_probe(AGAIN_EVERY).await? {
+        probe(configs, stores, &config).await?;
+    }
+    let Some(present) = stores.present_key() else { return Ok(()) };
+    for config in configs.to_reseal(present).await? {
+        let credentials = match stores.credentials(&config) {
+            Ok(credentials) => credentials,
+            // The operator was told by the probe, or will be by the next use.
+            Err(_) => continue,
+        };
+        if let Some(sealed) = stores.seal(&credentials, &config.organisation, &config.place.to_string()) {
+            configs.reseal(&config, &sealed).await?;
+            let (organisation, id) = (&config.organisation, config.id);
+            tracing::info!(%organisation, storage_config = %id, key = present, "credentials moved to another key");
+        }
+    }
+    Ok(())
+}

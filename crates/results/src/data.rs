@@ -1,0 +1,271 @@
+//! The data of results, wherever it is kept: read whole or in part, and signed
+//! URLs to it.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use deadpool_postgres::Pool;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
+use md5::{Digest, Md5};
+use prost_types::Timestamp;
+use sluice_proto::results::v1::SignedUrl;
+use sluice_service::{Error, Kind, OrganisationId};
+use uuid::Uuid;
+
+use crate::{
+    chunks,
+    configs::{Configs, stores::Stores},
+    files::object_of,
+    result::{Record, State},
+    shelf::Shelf,
+    signing::Signing,
+    storage::{
+        place::{Place, Provider},
+        store::StoreError,
+    },
+    storage_config::StorageConfig,
+};
+
+/// The data. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// Records and inline data.
+    pub shelf: Shelf,
+    /// Sessions for files in the results database.
+    pub pool: Pool,
+    /// Where organisations keep theirs.
+    pub configs: Configs,
+    /// What that opens.
+    pub stores: Stores,
+    /// Signs URLs of what this service itself gives out.
+    pub signing: Arc<Signing>,
+}
+
+/// The bytes of some data.
+pub type Parts = BoxStream<'static, Result<Bytes, Error>>;
+
+fn expired() -> Error {
+    Error::new(Kind::FailedPrecondition, "EXPIRED", "its data was removed after the retention")
+}
+
+fn lost(organisation: &OrganisationId, id: Uuid) -> Error {
+    tracing::error!(%organisation, %id, "the data kept is damaged or lost");
+    Error::new(Kind::DataLoss, "CHECKSUM_MISMATCH", "the data kept is not what was published")
+}
+
+impl Data {
+    /// The storage config of a record; `None`: the built-in `db`.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn config(
+        &self,
+        organisation: &OrganisationId,
+        record: &Record,
+    ) -> Result<Option<Arc<StorageConfig>>, Error> {
+        match record.storage_config {
+            None => Ok(None),
+            Some(id) => match self.configs.recent(organisation, id).await {
+                Ok(config) => Ok(Some(config)),
+                Err(error) if error.kind() == Kind::NotFound => {
+                    Err(Error::internal("a record names a storage config that is not there"))
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// The whole data of a record, its checksum verified on the way: what ends
+    /// without an error is what was published.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION (`EXPIRED`); DATA_LOSS, also at the end; UNAVAILABLE.
+    pub async fn download(&self, organisation: &OrganisationId, record: &Record) -> Result<Parts, Error> {
+        if record.placement.is_some() {
+            // Verified as it is read.
+            return self.read(organisation, record, 0..record.size).await;
+        }
+        let parts = self.read(organisation, record, 0..record.size).await?;
+        let (expected, organisation, id) = (record.checksum, organisation.clone(), record.id);
+        let parts = verified(parts, expected.to_uuid().into_bytes(), move || lost(&organisation, id));
+        Ok(parts.boxed())
+    }
+
+    /// A part of the data of a record.
+    ///
+    /// # Errors
+    /// As [`Self::download`]; a part's checksum is not known.
+    pub async fn read(
+        &self,
+        organisation: &OrganisationId,
+        record: &Record,
+        range: Range<u64>,
+    ) -> Result<Parts, Error> {
+        if record.state() == State::Expired {
+            return Err(expired());
+        }
+        if record.placement.is_some() {
+            let data = self.shelf.inline_data(organisation, record.id).await?;
+            // Within the data, whose size fits into memory.
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(data.len());
+            return Ok(pieces(data.slice(at(range.start)..at(range.end))).boxed());
+        }
+        let config = self.config(organisation, record).await?;
+        match config.filter(|config| config.place.provider() != Provider::Db) {
+            None => Ok(chunks::read(self.pool.clone(), organisation.clone(), record.id, range).boxed()),
+            Some(config) => self.read_object(&config, record, range).await,
+        }
+    }
+
+    async fn read_object(
+        &self,
+        config: &StorageConfig,
+        record: &Record,
+        range: Range<u64>,
+    ) -> Result<Parts, Error> {
+        let away = || Error::unavailable("the storage can't be read now");
+        let store = self.stores.open(config).map_err(|why| away().because(why))?;
+        // Providers know no range without bytes.
+        let part = (range != (0..record.size)).then_some(range).filter(|range| !range.is_empty());
+        if record.size == 0 {
+            return Ok(stream::empty().boxed());
+        }
+        match store.read(&object_of(config, record.id), part).await {
+            Ok(parts) => Ok(parts.map_err(move |error| away().because(error)).boxed()),
+            // The clean-up may have come since the record was read.
+            Err(StoreError::NotFound) => {
+                let now = self.shelf.get(&config.organisation, record.id).await?;
+                Err(if now.state() == State::Expired {
+                    expired()
+                } else {
+                    lost(&config.organisation, record.id)
+                })
+            }
+            Err(error) => Err(away().because(error)),
+        }
+    }
+
+    /// Where a record's data is, and a URL that reads it without a token, if one is
+    /// to be had.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn urls(
+        &self,
+        organisation: &OrganisationId,
+        record: &Record,
+    ) -> Result<(String, Option<SignedUrl>), Error> {
+        let Some(config) = self.config(organisation, record).await? else {
+            return Ok((Place::built_in().url_of(organisation, record.id), None));
+        };
+        let url = config.place.url_of(organisation, record.id);
+        let signed = match self.valid_until(&config, record) {
+            Some(until) => self.sign(&config, record, until).await,
+            None => None,
+        };
+        let signed = signed.map(|(url, until)| SignedUrl { url, date_expires: Some(Timestamp::from(until)) });
+        Ok((url, signed))
+    }
+
+    /// When a record's signed URLs end, as it was fixed with the record; `None` if
+    /// it has none, or no more.
+    #[must_use]
+    pub fn valid_until(&self, config: &StorageConfig, record: &Record) -> Option<SystemTime> {
+        let seconds = record.signed_urls_seconds.filter(|_| config.terms.signed_urls_enabled)?;
+        let created = SystemTime::try_from(Timestamp::from(record.date_created)).ok()?;
+        let until = created.checked_add(Duration::from_secs(seconds.unsigned_abs().into()))?;
+        (record.state() != State::Expired && until > SystemTime::now()).then_some(until)
+    }
+
+    async fn sign(
+        &self,
+        config: &StorageConfig,
+        record: &Record,
+        until: SystemTime,
+    ) -> Option<(String, SystemTime)> {
+        if matches!(config.place.provider(), Provider::Db | Provider::Local) {
+            let url = self.signing.url(&config.organisation, record.id, until)?;
+            return Some((url, until));
+        }
+        let signing = async {
+            let store = self.stores.open(config)?;
+            store.sign(&object_of(config, record.id), until).await.map_err(|error| error.to_string())
+        };
+        signing.await.unwrap_or_else(|why| {
+            tracing::debug!(organisation = %config.organisation, storage_config = %config.id, why, "no signed URL");
+            None
+        })
+    }
+}
+
+/// Largest part that is handed on, in bytes.
+const PART_BYTES_MAX: usize = 256 * 1024;
+
+/// Cuts bytes that are in memory into parts, without copying. No bytes are no part.
+fn pieces(mut bytes: Bytes) -> impl Stream<Item = Result<Bytes, Error>> {
+    stream::iter(std::iter::from_fn(move || {
+        let size = bytes.len().min(PART_BYTES_MAX);
+        (size > 0).then(|| Ok(bytes.split_to(size)))
+    }))
+}
+
+/// Hands parts on, no larger than a message may be, and ends with an error if all
+/// of them together have another MD5.
+fn verified(
+    parts: Parts,
+    expected: [u8; 16],
+    lost: impl FnOnce() -> Error + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    let state = Some((parts, Md5::new(), lost));
+    let checked = stream::try_unfold(state, move |state| async move {
+        let Some((mut parts, mut hash, lost)) = state else { return Ok(None) };
+        match parts.try_next().await? {
+            Some(part) => {
+                hash.update(&part);
+                Ok(Some((part, Some((parts, hash, lost)))))
+            }
+            None if hash.finalize()[..] == expected => Ok(None),
+            None => Err(lost()),
+        }
+    });
+    checked.map_ok(pieces).try_flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(given: &[&'static [u8]]) -> Parts {
+        stream::iter(given.iter().map(|part| Ok(Bytes::from_static(part))).collect::<Vec<_>>()).boxed()
+    }
+
+    async fn check(given: &[&'static [u8]]) -> Result<Vec<u8>, Error> {
+        let expected = Md5::digest(b"abc").into();
+        let whole: Vec<Bytes> =
+            verified(parts(given), expected, || Error::internal("lost")).try_collect().await?;
+        Ok(whole.concat())
+    }
+
+    #[tokio::test]
+    async fn only_the_published_bytes_end_well() {
+        assert_eq!(check(&[b"a", b"bc"]).await.unwrap(), b"abc");
+        let wrongs: [&[&'static [u8]]; 3] = [&[], &[b"ab"], &[b"abc", b"d"]];
+        for wrong in wrongs {
+            assert!(check(wrong).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_are_the_bytes_and_none_is_empty() {
+        for size in [0, 1, PART_BYTES_MAX, PART_BYTES_MAX + 1] {
+            let bytes = Bytes::from(vec![7; size]);
+            let cut: Vec<Bytes> = pieces(bytes.clone()).try_collect().await.unwrap();
+            assert!(cut.iter().all(|part| (1..=PART_BYTES_MAX).contains(&part.len())));
+            assert_eq!(cut.concat(), bytes);
+        }
+    }
+}

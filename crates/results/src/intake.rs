@@ -1,0 +1,152 @@
+//! What ingest hands over: results with their data, stored files that were let in,
+//! and files that were not. Each is checked, sent where it belongs, and answered for.
+
+use sluice_proto::results::v1::NewResult;
+use sluice_service::Error;
+
+use crate::{
+    files::Files,
+    placing::{Placing, storage_of},
+    recorder::Recording,
+    result::{Labels, NewRecord, Sealed, Storage, parse_id, parse_new_id},
+    uploads::Name,
+};
+
+/// The way in. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// Sends results where they belong.
+    pub placing: Placing,
+    /// Takes files.
+    pub files: Files,
+}
+
+/// Something that was handed over, and whose it is.
+#[derive(Debug)]
+pub struct Handed<T> {
+    /// The tenant, not yet checked.
+    pub organisation: String,
+    /// What it is.
+    pub what: T,
+}
+
+fn name(organisation: &str, id: &str) -> Option<Name> {
+    Some((organisation.parse().ok()?, parse_new_id(id)?))
+}
+
+impl Intake {
+    /// Records results and gives up files; an answer for each, in order.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer: some may be done, and all may be
+    /// handed over again.
+    pub async fn take(
+        &self,
+        results: Vec<Handed<NewResult>>,
+        discarded: Vec<Handed<String>>,
+    ) -> Result<(Vec<Recording>, Vec<Recording>), Error> {
+        let (recordings, discards) = tokio::join!(self.record(results), self.discard(discarded));
+        Ok((recordings?, discards?))
+    }
+
+    async fn record(&self, results: Vec<Handed<NewResult>>) -> Result<Vec<Recording>, Error> {
+        // Who is bad is answered at once; the others keep their places.
+        let mut answers = vec![Recording::Refused; results.len()];
+        let (mut with_data, mut data_places) = (Vec::new(), Vec::new());
+        let (mut files, mut file_places) = (Vec::new(), Vec::new());
+        for (place, Handed { organisation, what }) in results.into_iter().enumerate() {
+            if what.stored_file {
+                files.push((organisation, what));
+                file_places.push(place);
+            } else if let Some(accepted) = accept(&organisation, what) {
+                with_data.push(accepted);
+                data_places.push(place);
+            }
+        }
+        let bad = answers.len() - data_places.len() - file_places.len();
+        let (with_data, files) = tokio::join!(self.placing.record(with_data), self.record_files(files));
+        for (place, recording) in data_places.into_iter().zip(with_data?) {
+            answers[place] = recording;
+        }
+        for (place, recording) in file_places.into_iter().zip(files?) {
+            answers[place] = recording;
+        }
+        self.placing.recorder.metrics().refused(bad);
+        Ok(answers)
+    }
+
+    /// Records files that are sealed. One that is neither sealed nor recorded is
+    /// refused: its bytes were never here.
+    async fn record_files(&self, files: Vec<(String, NewResult)>) -> Result<Vec<Recording>, Error> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<Option<Name>> =
+            files.iter().map(|(organisation, file)| name(organisation, &file.id)).collect();
+        let known: Vec<Name> = names.iter().flatten().cloned().collect();
+        let sealed = self.placing.uploads.sealed(&known).await?;
+        let mut stored = Vec::with_capacity(files.len());
+        for ((_, file), name) in files.into_iter().zip(&names) {
+            let Some(name) = name else { continue };
+            let Some((seal, config)) = sealed.get(name) else { continue };
+            let storage = match config {
+                None => Storage::default(),
+                Some(id) => storage_of(&*self.placing.configs.recent(&name.0, *id).await?),
+            };
+            stored.extend(accept_file(name, file, seal.clone(), storage));
+        }
+        let recorded = self.placing.record_stored(&stored).await?;
+        let missing: Vec<Name> = known.into_iter().filter(|name| !recorded.contains(name)).collect();
+        let before = if missing.is_empty() {
+            Default::default()
+        } else {
+            self.placing.uploads.known(&missing).await?
+        };
+        let answer = |name: &Option<Name>| match name {
+            Some(name) if recorded.contains(name) || before.contains(name) => Recording::Recorded,
+            _ => Recording::Refused,
+        };
+        let answers: Vec<Recording> = names.iter().map(answer).collect();
+        self.placing.count(&answers);
+        Ok(answers)
+    }
+
+    async fn discard(&self, discarded: Vec<Handed<String>>) -> Result<Vec<Recording>, Error> {
+        let names: Vec<Option<Name>> =
+            discarded.iter().map(|Handed { organisation, what }| name(organisation, what)).collect();
+        let known: Vec<Name> = names.iter().flatten().cloned().collect();
+        if !known.is_empty() {
+            self.placing.uploads.discard(&known).await?;
+        }
+        let answer =
+            |name: &Option<Name>| if name.is_some() { Recording::Recorded } else { Recording::Refused };
+        Ok(names.iter().map(answer).collect())
+    }
+}
+
+/// Checks one result; and the storage config it names. `None`, and a line for the
+/// operator, if it can never be recorded.
+fn accept(organisation: &str, result: NewResult) -> Option<(NewRecord, Option<uuid::Uuid>)> {
+    let NewResult { id, storage_config, data, .. } = &result;
+    let (id, named, data) = (id.clone(), parse_id(storage_config), data.clone());
+    NewRecord::new(organisation, &id, labels(result), data)
+        .map(|record| (record, named))
+        .map_err(|field| tracing::error!(organisation, id, field, "result refused"))
+        .ok()
+}
+
+fn accept_file(
+    (organisation, id): &Name,
+    file: NewResult,
+    seal: Sealed,
+    storage: Storage,
+) -> Option<NewRecord> {
+    NewRecord::of_file(organisation.as_str(), &id.to_string(), labels(file), seal, storage)
+        .map_err(|field| tracing::error!(%organisation, %id, field, "file refused"))
+        .ok()
+}
+
+fn labels(result: NewResult) -> Labels {
+    let NewResult { definition, poll, task, identifier, r#type: media_type, .. } = result;
+    Labels { definition, poll, task, identifier, media_type }
+}

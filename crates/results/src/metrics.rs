@@ -1,0 +1,253 @@
+//! The metrics of the results service, all of them in one place. What the whole
+//! database holds (the clean-up's lag) is told by every replica: take the
+//! largest, not the sum.
+
+use std::{sync::Arc, time::Duration};
+
+use sluice_service::metrics::{By, Counter, FloatGauge, Gauge, Histogram, Registry, items, seconds};
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Recording.
+    pub recording: Arc<Recordings>,
+    /// What consumers and publishers of files do.
+    pub shelf: Arc<Shelf>,
+    /// Clean-up.
+    pub cleanup: Arc<Cleanup>,
+}
+
+impl Metrics {
+    /// Adds them to a registry.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        Self {
+            recording: Arc::new(Recordings::register(registry)),
+            shelf: Arc::new(Shelf::register(registry)),
+            cleanup: Arc::new(Cleanup::register(registry)),
+        }
+    }
+}
+
+/// Recording of what ingest hands over.
+#[derive(Debug)]
+pub struct Recordings {
+    results: By<Counter>,
+    seconds: Histogram,
+    group_results: Histogram,
+    group_calls: Histogram,
+    waiting_calls: Gauge,
+}
+
+impl Recordings {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            results: registry.add_by(
+                "sluice_recordings_total",
+                "Results handed over, by what became of them; those recorded before count as recorded",
+                "recording",
+                &["recorded", "deferred", "refused", "failed"],
+                Counter::default,
+            ),
+            seconds: registry.add(
+                "sluice_recording_duration_seconds",
+                "Time of recording a group of results, seconds",
+                seconds(),
+            ),
+            group_results: registry.add(
+                "sluice_recording_results",
+                "Results in a group recorded at once",
+                items(),
+            ),
+            group_calls: registry.add(
+                "sluice_recording_calls",
+                "Calls merged into a group recorded at once",
+                items(),
+            ),
+            waiting_calls: registry.add(
+                "sluice_recording_waiting_calls",
+                "Calls that wait to be recorded",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// A call began to wait for a lane.
+    pub fn waits(&self) {
+        self.waiting_calls.inc();
+    }
+
+    /// A lane took a group of calls, or they left.
+    pub fn taken(&self, calls: usize) {
+        self.waiting_calls.dec_by(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    /// A group of calls was worked on for so long.
+    pub fn worked(&self, calls: usize, results: usize, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        self.group_calls.observe(float(calls));
+        self.group_results.observe(float(results));
+    }
+
+    /// So many results are recorded, now or before.
+    pub fn recorded(&self, results: usize) {
+        self.results.of("recorded").inc_by(results as u64);
+    }
+
+    /// So many can't be stored now and will be handed over again.
+    pub fn deferred(&self, results: usize) {
+        self.results.of("deferred").inc_by(results as u64);
+    }
+
+    /// So many can never be recorded as they are.
+    pub fn refused(&self, results: usize) {
+        self.results.of("refused").inc_by(results as u64);
+    }
+
+    /// For so many the database had no answer; they will be handed over again.
+    pub fn failed(&self, results: usize) {
+        self.results.of("failed").inc_by(results as u64);
+    }
+}
+
+/// What consumers and publishers of files do.
+#[derive(Debug)]
+pub struct Shelf {
+    acknowledged: Counter,
+    downloads: Counter,
+    downloaded_bytes: Counter,
+    uploads: By<Counter>,
+    uploaded_bytes: Counter,
+}
+
+impl Shelf {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            acknowledged: registry.add(
+                "sluice_acknowledged_results_total",
+                "Results signed off; each counts once",
+                Counter::default(),
+            ),
+            downloads: registry.add(
+                "sluice_downloads_total",
+                "Downloads of results' data begun, by call or signed URL of this service",
+                Counter::default(),
+            ),
+            downloaded_bytes: registry.add(
+                "sluice_downloaded_bytes_total",
+                "Bytes of data given out in downloads",
+                Counter::default(),
+            ),
+            uploads: registry.add_by(
+                "sluice_uploads_total",
+                "Files sent to storage, by how that ended",
+                "upload",
+                &["sealed", "failed"],
+                Counter::default,
+            ),
+            uploaded_bytes: registry.add(
+                "sluice_uploaded_bytes_total",
+                "Bytes of files that were sealed",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// Results went from available to consumed.
+    pub fn acknowledged(&self, results: usize) {
+        self.acknowledged.inc_by(results as u64);
+    }
+
+    /// A download began.
+    pub fn download(&self) {
+        self.downloads.inc();
+    }
+
+    /// Bytes of a download were given out.
+    pub fn downloaded(&self, bytes: usize) {
+        self.downloaded_bytes.inc_by(bytes as u64);
+    }
+
+    /// A file of so many bytes was sealed.
+    pub fn uploaded(&self, bytes: u64) {
+        self.uploads.of("sealed").inc();
+        self.uploaded_bytes.inc_by(bytes);
+    }
+
+    /// A file could not be stored.
+    pub fn upload_failed(&self) {
+        self.uploads.of("failed").inc();
+    }
+}
+
+/// Clean-up of what is past its retention, given up or never finished.
+#[derive(Debug)]
+pub struct Cleanup {
+    lag_seconds: FloatGauge,
+    expired: Counter,
+    objects: By<Counter>,
+    rounds: By<Counter>,
+}
+
+impl Cleanup {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            lag_seconds: registry.add(
+                "sluice_cleanup_lag_seconds",
+                "How much longer than its interval the clean-up has not looked at some storage config, of all \
+                 replicas, seconds",
+                FloatGauge::default(),
+            ),
+            expired: registry.add(
+                "sluice_cleanup_expired_results_total",
+                "Results whose data was removed because its retention had passed",
+                Counter::default(),
+            ),
+            objects: registry.add_by(
+                "sluice_cleanup_objects_total",
+                "Objects in buckets that were due for removal, by how that ended; an object already gone \
+                 counts as removed",
+                "removal",
+                &["removed", "failed"],
+                Counter::default,
+            ),
+            rounds: registry.add_by(
+                "sluice_cleanup_rounds_total",
+                "Rounds of the clean-up, by how they ended",
+                "round",
+                &["done", "failed"],
+                Counter::default,
+            ),
+        }
+    }
+
+    /// A storage config should have been looked at so long ago.
+    pub fn lag(&self, late_for: Duration) {
+        self.lag_seconds.set(late_for.as_secs_f64());
+    }
+
+    /// Results expired.
+    pub fn expired(&self, results: usize) {
+        self.expired.inc_by(results as u64);
+    }
+
+    /// Objects are gone.
+    pub fn removed(&self, objects: usize) {
+        self.objects.of("removed").inc_by(objects as u64);
+    }
+
+    /// Objects could not be removed now.
+    pub fn not_removed(&self, objects: usize) {
+        self.objects.of("failed").inc_by(objects as u64);
+    }
+
+    /// A round ended, well or not.
+    pub fn round(&self, done: bool) {
+        self.rounds.of(if done { "done" } else { "failed" }).inc();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of groups")]
+fn float(number: usize) -> f64 {
+    number as f64
+}

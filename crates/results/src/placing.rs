@@ -1,0 +1,300 @@
+//! Where each result's data goes, decided when it is recorded: what the results
+//! name if that is usable, else the organisation's default, else the built-in
+//! `db`. Data that goes to a bucket is put there before its record is made.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use deadpool_postgres::Pool;
+use futures_util::{StreamExt, stream};
+use sluice_service::{Error, OrganisationId};
+use uuid::Uuid;
+
+use crate::{
+    configs::{Configs, probe::probe, stores::Stores},
+    recorder::{Recorder, Recording},
+    result::{NewRecord, Storage},
+    sessions::query,
+    storage::place::Provider,
+    storage_config::{State, StorageConfig},
+    uploads::{Key, Name, Uploads},
+};
+
+/// Objects written at the same time for one call.
+const WRITES_MAX: usize = 16;
+/// Most organisations that are remembered to be registered.
+const KNOWN_MAX: usize = 100_000;
+
+/// Records results wherever their data goes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Placing {
+    /// What organisations have set up.
+    pub configs: Configs,
+    /// What that opens.
+    pub stores: Stores,
+    /// Objects without a result yet.
+    pub uploads: Uploads,
+    /// Records with their data.
+    pub recorder: Recorder,
+    /// Who has data in the built-in `db`.
+    pub registered: Registered,
+}
+
+/// Tells the clean-up, once, of organisations that keep data in the built-in `db`.
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pool: Pool,
+    known: Arc<Mutex<HashSet<OrganisationId>>>,
+}
+
+impl Registered {
+    /// Knows nobody yet.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, known: Arc::default() }
+    }
+
+    /// Registers organisations that are not known to be.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn add(&self, organisations: HashSet<&OrganisationId>) -> Result<(), Error> {
+        // Nothing that holds the lock can panic half-way.
+        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh: Vec<&OrganisationId> = {
+            let known = lock();
+            organisations.into_iter().filter(|organisation| !known.contains(*organisation)).collect()
+        };
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = fresh.iter().map(|organisation| organisation.as_str()).collect();
+        query(&self.pool, include_str!("sql/cleanup_register.sql"), &[&names]).await?;
+        let mut known = lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.extend(fresh.into_iter().cloned());
+        Ok(())
+    }
+}
+
+/// The storage configs that decide about a call.
+pub struct Deciding {
+    named: HashMap<Name, StorageConfig>,
+    defaults: HashMap<OrganisationId, StorageConfig>,
+}
+
+/// Where data is to go.
+#[derive(Clone, Copy, Debug)]
+pub enum Destination<'a> {
+    /// Into the results database, on a config's terms or on the built-in ones.
+    Database(Option<&'a StorageConfig>),
+    /// Into a bucket.
+    Bucket(&'a StorageConfig),
+    /// Nowhere now: its storage is not usable.
+    Wait,
+}
+
+impl Destination<'_> {
+    /// Who keeps it, as it is fixed with the record.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        match self {
+            Self::Database(Some(config)) | Self::Bucket(config) => storage_of(config),
+            Self::Database(None) | Self::Wait => Storage::default(),
+        }
+    }
+}
+
+/// What is fixed with a record that a config keeps.
+#[must_use]
+pub fn storage_of(config: &StorageConfig) -> Storage {
+    let terms = config.terms;
+    Storage {
+        config: Some(config.id),
+        signed_urls_seconds: terms.signed_urls_enabled.then_some(terms.signed_urls_seconds),
+    }
+}
+
+impl Deciding {
+    /// Where a result goes that names a config, or none.
+    #[must_use]
+    pub fn destination(&self, organisation: &OrganisationId, named: Option<Uuid>) -> Destination<'_> {
+        let usable = |config: &&StorageConfig| config.state != State::Deactivated;
+        let config = named
+            .and_then(|id| self.named.get(&(organisation.clone(), id)))
+            .filter(usable)
+            .or_else(|| self.defaults.get(organisation).filter(usable));
+        match config {
+            None => Destination::Database(None),
+            Some(config) if config.place.provider() == Provider::Db => Destination::Database(Some(config)),
+            Some(config) if config.state == State::Valid => Destination::Bucket(config),
+            Some(_) => Destination::Wait,
+        }
+    }
+}
+
+impl Placing {
+    /// What decides about some results now.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn deciding(
+        &self,
+        asked: impl Iterator<Item = (&OrganisationId, Option<Uuid>)>,
+    ) -> Result<Deciding, Error> {
+        let mut organisations = HashSet::new();
+        let mut named = HashSet::new();
+        for (organisation, config) in asked {
+            organisations.insert(organisation.as_str());
+            named.extend(config.map(|id| (organisation.as_str(), id)));
+        }
+        let (organisations, named): (Vec<_>, Vec<_>) =
+            (organisations.into_iter().collect(), named.into_iter().collect());
+        let mut deciding = Deciding { named: HashMap::new(), defaults: HashMap::new() };
+        for config in self.configs.deciding(&organisations, &named).await? {
+            if config.is_default {
+                deciding.defaults.insert(config.organisation.clone(), config);
+            } else {
+                deciding.named.insert((config.organisation.clone(), config.id), config);
+            }
+        }
+        Ok(deciding)
+    }
+
+    /// Records results with their data, each where it goes; one answer for each, in
+    /// order.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer: some may be recorded, and all may
+    /// be handed over again.
+    pub async fn record(&self, given: Vec<(NewRecord, Option<Uuid>)>) -> Result<Vec<Recording>, Error> {
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = given.iter().map(|(record, named)| (&record.organisation, *named));
+        let deciding = self.deciding(asked).await?;
+        let mut answers = vec![Recording::Deferred; given.len()];
+        let mut waiting = 0;
+        let (mut inline, mut inline_places) = (Vec::new(), Vec::new());
+        let (mut apart, mut apart_places) = (Vec::new(), Vec::new());
+        for (place, (mut record, named)) in given.into_iter().enumerate() {
+            let destination = deciding.destination(&record.organisation, named);
+            record.storage = destination.storage();
+            match destination {
+                Destination::Database(_) => {
+                    inline.push(record);
+                    inline_places.push(place);
+                }
+                Destination::Bucket(config) => {
+                    apart.push((record, config));
+                    apart_places.push(place);
+                }
+                Destination::Wait => waiting += 1,
+            }
+        }
+        self.registered.add(inline.iter().map(|record| &record.organisation).collect()).await?;
+        let (inline, apart) = tokio::join!(self.recorder.record(inline), self.record_objects(apart));
+        for (place, recording) in inline_places.into_iter().zip(inline?) {
+            answers[place] = recording;
+        }
+        let apart = apart?;
+        self.count(&apart);
+        for (place, recording) in apart_places.into_iter().zip(apart) {
+            answers[place] = recording;
+        }
+        self.recorder.metrics().deferred(waiting);
+        Ok(answers)
+    }
+
+    /// Counts what became of results that the recorder's lanes have no part in.
+    pub fn count(&self, recordings: &[Recording]) {
+        let of = |wanted| recordings.iter().filter(|recording| **recording == wanted).count();
+        let metrics = self.recorder.metrics();
+        metrics.recorded(of(Recording::Recorded));
+        metrics.deferred(of(Recording::Deferred));
+        metrics.refused(of(Recording::Refused));
+    }
+
+    /// Writes objects, then records them.
+    async fn record_objects(&self, given: Vec<(NewRecord, &StorageConfig)>) -> Result<Vec<Recording>, Error> {
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = |record: &NewRecord| (record.organisation.clone(), record.id);
+        let names: Vec<Name> = given.iter().map(|(record, _)| name(record)).collect();
+        let mut recorded = self.uploads.known(&names).await?;
+        let fresh = || given.iter().filter(|(record, _)| !recorded.contains(&name(record)));
+        let keys = fresh().map(|(record, config)| Key {
+            organisation: record.organisation.clone(),
+            id: record.id,
+            config: Some(config.id),
+        });
+        let may_write = self.uploads.begin(keys.collect()).await?;
+        let writing = fresh().filter(|(record, _)| may_write.contains(&name(record))).map(
+            |(record, config)| async move {
+                self.write(record, config)
+                    .await
+                    .then(|| NewRecord { data: bytes::Bytes::new(), ..record.clone() })
+            },
+        );
+        let writing: Vec<_> = writing.collect();
+        let written: Vec<NewRecord> =
+            stream::iter(writing).buffer_unordered(WRITES_MAX).filter_map(std::future::ready).collect().await;
+        if !written.is_empty() {
+            recorded.extend(self.record_stored(&written).await?);
+        }
+        let recording =
+            |name| if recorded.contains(name) { Recording::Recorded } else { Recording::Deferred };
+        Ok(names.iter().map(recording).collect())
+    }
+
+    /// Records what is stored; the names of those that are recorded afterwards.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn record_stored(&self, stored: &[NewRecord]) -> Result<HashSet<Name>, Error> {
+        let mut recorded = self.uploads.record(stored).await?;
+        let missing: Vec<Name> = stored
+            .iter()
+            .map(|record| (record.organisation.clone(), record.id))
+            .filter(|name| !recorded.contains(name))
+            .collect();
+        if !missing.is_empty() {
+            recorded.extend(self.uploads.known(&missing).await?);
+        }
+        Ok(recorded)
+    }
+
+    /// Whether a result's data is in its bucket now. A bucket that fails is probed,
+    /// so that others need not find out, too.
+    async fn write(&self, record: &NewRecord, config: &StorageConfig) -> bool {
+        let store = match self.stores.open(config) {
+            Ok(store) => store,
+            Err(why) => {
+                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not usable");
+                return false;
+            }
+        };
+        let key = config.place.key(&record.organisation, record.id);
+        match store.put(&key, record.data.clone(), &record.labels.media_type).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, %error, "result not stored");
+                self.doubt(config).await;
+                false
+            }
+        }
+    }
+
+    /// Finds out whether a config that failed is still VALID.
+    pub async fn doubt(&self, config: &StorageConfig) {
+        if let Err(error) = probe(&self.configs, &self.stores, config).await {
+            tracing::debug!(%error, "storage config not probed");
+        }
+    }
+}

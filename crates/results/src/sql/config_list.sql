@@ -1,0 +1,8 @@
+-- An organisation's storage configs after an id, in the order of their ids, which
+-- is that of their creation. Primary key, one round trip, no locks.
+SELECT c.*, EXISTS (SELECT FROM storage_default d
+                    WHERE d.organisation = c.organisation AND d.storage_config = c.id) AS is_default
+FROM storage_config c
+WHERE c.organisation = $1 AND c.id > $2
+ORDER BY c.id
+LIMIT $3

@@ -1,0 +1,92 @@
+//! Metrics of requests, on both surfaces. Each is counted once, when its answer
+//! has been sent or given up, by its route and how it ended.
+
+use std::{fmt::Write as _, time::Duration};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use tonic::Code as GrpcCode;
+
+use super::{Counter, Family, Gauge, Histogram, Label, Registry};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Code {
+    /// A status of gRPC.
+    Grpc(GrpcCode),
+    /// A status of HTTP.
+    Http(u16),
+}
+
+/// The name the gRPC specification gives a status.
+#[must_use]
+pub fn grpc_code_name(code: GrpcCode) -> &'static str {
+    match code {
+        GrpcCode::Ok => "OK",
+        GrpcCode::Cancelled => "CANCELLED",
+        GrpcCode::Unknown => "UNKNOWN",
+        GrpcCode::InvalidArgument => "INVALID_ARGUMENT",
+        GrpcCode::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        GrpcCode::NotFound => "NOT_FOUND",
+        GrpcCode::AlreadyExists => "ALREADY_EXISTS",
+        GrpcCode::PermissionDenied => "PERMISSION_DENIED",
+        GrpcCode::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        GrpcCode::FailedPrecondition => "FAILED_PRECONDITION",
+        GrpcCode::Aborted => "ABORTED",
+        GrpcCode::OutOfRange => "OUT_OF_RANGE",
+        GrpcCode::Unimplemented => "UNIMPLEMENTED",
+        GrpcCode::Internal => "INTERNAL",
+        GrpcCode::Unavailable => "UNAVAILABLE",
+        GrpcCode::DataLoss => "DATA_LOSS",
+        GrpcCode::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+impl EncodeLabelValue for Code {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        match self {
+            Self::Grpc(code) => encoder.write_str(grpc_code_name(*code)),
+            Self::Http(status) => write!(encoder, "{status}"),
+        }
+    }
+}
+
+/// One way through a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    route: &'static str,
+    method: &'static str,
+    code: Code,
+}
+
+/// The metrics of requests of one running service.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    ended: Family<Ended, Counter>,
+    seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
+    pub(crate) open: Gauge,
+}
+
+impl Requests {
+    /// Adds them to a registry.
+    pub fn register(registry: &mut Registry) -> Self {
+        Self {
+            ended: registry.add(
+                "sluice_requests_total",
+                "Requests that ended, by rpc or route, HTTP method and status",
+                Family::default(),
+            ),
+            seconds: registry.add(
+                "sluice_request_duration_seconds",
+                "Time from a request's head to the end of its answer, seconds",
+                Family::new_with_constructor(super::seconds),
+            ),
+            open: registry.add("sluice_requests_open", "Requests under way", Gauge::default()),
+        }
+    }
+
+    /// Counts one that ended.
+    pub(crate) fn count(&self, route: &'static str, method: &'static str, code: Code, took: Duration) {
+        self.ended.get_or_create(&Ended { route, method, code }).inc();
+        self.seconds.get_or_create(&[("route", route), ("method", method)]).observe(took.as_secs_f64());
+    }
+}

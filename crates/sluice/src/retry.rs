@@ -1,0 +1,85 @@
+//! What becomes of a call that failed: whether it may succeed later, and how long
+//! to wait before.
+
+use std::time::Duration;
+
+use sluice_proto::ingest::v1::{Outcome, PublicationOutcome};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// The first wait after a call that failed; it doubles up to the longest.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// The waits between calls that fail one after the other.
+#[derive(Debug)]
+pub(crate) struct Backoff(Duration);
+
+impl Backoff {
+    /// Nothing failed yet, or not any more.
+    pub(crate) fn new() -> Self {
+        Self(BACKOFF_FIRST)
+    }
+
+    /// How long to wait after one more failed call: at least as long as the
+    /// service advises.
+    pub(crate) fn after(&mut self, status: &Status) -> Duration {
+        let advised = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+        let wait = advised.unwrap_or_default().max(jittered(self.0));
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        wait
+    }
+}
+
+/// Whether a call that failed so may succeed later. What a broken connection
+/// looks like counts too.
+pub(crate) fn may_pass(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Cancelled
+        | Code::Unknown => true,
+        Code::Internal => status.message().contains("h2 protocol error"),
+        _ => false,
+    }
+}
+
+/// What is known of an observation whose call failed.
+pub(crate) fn undecided(status: &Status, reason: &str) -> PublicationOutcome {
+    PublicationOutcome {
+        outcome: Outcome::Retry.into(),
+        reason: reason.into(),
+        details: format!("{:?}: {}", status.code(), status.message()),
+        ..PublicationOutcome::default()
+    }
+}
+
+/// Half to all of a wait, so that many callers don't come back at once.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_own_faults_are_final_and_the_services_are_not() {
+        for code in [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded, Code::Unknown] {
+            assert!(may_pass(&Status::new(code, "")), "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated, Code::Internal] {
+            assert!(!may_pass(&Status::new(code, "")), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_never_longer_than_said() {
+        for _ in 0..100 {
+            let wait = jittered(BACKOFF_MAX);
+            assert!(wait <= BACKOFF_MAX && wait >= BACKOFF_MAX / 2);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The clean-up: what is past its retention expires, nothing else does, and a crash
+//! at any point leaves nothing half done.
+
+use sluice_proto::results::v1::{
+    AcknowledgeResultRequest, NewResult, ReconcileStorageConfigRequest, StorageConfig,
+    UpdateStorageConfigRequest, reconcile_storage_config_response::Finding, result::State,
+};
+use sluice_tests::{Tenant, eventually};
+use tonic::Code;
+
+use crate::{
+    results_shelf::{ACME, new, record},
+    storage_support::{Storage, seconds, stored, upload},
+};
+
+fn managed(days: i64) -> StorageConfig {
+    StorageConfig { managed: true, retention: seconds(days * 86_400), ..StorageConfig::default() }
+}
+
+async fn state(storage: &Storage, id: &str) -> State {
+    storage.get(id).await.unwrap().state()
+}
+
+async fn expired(storage: &Storage, ids: &[&str]) {
+    eventually("the end of the retention", || async {
+        for id in ids {
+            let record = storage.get(id).await.unwrap();
+            if record.state() != State::Expired || record.date_deleted.is_none() {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+/// Waits until the clean-up has looked at everything once more.
+async fn looked_again(storage: &Storage) {
+    let sql = storage.shelf.0.results_database.sql().await;
+    let oldest = "SELECT min(date_leased)::text, bool_and(lease IS NULL) FROM cleanup_progress";
+    let now: String = sql.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap().get(0);
+    eventually("another look", || async {
+        let row = sql.query_one(oldest, &[]).await.unwrap();
+        let seen: String = row.get(0);
+        (seen > now && row.get(1)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn data_in_the_database_goes_after_its_retention() {
+    let storage = Storage::start().await;
+    let results: Vec<NewResult> = (0..5).map(|_| new("inline")).collect();
+    storage.shelf.record(&results).await;
+    let file = upload();
+    storage.store(file.clone(), vec![vec![1; 600_000]]).await.unwrap();
+    record(&mut storage.shelf.intake(0), ACME, vec![stored(&file.id)]).await.unwrap();
+    let consumed = AcknowledgeResultRequest { organisation: String::new(), id: results[0].id.clone() };
+    storage.shelf.results(Tenant::Acme).acknowledge_result(consumed.clone()).await.unwrap();
+    storage.age(29).await;
+    looked_again(&storage).await;
+    assert_eq!(state(&storage, &results[1].id).await, State::Available);
+    storage.age(2).await;
+    let ids: Vec<&str> = results.iter().map(|result| result.id.as_str()).chain([file.id.as_str()]).collect();
+    expired(&storage, &ids).await;
+    for id in &ids {
+        assert_eq!(storage.download(id).await.unwrap_err().code(), Code::FailedPrecondition);
+    }
+    let sql = storage.shelf.0.results_database.sql().await;
+    let left = "SELECT (SELECT count(*) FROM data_block) + (SELECT count(*) FROM file_chunk)
+                     + (SELECT count(*) FROM available)";
+    assert_eq!(sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    // What was signed off before stays so; what was not no longer can be.
+    let mut results_client = storage.shelf.results(Tenant::Acme);
+    assert!(!results_client.acknowledge_result(consumed).await.unwrap().into_inner().changed);
+    let late = AcknowledgeResultRequest { organisation: String::new(), id: results[1].id.clone() };
+    assert_eq!(results_client.acknowledge_result(late).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_block_stays_as_long_as_one_record_needs_it() {
+    let storage = Storage::start().await;
+    let short = storage.create(StorageConfig { url: "db://results".into(), ..managed(1) }).await.unwrap();
+    let (goes, stays) = (NewResult { storage_config: short.id, ..new("goes") }, new("stays"));
+    storage.shelf.record(&[goes.clone(), stays.clone()]).await;
+    storage.age(2).await;
+    expired(&storage, &[&goes.id]).await;
+    looked_again(&storage).await;
+    assert_eq!(storage.download(&stays.id).await.unwrap(), b"stays");
+    storage.age(29).await;
+    expired(&storage, &[&stays.id]).await;
+    let sql = storage.shelf.0.results_database.sql().await;
+    let blocks: i64 = sql.query_one("SELECT count(*) FROM data_block", &[]).await.unwrap().get(0);
+    assert_eq!(blocks, 0);
+}
+
+#[tokio::test]
+async fn objects_go_after_their_retention_and_only_managed_ones() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(managed(1)).await;
+    let own =
+        storage.create(StorageConfig { url: "local://own".into(), ..Default::default() }).await.unwrap();
+    let for_ever = StorageConfig {
+        url: "local://ever".into(),
+        managed: true,
+        retention: seconds(0),
+        ..Default::default()
+    };
+    let for_ever = storage.create(for_ever).await.unwrap();
+    let goes = new("goes");
+    let kept: Vec<NewResult> =
+        [own.id, for_ever.id].into_iter().map(|id| NewResult { storage_config: id, ..new("kept") }).collect();
+    storage.shelf.record(std::slice::from_ref(&goes)).await;
+    storage.shelf.record(&kept).await;
+    storage.age(400).await;
+    expired(&storage, &[&goes.id]).await;
+    looked_again(&storage).await;
+    for result in &kept {
+        assert_eq!(storage.download(&result.id).await.unwrap(), b"kept");
+    }
+    let files = storage.files();
+    assert!(files.len() == 2 && !files.iter().any(|file| file.ends_with(&goes.id)), "{files:?}");
+    let told = storage.get(&goes.id).await.unwrap();
+    assert_eq!((told.storage_config, told.signed_url), (config.id, None));
+}
+
+#[tokio::test]
+async fn a_bucket_that_fails_is_cleaned_up_when_it_works_again() {
+    let storage = Storage::start().await;
+    storage.default_folder(managed(1)).await;
+    let result = new("goes");
+    storage.shelf.record(std::slice::from_ref(&result)).await;
+    storage.forbid(true);
+    storage.age(2).await;
+    eventually("the mark", || async { (state(&storage, &result.id).await == State::Expired).then_some(()) })
+        .await;
+    looked_again(&storage).await;
+    let told = storage.get(&result.id).await.unwrap();
+    assert_eq!(told.date_deleted, None, "its object is not confirmed to be gone");
+    storage.forbid(false);
+    expired(&storage, &[&result.id]).await;
+    assert!(storage.files().is_empty());
+}
+
+#[tokio::test]
+async fn any_number_of_replicas_may_be_killed_at_any_time() {
+    let mut storage = Storage::with(|pair| pair.processes().results_replicas(2)).await;
+    storage.default_folder(managed(1)).await;
+    let results: Vec<NewResult> = (0..300).map(|_| new("goes")).collect();
+    storage.shelf.record(&results).await;
+    let sql = storage.shelf.0.results_database.sql().await;
+    let gone = async || -> i64 {
+        let count = "SELECT count(*) FROM expired WHERE date_deleted IS NOT NULL";
+        sql.query_one(count, &[]).await.unwrap().get(0)
+    };
+    storage.age(2).await;
+    eventually("some that expire", || async { (gone().await > 0).then_some(()) }).await;
+    storage.shelf.0.results[0].kill();
+    // Whoever has a lease and is dead is waited for; that is not what this is about.
+    sql.batch_execute("UPDATE cleanup_progress SET date_leased = '-infinity'").await.unwrap();
+    eventually("all to expire", || async { (gone().await == 300).then_some(()) }).await;
+    assert!(storage.files().is_empty(), "{:?}", storage.files());
+}
+
+#[tokio::test]
+async fn what_expired_a_year_ago_is_forgotten() {
+    let storage = Storage::start().await;
+    let (old, young) = (new("old"), new("young"));
+    storage.shelf.record(&[old.clone(), young.clone()]).await;
+    for result in [&old, &young] {
+        storage.shelf.expire(&result.id).await;
+    }
+    let sql = storage.shelf.0.results_database.sql().await;
+    let id: uuid::Uuid = old.id.parse().unwrap();
+    let older = "UPDATE expired SET date_deleted = now() - interval '366 days' WHERE id = $1";
+    sql.execute(older, &[&id]).await.unwrap();
+    let statement = include_str!("../../crates/results/src/sql/forget.sql");
+    let forgotten = async || -> i64 { sql.query_one(statement, &[]).await.unwrap().get("forgotten") };
+    assert_eq!((forgotten().await, forgotten().await), (1, 0));
+    assert_eq!(storage.get(&old.id).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(state(&storage, &young.id).await, State::Expired);
+    let dropped: i32 =
+        sql.query_one("SELECT drop_empty_weeks(now() + interval '8 days')", &[]).await.unwrap().get(0);
+    assert!(dropped > 0, "the weeks of data blocks and of consumed results are empty");
+    assert_eq!(state(&storage, &young.id).await, State::Expired, "weeks with rows stay");
+}
+
+#[tokio::test]
+async fn a_longer_retention_holds_for_what_is_there() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(managed(1)).await;
+    let result = new("stays");
+    storage.shelf.record(std::slice::from_ref(&result)).await;
+    let storage_config = Some(StorageConfig { id: config.id.clone(), ..managed(10) });
+    let request = UpdateStorageConfigRequest { storage_config, update_mask: None };
+    storage.configs(Tenant::Acme).update_storage_config(request).await.unwrap();
+    storage.age(5).await;
+    looked_again(&storage).await;
+    assert_eq!(storage.download(&result.id).await.unwrap(), b"stays");
+}
+
+#[tokio::test]
+async fn reconciling_reports_what_does_not_fit() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(StorageConfig::default()).await;
+    let results: Vec<NewResult> = (0..3).map(|_| new("data")).collect();
+    storage.shelf.record(&results).await;
+    let pending = upload();
+    storage.store(pending, vec![b"on its way".to_vec()]).await.unwrap();
+    let request = ReconcileStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
+    let reconcile = async || {
+        let mut configs = storage.configs(Tenant::Acme);
+        let mut stream = configs.reconcile_storage_config(request.clone()).await.unwrap().into_inner();
+        let mut told = Vec::new();
+        while let Some(report) = stream.message().await.unwrap() {
+            told.push(report);
+        }
+        told
+    };
+    let told = reconcile().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].finding(), told[0].objects, told[0].records), (Finding::Unspecified, 4, 3));
+
+    let lost = storage.get(&results[0].id).await.unwrap().url;
+    std::fs::remove_file(storage.root.join(lost.strip_prefix("local://").unwrap())).unwrap();
+    let shorter = storage.get(&results[1].id).await.unwrap().url;
+    std::fs::write(storage.root.join(shorter.strip_prefix("local://").unwrap()), "dat").unwrap();
+    let stray = uuid::Uuid::now_v7();
+    std::fs::write(storage.root.join("bucket/a/acme/readme"), "stray").unwrap();
+    let folder = storage.root.join(lost.strip_prefix("local://").unwrap());
+    std::fs::write(folder.parent().unwrap().join(stray.to_string()), "stray").unwrap();
+    let mut found: Vec<(Finding, String)> =
+        reconcile().await.into_iter().map(|report| (report.finding(), report.id)).collect();
+    found.sort_by_key(|(finding, id)| (*finding as i32, id.clone()));
+    let mut expected = vec![
+        (Finding::Unspecified, String::new()),
+        (Finding::ObjectWithoutRecord, String::new()),
+        (Finding::ObjectWithoutRecord, stray.to_string()),
+        (Finding::RecordWithoutObject, results[0].id.clone()),
+        (Finding::RecordWithoutObject, results[1].id.clone()),
+    ];
+    expected.sort_by_key(|(finding, id)| (*finding as i32, id.clone()));
+    assert_eq!(found, expected);
+}

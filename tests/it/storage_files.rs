@@ -1,0 +1,241 @@
+//! Files on their way in: stored and sealed, then let in or given up. Nothing stays
+//! of those that broke off.
+
+use sluice_proto::results::v1::{
+    FileUpload, RecordResultsRequest, ResultBatch, StorageConfig, StoreFileRequest,
+    record_results_response::Recording, result::State, store_file_request::Part,
+};
+use sluice_tests::{Service, eventually};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::{
+    results_shelf::{ACME, new, record},
+    storage_support::{Storage, stored, upload},
+};
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().unwrap().reason.clone()
+}
+
+/// Bytes that differ from place to place.
+fn bytes(size: usize) -> Vec<u8> {
+    (0..size).map(|place| (place * 31 / 7 + place / 4096) as u8).collect()
+}
+
+fn chunks(bytes: &[u8]) -> Vec<Vec<u8>> {
+    bytes.chunks(MEBIBYTE).map(<[u8]>::to_vec).collect()
+}
+
+async fn discard(storage: &Storage, ids: &[&str]) -> Vec<Recording> {
+    let discarded_files = ids.iter().map(|id| (*id).to_owned()).collect();
+    let batch = ResultBatch { organisation: ACME.into(), discarded_files, ..ResultBatch::default() };
+    let request = RecordResultsRequest { batches: vec![batch] };
+    storage.shelf.intake(0).record_results(request).await.unwrap().into_inner().discards().collect()
+}
+
+/// Stores, records and downloads files of sizes around every limit there is.
+async fn every_size_comes_back(storage: &Storage) {
+    let sizes =
+        [0, 1, 512 * 1024, 512 * 1024 + 1, 4 * MEBIBYTE, 8 * MEBIBYTE - 1, 8 * MEBIBYTE, 19 * MEBIBYTE + 5];
+    for size in sizes {
+        let (file, content) = (upload(), bytes(size));
+        let sealed = storage.store(file.clone(), chunks(&content)).await.unwrap();
+        assert_eq!(sealed.size, size as u64);
+        let told = record(&mut storage.shelf.intake(0), ACME, vec![stored(&file.id)]).await.unwrap();
+        assert_eq!(told, [Recording::Recorded], "{size} bytes");
+        assert!(storage.download(&file.id).await.unwrap() == content, "{size} bytes");
+        let record = storage.get(&file.id).await.unwrap();
+        assert_eq!(
+            (record.size, record.checksum, record.r#type),
+            (sealed.size, sealed.checksum, sealed.r#type)
+        );
+    }
+    assert_eq!(storage.uploads().await, 0);
+}
+
+#[tokio::test]
+async fn files_of_every_size_come_back_from_the_database() {
+    every_size_comes_back(&Storage::start().await).await;
+}
+
+#[tokio::test]
+async fn files_of_every_size_come_back_from_a_folder() {
+    let storage = Storage::start().await;
+    storage.default_folder(StorageConfig::default()).await;
+    every_size_comes_back(&storage).await;
+}
+
+#[tokio::test]
+async fn the_type_is_the_declared_one_or_the_one_found() {
+    let storage = Storage::start().await;
+    for (declared, content, expected) in [
+        ("", &b"%PDF-1.7\n"[..], "application/pdf"),
+        ("", b"hello", "text/plain; charset=utf-8"),
+        ("image/x-own", b"%PDF-1.7\n", "image/x-own"),
+    ] {
+        let file = FileUpload { r#type: declared.into(), ..upload() };
+        assert_eq!(storage.store(file, vec![content.to_vec()]).await.unwrap().r#type, expected);
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_another_checksum_are_not_sealed() {
+    let storage = Storage::start().await;
+    storage.default_folder(StorageConfig::default()).await;
+    let good = FileUpload { checksum: "900150983CD24FB0D6963F7D28E17F72".into(), ..upload() };
+    storage.store(good.clone(), vec![b"ab".to_vec(), b"c".to_vec()]).await.unwrap();
+    let bad = FileUpload { id: upload().id, ..good.clone() };
+    let refused = storage.store(bad.clone(), vec![b"abd".to_vec()]).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "CHECKSUM_MISMATCH"));
+    let told =
+        record(&mut storage.shelf.intake(0), ACME, vec![stored(&bad.id), stored(&good.id)]).await.unwrap();
+    assert_eq!(told, [Recording::Refused, Recording::Recorded]);
+    storage.no_uploads().await;
+    assert_eq!(storage.files().len(), 1);
+}
+
+#[tokio::test]
+async fn malformed_streams_are_refused() {
+    let storage = Storage::start().await;
+    let chunk = |size: usize| StoreFileRequest { part: Some(Part::Chunk(vec![0; size].into())) };
+    let first = || StoreFileRequest { part: Some(Part::Upload(upload())) };
+    let of = |change: fn(&mut FileUpload)| {
+        let mut upload = upload();
+        change(&mut upload);
+        StoreFileRequest { part: Some(Part::Upload(upload)) }
+    };
+    for (messages, fits) in [
+        (vec![first(), chunk(MEBIBYTE)], true),
+        (vec![first(), chunk(MEBIBYTE + 1)], false),
+        (vec![chunk(1)], false),
+        (vec![], false),
+        (vec![first(), first()], false),
+        (vec![first(), StoreFileRequest::default()], false),
+        (vec![of(|upload| upload.id = "x".into())], false),
+        (vec![of(|upload| upload.organisation = "a/b".into())], false),
+        (vec![of(|upload| upload.checksum = "00".into())], false),
+        (vec![of(|upload| upload.r#type = "t".repeat(255))], true),
+        (vec![of(|upload| upload.r#type = "t".repeat(256))], false),
+    ] {
+        let told = storage.shelf.intake(0).store_file(tokio_stream::iter(messages.clone())).await;
+        assert_eq!(told.is_ok(), fits, "{told:?}");
+        if let Err(status) = told {
+            assert_eq!(status.code(), Code::InvalidArgument);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_used_once() {
+    let storage = Storage::start().await;
+    let (sealed, recorded, given_up) = (upload(), upload(), upload());
+    storage.store(sealed.clone(), vec![b"a".to_vec()]).await.unwrap();
+    storage.store(recorded.clone(), vec![b"a".to_vec()]).await.unwrap();
+    record(&mut storage.shelf.intake(0), ACME, vec![stored(&recorded.id)]).await.unwrap();
+    assert_eq!(discard(&storage, &[&given_up.id]).await, [Recording::Recorded]);
+    for used in [sealed, recorded, given_up] {
+        let refused = storage.store(used, vec![b"b".to_vec()]).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "UPLOAD_EXISTS"));
+    }
+}
+
+#[tokio::test]
+async fn recording_and_discarding_again_change_nothing() {
+    let storage = Storage::start().await;
+    storage.default_folder(StorageConfig::default()).await;
+    let (kept, gone) = (upload(), upload());
+    for file in [&kept, &gone] {
+        storage.store(file.clone(), vec![b"content".to_vec()]).await.unwrap();
+    }
+    for _ in 0..2 {
+        let told = record(&mut storage.shelf.intake(0), ACME, vec![stored(&kept.id)]).await.unwrap();
+        assert_eq!(told, [Recording::Recorded]);
+        assert_eq!(
+            discard(&storage, &[&gone.id, "nonsense"]).await,
+            [Recording::Recorded, Recording::Refused]
+        );
+        storage.no_uploads().await;
+    }
+    // What became a result stays, whoever says what.
+    assert_eq!(discard(&storage, &[&kept.id]).await, [Recording::Recorded]);
+    storage.no_uploads().await;
+    assert_eq!(storage.download(&kept.id).await.unwrap(), b"content");
+    assert_eq!(storage.files().len(), 1);
+    let told = record(&mut storage.shelf.intake(0), ACME, vec![stored(&gone.id)]).await.unwrap();
+    assert_eq!(told, [Recording::Refused]);
+}
+
+#[tokio::test]
+async fn nothing_stays_of_a_stream_that_breaks_off() {
+    let storage = Storage::with(|pair| pair.flag(Service::Results, "upload-idle-seconds", "1")).await;
+    storage.default_folder(StorageConfig::default()).await;
+    // With one part, and with several.
+    for mebibytes in [1, 20] {
+        let file = upload();
+        let (sender, receiver) = mpsc::channel(1);
+        let mut intake = storage.shelf.intake(0);
+        let call = tokio::spawn(async move { intake.store_file(ReceiverStream::new(receiver)).await });
+        sender.send(StoreFileRequest { part: Some(Part::Upload(file.clone())) }).await.unwrap();
+        for _ in 0..mebibytes {
+            let part = Some(Part::Chunk(vec![7; MEBIBYTE].into()));
+            sender.send(StoreFileRequest { part }).await.unwrap();
+        }
+        eventually("the upload", || async { (storage.uploads().await == 1).then_some(()) }).await;
+        call.abort();
+        storage.no_uploads().await;
+        assert!(storage.files().is_empty(), "{:?}", storage.files());
+        let told = record(&mut storage.shelf.intake(0), ACME, vec![stored(&file.id)]).await.unwrap();
+        assert_eq!(told, [Recording::Refused]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_stays_of_a_service_that_is_killed_while_bytes_flow() {
+    let mut storage =
+        Storage::with(|pair| pair.processes().flag(Service::Results, "upload-idle-seconds", "1")).await;
+    storage.default_folder(StorageConfig::default()).await;
+    let file = upload();
+    let (sender, receiver) = mpsc::channel(1);
+    let mut intake = storage.shelf.intake(0);
+    let call = tokio::spawn(async move { intake.store_file(ReceiverStream::new(receiver)).await });
+    sender.send(StoreFileRequest { part: Some(Part::Upload(file.clone())) }).await.unwrap();
+    for _ in 0..20 {
+        sender.send(StoreFileRequest { part: Some(Part::Chunk(vec![7; MEBIBYTE].into())) }).await.unwrap();
+    }
+    eventually("bytes", || async { (!storage.files().is_empty()).then_some(()) }).await;
+    storage.shelf.0.results[0].kill();
+    assert!(call.await.unwrap().is_err());
+    storage.shelf.0.results[0].restart(true).await;
+    storage.no_uploads().await;
+    assert!(storage.files().is_empty(), "{:?}", storage.files());
+}
+
+#[tokio::test]
+async fn a_file_larger_than_the_database_takes_is_refused() {
+    let storage = Storage::with(|pair| pair.flag(Service::Results, "db-file-bytes-max", "1000")).await;
+    storage.store(upload(), vec![vec![0; 999], vec![0; 1]]).await.unwrap();
+    let refused = storage.store(upload(), vec![vec![0; 999], vec![0; 2]]).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "FILE_TOO_LARGE"));
+}
+
+#[tokio::test]
+async fn files_and_results_are_recorded_side_by_side() {
+    let storage = Storage::start().await;
+    storage.default_folder(StorageConfig::default()).await;
+    let file = upload();
+    storage.store(file.clone(), vec![b"file".to_vec()]).await.unwrap();
+    let unknown = upload();
+    let batch = vec![new("one"), stored(&file.id), stored(&unknown.id), new("two")];
+    let told = record(&mut storage.shelf.intake(0), ACME, batch.clone()).await.unwrap();
+    let expected = [Recording::Recorded, Recording::Recorded, Recording::Refused, Recording::Recorded];
+    assert_eq!(told, expected);
+    for (result, data) in [(&batch[0], "one"), (&batch[1], "file"), (&batch[3], "two")] {
+        assert_eq!(storage.download(&result.id).await.unwrap(), data.as_bytes());
+        assert_eq!(storage.get(&result.id).await.unwrap().state(), State::Available);
+    }
+}

@@ -1,0 +1,7 @@
+//! What the services tell of themselves: metrics, traces, logs.
+
+mod collector;
+mod exposition;
+mod logs;
+mod metrics;
+mod traces;
