@@ -1,9 +1,10 @@
-//! Compiles `proto/` without an installed `protoc`, and writes the table of the
-//! scope that each rpc needs. An rpc that states no scope does not build.
+//! Compiles `proto/` without an installed `protoc`, and writes two tables: the
+//! scope that each rpc needs (an rpc that states none does not build), and what
+//! the requests are made of, so that they can be measured before they are decoded.
 
 use std::{env, fmt::Write, fs, path::PathBuf};
 
-use prost_reflect::{DescriptorPool, Value};
+use prost_reflect::{DescriptorPool, Kind, MessageDescriptor, Value};
 
 const FILES: [&str; 6] = [
     "sluice/common/v1/access.proto",
@@ -24,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.open_files(FILES)?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("scopes.rs"), scopes(&compiler.descriptor_pool())?)?;
+    fs::write(out.join("requests.rs"), requests(&compiler.descriptor_pool())?)?;
 
     tonic_prost_build::configure()
         .bytes(".")
@@ -54,4 +56,56 @@ fn scopes(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
     }
     source.push_str("]\n");
     Ok(source)
+}
+
+/// The source of `(&[("/package.Service/Method", Request { … }), …], &[MESSAGE, …])`:
+/// each rpc's request, sorted by path, and the messages that are in any of them.
+fn requests(pool: &DescriptorPool) -> Result<String, std::fmt::Error> {
+    let mut rows = Vec::new();
+    let mut messages = Vec::new();
+    for service in pool.services().filter(|s| s.full_name().starts_with("sluice.")) {
+        for method in service.methods() {
+            let path = format!("/{}/{}", service.full_name(), method.name());
+            rows.push((path, method.is_client_streaming(), index(&mut messages, &method.input())));
+        }
+    }
+    rows.sort();
+    let mut source = String::from("(&[\n");
+    for (path, streaming, message) in rows {
+        writeln!(source, "    ({path:?}, Request {{ streaming: {streaming}, message: {message} }}),")?;
+    }
+    source.push_str("], &[\n");
+    let mut at = 0;
+    while at < messages.len() {
+        let parts = parts(&mut messages, at);
+        writeln!(source, "    &[{parts}],")?;
+        at += 1;
+    }
+    source.push_str("])\n");
+    Ok(source)
+}
+
+/// Where a message stands in the table; at its end if it is new.
+fn index(messages: &mut Vec<MessageDescriptor>, message: &MessageDescriptor) -> usize {
+    messages.iter().position(|known| known == message).unwrap_or_else(|| {
+        messages.push(message.clone());
+        messages.len() - 1
+    })
+}
+
+/// The fields of a message that take more room decoded than encoded.
+fn parts(messages: &mut Vec<MessageDescriptor>, at: usize) -> String {
+    let mut parts = String::new();
+    let message = messages[at].clone();
+    for field in message.fields() {
+        let part = match field.kind() {
+            // Kept encoded until somebody looks into it.
+            Kind::Message(inner) if inner.full_name() == "google.protobuf.Struct" => "Part::Struct".into(),
+            Kind::Message(inner) => format!("Part::Message({})", index(messages, &inner)),
+            _ if field.is_packed() => "Part::Packed".into(),
+            _ => continue,
+        };
+        parts.push_str(&format!("({}, {part}), ", field.number()));
+    }
+    parts
 }

@@ -26,6 +26,7 @@ mod ingest_outcomes;
 mod ingest_streams;
 mod isolation;
 mod keys;
+mod memory;
 mod model;
 mod outages;
 mod outbox;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use sluice_service::{
     config::Secret,
+    limits::Limits,
     peer::{ClientTls, Peer},
     postgres::Database,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
@@ -39,12 +40,12 @@ sluice_service::settings! {
         file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
-        request_bytes_max: usize = Some("16777216"), "Largest request.";
         admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
         log_format: LogFormat = Some("text"), "Logs as text or json.";
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_ingest=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..limits: Limits;
         ..tls: tls::Settings;
     }
     checks {

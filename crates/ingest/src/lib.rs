@@ -189,7 +189,7 @@ pub async fn run(
     upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
     let surface =
-        http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.request_bytes_max };
+        http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.limits.request_bytes_max };
     let api = http::api(keys.clone(), &surface, &calls)?;
     // What holds a publisher must be gone when the lanes are to end.
     drop(surface);
@@ -201,7 +201,7 @@ pub async fn run(
         Duration::from_secs(settings.file_idle_seconds),
     );
     let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher, files))
-        .max_decoding_message_size(settings.request_bytes_max)
+        .max_decoding_message_size(settings.limits.request_bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let handlers = grpc::definitions::DefinitionHandlers::new(calls);
@@ -209,7 +209,8 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    serve::serve(Listener::new(listener, tls), routes, api, keys, requests, shutdown).await;
+    let served = serve::Served { routes, api, keys, requests, limits: settings.limits };
+    serve::serve(Listener::new(listener, tls), served, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,
     // the emitter after them, and what it could not emit is released.

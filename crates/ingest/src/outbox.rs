@@ -141,7 +141,8 @@ fn new_result(candidate: &Candidate) -> NewResult {
             .storage_config
             .map(|id| id.to_string())
             .unwrap_or_default(),
-        data: candidate.data.clone(),
+        // A part of the request keeps all of it in memory, and this one may stay.
+        data: Bytes::copy_from_slice(&candidate.data),
         stored_file: candidate.file.is_some(),
     }
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use sluice_service::{
     config::Secret,
+    limits::Limits,
     postgres::Database,
     settings,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
@@ -40,6 +41,7 @@ settings! {
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_results=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..limits: Limits;
         ..tls: tls::Settings;
     }
     checks {

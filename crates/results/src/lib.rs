@@ -184,7 +184,8 @@ pub async fn run(
     let base = serve::base_routes(reporter, &grpc::SERVICES)?;
     let routes = grpc::routes(base, calls, Intake { placing, files }, storage_configs);
     tracing::info!(%address, "listening");
-    serve::serve(Listener::new(listener, tls), routes, api, keys, requests, shutdown).await;
+    let served = serve::Served { routes, api, keys, requests, limits: settings.limits };
+    serve::serve(Listener::new(listener, tls), served, shutdown).await;
 
     stop.cancel();
     tasks.close();

@@ -29,9 +29,7 @@ pub fn in_contract_words(status: Status) -> Status {
     match status.code() {
         // The latter for one that grows over the limit when it is decompressed.
         Code::OutOfRange | Code::ResourceExhausted => Error::request_too_large().into(),
-        Code::Internal => {
-            Error::new(Kind::InvalidArgument, "MALFORMED_REQUEST", "the request can't be decoded").into()
-        }
+        Code::Internal => Error::malformed_request().into(),
         Code::Unimplemented => Error::new(
             Kind::Unimplemented,
             "NOT_SUPPORTED",

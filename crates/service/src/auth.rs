@@ -361,7 +361,7 @@ fn foreign() -> Error {
 
 /// An rpc's path and the scope it needs, `None` for paths that are not in the
 /// contract.
-fn rpc(path: &str) -> Option<(&'static str, &'static str)> {
+pub(crate) fn rpc(path: &str) -> Option<(&'static str, &'static str)> {
     let table = sluice_proto::REQUIRED_SCOPES;
     table.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| table[at])
 }

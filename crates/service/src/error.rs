@@ -119,6 +119,12 @@ impl Error {
         Self::new(Kind::ResourceExhausted, REQUEST_TOO_LARGE, "the request is larger than is taken")
     }
 
+    /// The bytes of a gRPC request are not what the contract says.
+    #[must_use]
+    pub fn malformed_request() -> Self {
+        Self::new(Kind::InvalidArgument, "MALFORMED_REQUEST", "the request can't be decoded")
+    }
+
     /// There is no such thing for this caller; the same for unknown and foreign ids.
     #[must_use]
     pub fn not_found(what: &'static str) -> Self {

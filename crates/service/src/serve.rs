@@ -21,6 +21,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::{
     auth::Keys,
     http::Api,
+    limits::Limits,
     metrics::Requests,
     program::Failure,
     stack::{Stack, stack},
@@ -40,8 +41,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(60);
 /// Flow-control windows that let a batch of some hundred observations through
-/// without waiting for an update.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// without waiting for an update; what nobody has read yet waits there, unseen by
+/// the budget for bodies.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Largest head of an HTTP/1.1 request.
@@ -70,16 +72,23 @@ pub fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Resul
         .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?))
 }
 
+/// What a service serves, and within which limits.
+pub struct Served {
+    /// The gRPC surface.
+    pub routes: Routes,
+    /// The HTTP surface.
+    pub api: Api,
+    /// Who may call.
+    pub keys: Arc<Keys>,
+    /// Where requests are counted.
+    pub requests: Requests,
+    /// What callers may take up.
+    pub limits: Limits,
+}
+
 /// Serves until shutdown, then lets open requests end, but not for ever.
-pub async fn serve(
-    listener: Listener,
-    routes: Routes,
-    api: Api,
-    keys: Arc<Keys>,
-    requests: Requests,
-    shutdown: CancellationToken,
-) {
-    let service = TowerToHyperService::new(stack(keys, routes, api, requests));
+pub async fn serve(listener: Listener, served: Served, shutdown: CancellationToken) {
+    let service = TowerToHyperService::new(stack(served));
     let builder = builder();
     let connections = TaskTracker::new();
     // Ends what is still open when this function does.

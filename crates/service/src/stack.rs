@@ -5,7 +5,6 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,29 +17,38 @@ use tower_service::Service;
 
 use crate::{
     answers::{Answers, AnswersLayer},
-    auth::{AuthLayer, AuthService, Keys},
-    http::Api,
-    metrics::Requests,
+    auth::{AuthLayer, AuthService},
+    body::{Bodies, BodiesLayer},
+    budget::Budget,
     observe::{Observe, ObserveLayer},
-    whole::Whole,
+    serve::Served,
 };
 
 /// All that a request goes through.
-pub(crate) type Stack = Observe<Surfaces>;
+pub(crate) type Stack = Observe<Bodies<Surfaces>>;
 
 /// What answers a request, from the outside in.
-pub(crate) fn stack(keys: Arc<Keys>, routes: Routes, api: Api, requests: Requests) -> Stack {
-    // 0. Observe: whatever happens inside is counted, and part of one span.
-    // 1. Surfaces: the content type decides which surface is meant, so that gRPC
+pub(crate) fn stack(served: Served) -> Stack {
+    let Served { routes, api, keys, requests, limits } = served;
+    // 1. Observe: whatever happens inside is counted, and part of one span.
+    let observe = ObserveLayer { requests };
+    // 2. Bodies: whoever reads a body, on whichever surface, the process's memory
+    //    for bodies is taken first, and given back when the answer is there.
+    let bodies = BodiesLayer {
+        budget: Budget::new(limits.body_bytes_in_flight_max),
+        request_bytes_max: limits.request_bytes_max,
+    };
+    // 3. Surfaces: the content type decides which surface is meant, so that gRPC
     //    callers get gRPC's errors and all others JSON, whatever the path.
-    ObserveLayer { requests }.layer(Surfaces {
-        // 2. Answers: the deadline counts from the first byte of the headers,
+    let surfaces = Surfaces {
+        // 4. Answers: the deadline counts from the first byte of the headers,
         //    and nothing inside answers in tonic's words.
-        // 3. Auth: the token and its scope are settled before a body is read.
+        // 5. Auth: the token and its scope are settled before a body is read.
         grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
-        // 2. The HTTP router: every route settles its own scope first.
+        // 4. The HTTP router: every route settles its own scope first.
         http: api.into_router(),
-    })
+    };
+    observe.layer(bodies.layer(surfaces))
 }
 
 /// Both surfaces as one service.
@@ -50,6 +58,7 @@ pub(crate) struct Surfaces {
     http: Router,
 }
 
+/// Whether a gRPC call is meant.
 pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let given = request.headers().get(header::CONTENT_TYPE);
     given.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
@@ -73,8 +82,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Answered {
         if is_grpc(&request) {
-            // Streams may be cut anywhere and still hold whole messages.
-            return self.grpc.call(request.map(|body| Body::new(Whole::new(body))));
+            return self.grpc.call(request.map(Body::new));
         }
         let answer = self.http.call(request.map(axum::body::Body::new));
         Box::pin(async move { Ok(answer.await?.map(Body::new)) })

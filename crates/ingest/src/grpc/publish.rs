@@ -11,7 +11,12 @@ use sluice_proto::{
         ingest_service_server::IngestService,
     },
 };
-use sluice_service::{Error, answers::in_contract_words, auth::Access};
+use sluice_service::{
+    Error,
+    answers::in_contract_words,
+    auth::Access,
+    budget::{Account, Share},
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -43,7 +48,7 @@ impl Ingest {
         let chkpts = request.observations.iter().map(|observation| observation.chkpt.clone()).collect();
         let observations = request.observations.into_iter().map(convert::observation).collect();
         let batch = Batch::new(organisation, request.request_id, observations, self.publisher.limits())?;
-        Ok(Begun { chkpts, pending: self.publisher.begin(batch).await? })
+        Ok(Begun { chkpts, pending: self.publisher.begin(batch).await?, _share: None })
     }
 }
 
@@ -51,6 +56,8 @@ impl Ingest {
 struct Begun {
     chkpts: Vec<String>,
     pending: Pending,
+    /// What a message of a stream holds of the memory for bodies.
+    _share: Option<Share>,
 }
 
 impl Begun {
@@ -90,6 +97,7 @@ impl IngestService for Ingest {
         request: Request<Streaming<PublishObservationsRequest>>,
     ) -> Result<Response<Self::StreamObservationsStream>, Status> {
         let access = Access::of(&request)?;
+        let account = request.extensions().get::<Account>().cloned();
         let handlers = self.clone();
         // Requests are begun one after the other, so decided in order; their
         // answers are waited for side by side and given in order.
@@ -101,10 +109,12 @@ impl IngestService for Ingest {
             .take_until(async move { revocation.revoked().await })
             .then(move |message| {
                 let (handlers, access) = (handlers.clone(), access.clone());
+                let share = account.as_ref().and_then(Account::of_message);
                 async move {
                     let message = message.map_err(in_contract_words)?;
                     access.still_valid()?;
-                    Ok(handlers.begin(&access, message).await)
+                    let begun = handlers.begin(&access, message).await;
+                    Ok(begun.map(|begun| Begun { _share: share, ..begun }))
                 }
             })
             .map(|begun: Result<Result<Begun, Error>, Status>| async move {

@@ -21,6 +21,8 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Of a body that is too large, this many times the limit is still read: a
 /// caller that is cut off while it sends does not see the answer.
 const DISCARDED_FOLD: usize = 2;
+/// Bodies are gathered in blocks of this size.
+const BLOCK_BYTES: usize = 64 * 1024;
 /// Most parameters in a query.
 const PARAMETERS_MAX: usize = 100;
 
@@ -107,8 +109,8 @@ impl Call {
     /// The whole body, which may be anything.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED if it is larger than `bytes_max`; INVALID_ARGUMENT if
-    /// it breaks off or comes too slowly.
+    /// RESOURCE_EXHAUSTED if it is larger than `bytes_max`, or the process has no
+    /// room for it now; INVALID_ARGUMENT if it breaks off or comes too slowly.
     pub async fn body(self, bytes_max: usize) -> Result<Bytes, Error> {
         read(self.body, bytes_max).await
     }
@@ -142,27 +144,66 @@ fn is_json(headers: &HeaderMap) -> Result<(), Error> {
 
 async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Error> {
     let deadline = Instant::now() + BODY_TIME_MAX;
-    let mut read = BytesMut::new();
+    let mut read = Ok(Blocks::default());
     let mut seen = 0_usize;
-    loop {
+    while seen <= bytes_max.saturating_mul(DISCARDED_FOLD) {
         let next = timeout(BODY_PAUSE_MAX, timeout_at(deadline, body.frame())).await;
         let Ok(Ok(frame)) = next else {
             return Err(Error::invalid_body("the body did not come in time"));
         };
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| Error::invalid_body("the body broke off"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        seen = seen.saturating_add(data.len());
-        if seen > bytes_max {
-            read = BytesMut::new();
-            if seen > bytes_max.saturating_mul(DISCARDED_FOLD) {
-                break;
+        let data = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) => {
+                read = Err(refusal(error)?);
+                continue;
             }
-        } else {
-            read.extend_from_slice(&data);
+        };
+        seen = seen.saturating_add(data.len());
+        match &mut read {
+            Ok(_) if seen > bytes_max => read = Err(Error::request_too_large()),
+            Ok(read) => read.push(&data),
+            Err(_) => {}
         }
     }
-    if seen > bytes_max { Err(Error::request_too_large()) } else { Ok(read.freeze()) }
+    read.map(Blocks::whole)
+}
+
+/// A body on its way: in blocks, since buffers that grow by doubling, many at a
+/// time, leave more holes in memory than they hold.
+#[derive(Default)]
+struct Blocks(Vec<Vec<u8>>);
+
+impl Blocks {
+    fn push(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            match self.0.last_mut() {
+                Some(block) if block.len() < BLOCK_BYTES => {
+                    let (more, rest) = data.split_at(data.len().min(BLOCK_BYTES - block.len()));
+                    block.extend_from_slice(more);
+                    data = rest;
+                }
+                _ => self.0.push(Vec::new()),
+            }
+        }
+    }
+
+    fn whole(self) -> Bytes {
+        let mut whole = BytesMut::with_capacity(self.0.iter().map(Vec::len).sum());
+        for block in self.0 {
+            whole.extend_from_slice(&block);
+        }
+        whole.freeze()
+    }
+}
+
+/// What the body's own bounds say; after that it can still be read to its end.
+///
+/// # Errors
+/// If it is the body that broke off.
+fn refusal(error: axum::Error) -> Result<Error, Error> {
+    let broke_off = |_| Error::invalid_body("the body broke off");
+    error.into_inner().downcast::<Error>().map(|refusal| *refusal).map_err(broke_off)
 }
 
 /// The parameters of a query, decoded, every one of them known.
@@ -229,6 +270,17 @@ mod tests {
         assert_eq!(read(body(9), 8).await.unwrap_err().reason(), "REQUEST_TOO_LARGE");
         assert_eq!(read(body(99), 8).await.unwrap_err().reason(), "REQUEST_TOO_LARGE");
         assert_eq!(read(Body::empty(), 8).await.unwrap().len(), 0);
+    }
+
+    #[test]
+    fn blocks_are_the_body_however_it_came() {
+        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|n| (n % 251) as u8).collect();
+        for size in [1, 1000, BLOCK_BYTES, 2 * BLOCK_BYTES + 1, bytes.len()] {
+            let mut blocks = Blocks::default();
+            bytes.chunks(size).for_each(|piece| blocks.push(piece));
+            assert_eq!(blocks.0.len(), 4);
+            assert_eq!(blocks.whole(), bytes, "in pieces of {size}");
+        }
     }
 
     #[test]

@@ -1,0 +1,273 @@
+//! What a request holds of the budget, from its first byte to its handler's end.
+
+use std::{convert::Infallible, sync::Mutex};
+
+use http_body_util::BodyExt;
+use tokio::sync::{mpsc, oneshot};
+
+use super::*;
+
+const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
+const STREAM: &str = "/sluice.ingest.v1.IngestService/StreamObservations";
+const KIB: usize = 1024;
+/// Room for one message of 100 KiB, and a little more.
+const BUDGET: usize = 150 * KIB;
+
+/// What a caller sends; nothing is the end that it did not mean.
+struct Sent(mpsc::Receiver<Option<Bytes>>, bool);
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        match ready!(self.0.poll_recv(context)) {
+            Some(Some(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(None) => Poll::Ready(None),
+            None => {
+                self.1 = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.1
+    }
+}
+
+/// What reached the service behind the layer, and what makes it answer.
+type Given = (Request<Bounded<Sent>>, oneshot::Sender<()>);
+
+/// Gives the body to the test, and answers when the test says so.
+#[derive(Clone, Default)]
+struct Inner {
+    given: Arc<Mutex<Option<Given>>>,
+}
+
+impl Service<Request<Bounded<Sent>>> for Inner {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bounded<Sent>>) -> Self::Future {
+        let (answer, answered) = oneshot::channel();
+        *self.given.lock().unwrap() = Some((request, answer));
+        Box::pin(async move {
+            let _gone = answered.await;
+            Ok(Response::new(Body::empty()))
+        })
+    }
+}
+
+/// One request on its way through the layer.
+struct Call {
+    sender: Option<mpsc::Sender<Option<Bytes>>>,
+    body: Bounded<Sent>,
+    account: Option<Account>,
+    answer: oneshot::Sender<()>,
+    answered: Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>,
+}
+
+fn call(budget: &Arc<Budget>, path: &str, content_type: &str) -> Call {
+    let (sender, receiver) = mpsc::channel(1000);
+    let request = Request::builder()
+        .uri(path)
+        .header("content-type", content_type)
+        .body(Sent(receiver, false))
+        .unwrap();
+    let inner = Inner::default();
+    let layer = BodiesLayer { budget: budget.clone(), request_bytes_max: 100 * KIB };
+    let answered = layer.layer(inner.clone()).call(request);
+    let (request, answer) = inner.given.lock().unwrap().take().unwrap();
+    let (head, body) = request.into_parts();
+    Call { sender: Some(sender), body, account: head.extensions.get().cloned(), answer, answered }
+}
+
+impl Call {
+    async fn send(&self, bytes: impl Into<Bytes>) {
+        self.sender.as_ref().unwrap().send(Some(bytes.into())).await.unwrap();
+    }
+
+    /// A message whose one field is as long as needed.
+    async fn send_message(&self, size: usize) {
+        self.send(message(size)).await;
+    }
+
+    async fn next(&mut self) -> Option<Result<usize, BoxError>> {
+        let frame = self.body.frame().await?;
+        Some(frame.map(|frame| frame.into_data().unwrap().len()))
+    }
+
+    async fn refusal(&mut self) -> Status {
+        loop {
+            match self.next().await.expect("a refusal, not the end") {
+                Ok(_) => {}
+                Err(error) => return *error.downcast().unwrap(),
+            }
+        }
+    }
+}
+
+/// A frame with a message of `size` bytes: `request_id`, and no more.
+fn message(size: usize) -> Vec<u8> {
+    let mut varint = Vec::new();
+    let mut length = size - 4;
+    while length >= 0x80 {
+        varint.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+        length >>= 7;
+    }
+    varint.push(u8::try_from(length).unwrap());
+    assert_eq!(varint.len(), 3);
+    let header = [&[0][..], &u32::try_from(size).unwrap().to_be_bytes(), &[0x12]].concat();
+    [header, varint, vec![b'x'; size - 4]].concat()
+}
+
+fn reason(status: &Status) -> String {
+    use tonic_types::StatusExt;
+    status.get_error_details().error_info().unwrap().reason.clone()
+}
+
+#[tokio::test]
+async fn a_single_message_is_held_until_its_handler_has_ended() {
+    let budget = Budget::new(BUDGET);
+    let mut first = call(&budget, PUBLISH, "application/grpc");
+    first.send_message(100 * KIB).await;
+    assert_eq!(budget.used(), 0, "nothing is taken before it is read");
+    assert_eq!(first.next().await.unwrap().unwrap(), 100 * KIB + 5);
+    first.sender = None;
+    assert!(first.next().await.is_none());
+    assert!(budget.used() >= 100 * KIB);
+
+    let mut second = call(&budget, PUBLISH, "application/grpc+proto");
+    second.send_message(100 * KIB).await;
+    let refused = second.refusal().await;
+    assert_eq!((refused.code(), reason(&refused)), (tonic::Code::ResourceExhausted, "OVERLOADED".into()));
+    drop(second);
+
+    first.answer.send(()).unwrap();
+    first.answered.await.unwrap();
+    drop(first.body);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_gives_all_back() {
+    let budget = Budget::new(BUDGET);
+    let mut call = call(&budget, PUBLISH, "application/grpc");
+    call.send(message(100 * KIB)[..50 * KIB].to_vec()).await;
+    call.next().await.unwrap().unwrap();
+    assert!(budget.used() > 40 * KIB);
+    drop(call);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn an_end_that_was_not_meant_is_a_failure() {
+    for path in [PUBLISH, STREAM] {
+        let mut call = call(&Budget::new(BUDGET), path, "application/grpc");
+        call.send_message(20 * KIB).await;
+        call.sender.as_ref().unwrap().send(None).await.unwrap();
+        assert_eq!(reason(&call.refusal().await), "BROKEN_OFF");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_a_stream_is_held_by_who_takes_it_and_an_idle_stream_holds_nothing() {
+    let budget = Budget::new(BUDGET);
+    let mut stream = call(&budget, STREAM, "application/grpc");
+    let account = stream.account.clone().unwrap();
+    stream.send_message(100 * KIB).await;
+    stream.next().await.unwrap().unwrap();
+    let share = account.of_message().unwrap();
+    assert!(futures_util::FutureExt::now_or_never(stream.next()).is_none(), "idle");
+    assert!(budget.used() >= 100 * KIB);
+    drop(share);
+    assert_eq!(budget.used(), 0);
+    // Left alone, it is given back when more is asked for.
+    stream.send_message(100 * KIB).await;
+    stream.next().await.unwrap().unwrap();
+    assert!(budget.used() > 0);
+    assert!(futures_util::FutureExt::now_or_never(stream.next()).is_none(), "idle");
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_waits_for_room_but_not_for_long() {
+    let budget = Budget::new(BUDGET);
+    let mut stream = call(&budget, STREAM, "application/grpc");
+    let account = stream.account.clone().unwrap();
+    stream.send_message(100 * KIB).await;
+    stream.send_message(100 * KIB).await;
+    stream.next().await.unwrap().unwrap();
+    let share = account.of_message().unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(ROOM_WAIT_MAX / 2).await;
+        drop(share);
+    });
+    let mut seen = 0;
+    while seen < 100 * KIB + 5 {
+        seen += stream.next().await.unwrap().unwrap();
+    }
+    let kept = account.of_message().unwrap();
+    stream.send_message(100 * KIB).await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(reason(&stream.refusal().await), "OVERLOADED");
+    assert!(before.elapsed() >= ROOM_WAIT_MAX);
+    drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_pauses_within_a_message_is_refused_and_an_idle_stream_is_not() {
+    let budget = Budget::new(BUDGET);
+    let mut slow = call(&budget, PUBLISH, "application/grpc");
+    slow.send(message(KIB * 20)[..100].to_vec()).await;
+    assert_eq!(reason(&slow.refusal().await), "TOO_SLOW");
+    let mut endless = call(&budget, PUBLISH, "application/grpc");
+    endless.send_message(KIB * 20).await;
+    assert_eq!(reason(&endless.refusal().await), "TOO_SLOW", "the end of a single message is awaited, too");
+    let mut idle = call(&budget, STREAM, "application/grpc");
+    idle.send_message(KIB * 20).await;
+    idle.next().await.unwrap().unwrap();
+    let more = tokio::time::timeout(PAUSE_MAX * 10, idle.next()).await;
+    assert!(more.is_err(), "still open");
+}
+
+#[tokio::test]
+async fn a_small_message_that_decodes_to_a_large_one_is_too_large() {
+    let budget = Budget::new(BUDGET);
+    let mut bomb = call(&budget, PUBLISH, "application/grpc");
+    let observations = [0x1a, 0].repeat(500);
+    let header = [&[0][..], &u32::try_from(observations.len()).unwrap().to_be_bytes()].concat();
+    bomb.send([header, observations].concat()).await;
+    let refused = bomb.refusal().await;
+    assert_eq!(reason(&refused), "REQUEST_TOO_LARGE", "{refused:?}");
+    assert_eq!(cost::MESSAGE_COST * 500 / BUDGET, 2);
+}
+
+#[tokio::test]
+async fn a_body_of_http_is_refused_once_and_can_be_read_to_its_end() {
+    let budget = Budget::new(BUDGET);
+    let mut first = call(&budget, "/x", "application/json");
+    first.send(vec![7; 50 * KIB]).await;
+    assert_eq!(first.next().await.unwrap().unwrap(), 50 * KIB);
+    assert_eq!(budget.used(), HTTP_FOLD * 50 * KIB);
+    let mut second = call(&budget, "/x", "application/json");
+    for _ in 0..3 {
+        second.send(vec![7; 20 * KIB]).await;
+    }
+    second.sender = None;
+    assert_eq!(second.next().await.unwrap().unwrap(), 20 * KIB);
+    let refusal = second.next().await.unwrap().unwrap_err().downcast::<Error>().unwrap();
+    assert_eq!((refusal.kind(), refusal.reason()), (Kind::ResourceExhausted, "OVERLOADED"));
+    assert_eq!(budget.used(), HTTP_FOLD * 50 * KIB, "what was refused holds nothing");
+    assert_eq!(second.next().await.unwrap().unwrap(), 20 * KIB);
+    assert!(second.next().await.is_none());
+    drop(second);
+    drop(first);
+    assert_eq!(budget.used(), 0);
+}

@@ -1,0 +1,259 @@
+//! The framing of gRPC within a request's body: finds where messages begin and
+//! end, measures them, decompresses them, and passes them on; those that are not
+//! compressed without a copy.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{
+    cost::{Malformed, Meter},
+    inflate::Encoding,
+};
+use crate::{Error, budget::Account};
+
+/// A flag, and a length of four bytes.
+const HEADER_BYTES: usize = 5;
+
+/// Why it does not go on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The budget has no room for a message of so many bytes now.
+    NoRoom(usize),
+    /// The request is refused.
+    Refused(Error),
+}
+
+impl From<Malformed> for Stop {
+    fn from(_: Malformed) -> Self {
+        Self::Refused(Error::malformed_request())
+    }
+}
+
+/// What arrives in frames.
+#[derive(Debug)]
+pub(super) struct Frames {
+    encoding: Option<Encoding>,
+    meter: Option<Meter>,
+    bytes_max: usize,
+    /// Whether there is but one message.
+    single: bool,
+    state: State,
+    /// What has arrived and is not passed on: first what may be, then the header
+    /// that is being read, then the rest.
+    chunk: Bytes,
+    free: usize,
+    at: usize,
+    /// Room that the next piece needs, once it was measured.
+    needed: Option<usize>,
+    out: VecDeque<Bytes>,
+}
+
+#[derive(Debug)]
+enum State {
+    Header { bytes: [u8; HEADER_BYTES], have: usize },
+    Plain { left: usize },
+    Compressed { left: usize, gathered: BytesMut, encoding: Encoding },
+    Complete,
+}
+
+impl State {
+    fn header() -> Self {
+        Self::Header { bytes: [0; HEADER_BYTES], have: 0 }
+    }
+}
+
+impl Frames {
+    /// For messages of up to so many bytes; one, if `single`.
+    pub(super) fn new(
+        encoding: Option<Encoding>,
+        meter: Option<Meter>,
+        bytes_max: usize,
+        single: bool,
+    ) -> Self {
+        Self {
+            encoding,
+            meter,
+            bytes_max,
+            single,
+            state: State::header(),
+            chunk: Bytes::new(),
+            free: 0,
+            at: 0,
+            needed: None,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Whether a caller is in the middle of a message.
+    pub(super) fn is_partial(&self) -> bool {
+        match &self.state {
+            State::Header { have, .. } => *have > 0,
+            State::Plain { .. } | State::Compressed { .. } => true,
+            State::Complete => false,
+        }
+    }
+
+    /// Whether a caller that sends nothing keeps a handler waiting: for the rest of
+    /// a message, or for the end of the only one.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.single || self.is_partial()
+    }
+
+    /// What may be passed on.
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        self.out.pop_front()
+    }
+
+    /// More has arrived. All that came before must have been worked off.
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
+        (self.free, self.at) = (0, 0);
+    }
+
+    /// Works off what has arrived. What may be passed on is there in any case.
+    pub(super) fn advance(&mut self, account: &Account) -> Result<(), Stop> {
+        let advanced = self.work(account);
+        let free = self.chunk.split_to(self.free);
+        self.at -= self.free;
+        self.free = 0;
+        if !free.is_empty() {
+            self.out.push_back(free);
+        }
+        advanced
+    }
+
+    fn work(&mut self, account: &Account) -> Result<(), Stop> {
+        loop {
+            let rest = self.chunk.len() - self.at;
+            match &mut self.state {
+                State::Plain { left: 0 } => self.ended(account),
+                State::Compressed { left: 0, .. } => self.inflate(account)?,
+                _ if rest == 0 => return Ok(()),
+                State::Header { bytes, have } => {
+                    let more = rest.min(HEADER_BYTES - *have);
+                    bytes[*have..*have + more].copy_from_slice(&self.chunk[self.at..self.at + more]);
+                    *have += more;
+                    self.at += more;
+                    if *have == HEADER_BYTES {
+                        let bytes = *bytes;
+                        self.begin(bytes)?;
+                    } else {
+                        self.hold_back();
+                    }
+                }
+                State::Plain { left } => {
+                    let more = rest.min(*left);
+                    let needed = match (self.needed, &mut self.meter) {
+                        (Some(needed), _) => needed,
+                        (None, Some(meter)) => more + meter.feed(&self.chunk[self.at..self.at + more])?,
+                        (None, None) => more,
+                    };
+                    self.needed = Some(needed);
+                    account.grow(needed).map_err(Stop::NoRoom)?;
+                    self.needed = None;
+                    *left -= more;
+                    self.at += more;
+                    self.free = self.at;
+                }
+                State::Compressed { left, gathered, .. } => {
+                    let more = rest.min(*left);
+                    account.grow(more).map_err(Stop::NoRoom)?;
+                    gathered.extend_from_slice(&self.chunk[self.at..self.at + more]);
+                    *left -= more;
+                    self.chunk.advance(self.at + more);
+                    (self.free, self.at) = (0, 0);
+                }
+                State::Complete => return Err(Malformed.into()),
+            }
+        }
+    }
+
+    /// A header that goes on in the next chunk is no longer needed in this one.
+    fn hold_back(&mut self) {
+        let free = self.chunk.split_to(self.free);
+        if !free.is_empty() {
+            self.out.push_back(free);
+        }
+        self.chunk.clear();
+        (self.free, self.at) = (0, 0);
+    }
+
+    /// A header is complete.
+    fn begin(&mut self, header: [u8; HEADER_BYTES]) -> Result<(), Stop> {
+        let [flag, length @ ..] = header;
+        let left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        let encoding = match (flag, self.encoding) {
+            (0, _) => None,
+            (1, Some(encoding)) => Some(encoding),
+            _ => return Err(Malformed.into()),
+        };
+        if left > self.bytes_max {
+            return Err(Stop::Refused(Error::request_too_large()));
+        }
+        match encoding {
+            None => {
+                if let Some(meter) = &mut self.meter {
+                    meter.begin(left as u64);
+                }
+                if self.at - self.free < HEADER_BYTES {
+                    // It began in an earlier chunk.
+                    self.out.push_back(Bytes::copy_from_slice(&header));
+                    self.chunk.advance(self.at);
+                    self.at = 0;
+                }
+                self.free = self.at;
+                self.state = State::Plain { left };
+            }
+            Some(encoding) => {
+                let free = self.chunk.split_to(self.free);
+                if !free.is_empty() {
+                    self.out.push_back(free);
+                }
+                self.chunk.advance(self.at - self.free);
+                (self.free, self.at) = (0, 0);
+                self.state = State::Compressed { left, gathered: BytesMut::new(), encoding };
+            }
+        }
+        Ok(())
+    }
+
+    /// All of a compressed message is there.
+    fn inflate(&mut self, account: &Account) -> Result<(), Stop> {
+        let State::Compressed { gathered, encoding, .. } = &self.state else { return Ok(()) };
+        let (mut taken, bytes_max) = (0_usize, self.bytes_max);
+        let grow = |bytes: usize| {
+            if taken + bytes > bytes_max {
+                return Err(Stop::Refused(Error::request_too_large()));
+            }
+            account.grow(bytes).map_err(Stop::NoRoom)?;
+            taken += bytes;
+            Ok(())
+        };
+        let inflated = encoding.inflate(gathered, grow, || Malformed.into());
+        let measured = inflated.and_then(|inflated| {
+            if let Some(meter) = &mut self.meter {
+                meter.begin(inflated.len() as u64);
+                account.grow(meter.feed(&inflated)?).map_err(Stop::NoRoom)?;
+            }
+            Ok(inflated)
+        });
+        let inflated = measured.inspect_err(|_| account.shrink(taken))?;
+        let length = u32::try_from(inflated.len()).map_err(|_| Malformed)?;
+        let mut header = [0; HEADER_BYTES];
+        header[1..].copy_from_slice(&length.to_be_bytes());
+        account.shrink(gathered.len());
+        self.out.extend([Bytes::copy_from_slice(&header), inflated]);
+        self.ended(account);
+        Ok(())
+    }
+
+    fn ended(&mut self, account: &Account) {
+        account.arrived();
+        self.state = if self.single { State::Complete } else { State::header() };
+    }
+}
+
+#[cfg(test)]
+#[path = "frames_tests.rs"]
+mod tests;

@@ -1,0 +1,262 @@
+//! The process-wide budget of request-body bytes: how much of what callers sent
+//! may be in memory at a time, whoever sent it. Taken as the bytes arrive, before
+//! anything is decoded, and given back when the work on them has ended. What finds
+//! no room is refused, never queued without bound.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use crate::{Error, Kind};
+
+/// When callers that found no room are told to come again: about as long as it
+/// takes to work off what is there.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
+/// A stream whose largest message is no larger keeps nothing worth counting.
+const KEPT_UNCOUNTED: usize = 256 * 1024;
+
+/// The budget. One per process.
+#[derive(Debug)]
+pub struct Budget {
+    bytes_max: usize,
+    used: AtomicUsize,
+    /// What open streams keep beside it: see [`Account::is_too_much_kept`].
+    kept: AtomicUsize,
+    freed: Notify,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max,
+            used: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            freed: Notify::new(),
+        })
+    }
+
+    /// Bytes in use now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// What is refused when there is no room: a request that would never fit is
+    /// too large, any other may come again.
+    pub(crate) fn refusal(&self, bytes: usize) -> Error {
+        if bytes > self.bytes_max {
+            return Error::request_too_large();
+        }
+        Error::new(Kind::ResourceExhausted, "OVERLOADED", "too much is being worked on; come again")
+            .retry_after(COME_AGAIN)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= self.bytes_max);
+        self.used.fetch_update(Relaxed, Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.used.fetch_sub(bytes, Relaxed);
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Ends when somebody gave something back after the call.
+    pub(crate) async fn freed(self: Arc<Self>) {
+        self.freed.notified().await;
+    }
+}
+
+/// A part of the budget. Given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Share {
+    fn none(budget: Arc<Budget>) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// How many bytes it is.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// What one request holds of the budget: the message that is arriving, and those
+/// that arrived and are being worked on. Handlers of streams find it in the
+/// request's extensions; those of single messages need not care.
+#[derive(Clone, Debug)]
+pub struct Account {
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    arriving: Share,
+    arrived: VecDeque<Share>,
+    /// Size of the largest message so far, if it counts.
+    largest: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.arriving.budget.kept.fetch_sub(self.largest, Relaxed);
+    }
+}
+
+impl Account {
+    pub(crate) fn open(budget: Arc<Budget>) -> Self {
+        let held = Held { arriving: Share::none(budget), arrived: VecDeque::new(), largest: 0 };
+        Self { held: Arc::new(Mutex::new(held)) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of the message that the handler of a stream took last; to be kept
+    /// for as long as the message is being worked on. Left alone, it is given back
+    /// when the next message is asked for.
+    #[must_use]
+    pub fn of_message(&self) -> Option<Share> {
+        self.held().arrived.pop_front()
+    }
+
+    /// Takes room for more of the message that is arriving.
+    ///
+    /// # Errors
+    /// Of what size the message is by now, if there is none.
+    pub(crate) fn grow(&self, bytes: usize) -> Result<(), usize> {
+        let mut held = self.held();
+        if !held.arriving.budget.take(bytes) {
+            return Err(held.arriving.bytes.saturating_add(bytes));
+        }
+        held.arriving.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives back some of the message that is arriving: what it took is gone.
+    pub(crate) fn shrink(&self, bytes: usize) {
+        let mut held = self.held();
+        let bytes = bytes.min(held.arriving.bytes);
+        held.arriving.bytes -= bytes;
+        held.arriving.budget.give_back(bytes);
+    }
+
+    /// The message has arrived; says of what size it is.
+    pub(crate) fn arrived(&self) -> usize {
+        let mut held = self.held();
+        let next = Share::none(held.arriving.budget.clone());
+        let share = std::mem::replace(&mut held.arriving, next);
+        let bytes = share.bytes;
+        if bytes > held.largest.max(KEPT_UNCOUNTED) {
+            share.budget.kept.fetch_add(bytes - held.largest, Relaxed);
+            held.largest = bytes;
+        }
+        held.arrived.push_back(share);
+        bytes
+    }
+
+    /// Whether this stream keeps a large buffer, and all such streams together keep
+    /// more than half of what the budget has. tonic keeps the buffer of a stream's
+    /// largest message while the stream is idle, where the budget does not see it.
+    pub(crate) fn is_too_much_kept(&self) -> bool {
+        let held = self.held();
+        let budget = &held.arriving.budget;
+        held.largest > 0 && budget.kept.load(Relaxed) > budget.bytes_max / 2
+    }
+
+    /// Gives back what no handler took.
+    pub(crate) fn settle(&self) {
+        self.held().arrived.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_up_to_the_limit_and_not_beyond() {
+        let budget = Budget::new(10);
+        let account = Account::open(budget.clone());
+        assert_eq!((account.grow(6), account.grow(4)), (Ok(()), Ok(())));
+        assert_eq!(Account::open(budget.clone()).grow(1), Err(1));
+        assert_eq!(account.grow(1), Err(11));
+        drop(account);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(budget.refusal(10).reason(), "OVERLOADED");
+        assert_eq!(budget.refusal(11).reason(), "REQUEST_TOO_LARGE");
+    }
+
+    #[test]
+    fn a_message_is_held_until_its_taker_lets_go_or_the_next_is_asked_for() {
+        let budget = Budget::new(10);
+        let account = Account::open(budget.clone());
+        for bytes in [1, 2, 3] {
+            account.grow(bytes).unwrap();
+            assert_eq!(account.arrived(), bytes);
+        }
+        let first = account.of_message().unwrap();
+        account.settle();
+        assert_eq!((first.bytes(), budget.used()), (1, 1));
+        assert!(account.of_message().is_none());
+        drop(first);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn streams_keep_up_to_half_of_the_budget_beside_it() {
+        let budget = Budget::new(8 * KEPT_UNCOUNTED);
+        let stream = |bytes: usize| {
+            let account = Account::open(budget.clone());
+            account.grow(bytes).unwrap();
+            account.arrived();
+            account.settle();
+            account
+        };
+        let small = stream(KEPT_UNCOUNTED);
+        let (first, second) = (stream(2 * KEPT_UNCOUNTED), stream(2 * KEPT_UNCOUNTED));
+        assert!(!first.is_too_much_kept() && !second.is_too_much_kept());
+        let third = stream(KEPT_UNCOUNTED + 1);
+        assert!(third.is_too_much_kept() && !small.is_too_much_kept());
+        drop(first);
+        assert!(!third.is_too_much_kept() && !second.is_too_much_kept());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_what_is_given_back() {
+        let budget = Budget::new(10);
+        let account = Account::open(budget.clone());
+        account.grow(10).unwrap();
+        let freed = tokio::spawn(budget.clone().freed());
+        while !freed.is_finished() {
+            account.shrink(1);
+            tokio::task::yield_now().await;
+        }
+        assert!(budget.used() < 10);
+    }
+}
