@@ -25,6 +25,7 @@ mod ingest_limits;
 mod ingest_outcomes;
 mod ingest_streams;
 mod isolation;
+mod isolation_http;
 mod keys;
 mod memory;
 mod model;

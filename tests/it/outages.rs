@@ -15,7 +15,10 @@ use sluice::{
     keys::{NewToken, append_entries, tenant_scopes},
     postgres::Cluster,
 };
-use sluice_proto::ingest::v1::{Observation, Outcome};
+use sluice_proto::{
+    ingest::v1::{Observation, Outcome},
+    results::v1::BatchAcknowledgeResultsRequest,
+};
 use sluice_service::{auth::INTAKE_SCOPE, postgres};
 use sluice_tests::{Link, Replica, Service, Tenant, eventually, program};
 use tokio::task::JoinSet;
@@ -251,4 +254,36 @@ async fn health_is_not_serving_while_the_database_is_refused_and_serving_again_a
     };
     let id = eventually("success again", let_in).await;
     adds_up(&pair, &acme, &[(id, "1".into())].into()).await;
+}
+
+/// A reader that went by the oldest transaction still open, or a queue that
+/// needs vacuum to stay short, would stand still here.
+#[tokio::test]
+async fn a_transaction_that_somebody_holds_open_holds_nobody_up() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let mut held = Vec::new();
+    for database in [&pair.ingest_database, &pair.results_database] {
+        let sql = database.sql().await;
+        // With a snapshot, and an id of its own.
+        let open = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()";
+        sql.batch_execute(open).await.unwrap();
+        held.push(sql);
+    }
+    for round in 0..3 {
+        let batch: Vec<_> =
+            (0..50).map(|n| marked("plain", &format!("{round}/{n}"), &format!("[{round},{n}]"))).collect();
+        let said = publish(&acme, batch.clone()).await;
+        let accepted = accepted(&batch, &said);
+        assert_eq!(accepted.len(), batch.len());
+        adds_up(&pair, &acme, &accepted).await;
+        let ids: Vec<_> = accepted.into_keys().collect();
+        let request = BatchAcknowledgeResultsRequest { ids: ids.clone(), ..Default::default() };
+        let signed_off = acme.results.clone().batch_acknowledge_results(request).await.unwrap().into_inner();
+        assert_eq!(signed_off.ids.len(), ids.len());
+    }
+    for sql in held {
+        sql.batch_execute("COMMIT").await.expect("it was open all the time");
+    }
 }
