@@ -259,7 +259,10 @@ impl PairBuilder {
             _permit: permit,
         };
         let common = |url: String, keys: &std::path::Path| {
-            vec!["--database-url".into(), url, "--keys-file".into(), keys.display().to_string()]
+            let keys = keys.display().to_string();
+            // Nobody has to hear of a stop before it comes: what a test needs, it sets.
+            let wait = ["--shutdown-wait-seconds".into(), "0".into()];
+            [vec!["--database-url".into(), url, "--keys-file".into(), keys], wait.into()].concat()
         };
 
         let url = self.database_url(&mut pair, Link::ResultsDatabase).await;

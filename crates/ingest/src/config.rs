@@ -12,6 +12,8 @@ use sluice_service::{
 };
 use tonic::transport::Endpoint;
 
+use crate::json;
+
 /// The service's name in metrics and traces.
 pub(crate) const SERVICE: &str = "sluice-ingest";
 /// Its version there.
@@ -20,8 +22,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 sluice_service::settings! {
     /// Settings of the ingest service.
     pub struct Settings {
-        listen: SocketAddr = Some("127.0.0.1:7401"), "Address to serve on.";
-        database_url: Secret = None, "URL of the ingest database.";
+        listen: SocketAddr = Some("127.0.0.1:7401"), "Address to serve gRPC and HTTP on.";
+        database_url: Secret = None, "URL or key-value string of the database.";
         database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
         keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
@@ -40,15 +42,20 @@ sluice_service::settings! {
         file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
+        json_depth_max: usize = Some("128"), "Deepest nesting of a content that is JSON, up to 128; beyond this limit and the next two, the observation is an error.";
+        json_keys_max: usize = Some("100000"), "Most keys in all objects of a content together.";
+        json_string_bytes_max: usize = Some("1048576"), "Longest string or key of a content, in bytes as it is written.";
         admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
         log_format: LogFormat = Some("text"), "Logs as text or json.";
-        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_ingest=debug; the variable RUST_LOG wins.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
         ..limits: Limits;
         ..tls: tls::Settings;
     }
     checks {
+        json_depth_max => (!(1..=json::DEPTH_MAX).contains(json_depth_max))
+            .then(|| format!("json_depth_max: must be from 1 to {}", json::DEPTH_MAX));
         listen, tls => tls.faults(*listen);
         database_url, database_ca_file => {
             let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());

@@ -147,17 +147,19 @@ pub async fn run(
     let mut exposed = Registry::new(config::SERVICE, config::VERSION);
     let requests = Requests::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
-    let keys = Keys::load(&settings.keys_file)?;
+    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
     let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
     let retention = Duration::from_secs(settings.gate_retention_seconds);
     let reporter = HealthReporter::new();
     health::set(&reporter, &SERVICES, tonic_health::ServingStatus::NotServing).await;
 
+    // Requests may still come and ask while the server drains.
+    let drained = CancellationToken::new();
     let mut upkeep = JoinSet::new();
-    upkeep.spawn(keys.clone().follow(shutdown.clone()));
+    upkeep.spawn(keys.clone().follow(drained.clone()));
     if let Some(tls) = tls.clone() {
-        upkeep.spawn(tls.follow(shutdown.clone()));
+        upkeep.spawn(tls.follow(drained.clone()));
     }
     if settings.migrate {
         let (database, shutdown) = (database.clone(), shutdown.clone());
@@ -173,14 +175,17 @@ pub async fn run(
     ));
     upkeep.spawn(retention::run(database.clone(), retention, shutdown.clone()));
     let (registry, follower) = registry::Registry::new(pool.clone());
-    // Requests may still ask while the server drains.
-    let drained = CancellationToken::new();
     upkeep.spawn(follower.run(drained.clone()));
 
     let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
+        json: json::Bounds {
+            depth_max: settings.json_depth_max,
+            keys_max: settings.json_keys_max,
+            string_bytes_max: settings.json_string_bytes_max,
+        },
     };
     let publisher =
         publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);

@@ -112,7 +112,7 @@ pub async fn run(
     let requests = Requests::register(&mut exposed);
     let metrics = Metrics::register(&mut exposed);
     let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
-    let keys = Keys::load(&settings.keys_file)?;
+    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
     let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
     exposed.add_pools(vec![("calls", pool.clone())]);
@@ -120,12 +120,15 @@ pub async fn run(
     // Ends with this function, however it ends.
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
+    // Tells what goes on, and who may call, until everything has ended.
+    let drained = CancellationToken::new();
+    let _drained = drained.clone().drop_guard();
     let (reporter, _) = tonic_health::server::health_reporter();
     health::set(&reporter, &grpc::SERVICES, tonic_health::ServingStatus::NotServing).await;
     let tasks = TaskTracker::new();
-    tasks.spawn(keys.clone().follow(stop.clone()));
+    tokio::spawn(keys.clone().follow(drained.clone()));
     if let Some(tls) = tls.clone() {
-        tasks.spawn(tls.follow(stop.clone()));
+        tokio::spawn(tls.follow(drained.clone()));
     }
     tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
     tasks.spawn(health::follow_database(
@@ -137,9 +140,6 @@ pub async fn run(
         stop.clone(),
     ));
 
-    // Tells what goes on until everything has ended.
-    let drained = CancellationToken::new();
-    let _drained = drained.clone().drop_guard();
     let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
 

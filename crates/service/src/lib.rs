@@ -3,6 +3,7 @@
 //! graceful shutdown. No business word is known here.
 
 pub mod admin;
+mod admission;
 pub mod answers;
 pub mod audit;
 pub mod auth;
@@ -14,6 +15,7 @@ mod error;
 mod follow;
 pub mod health;
 pub mod http;
+pub mod leaving;
 pub mod limits;
 pub mod metrics;
 mod observe;
@@ -22,6 +24,7 @@ pub mod peer;
 pub mod postgres;
 pub mod probes;
 pub mod program;
+mod rate;
 pub mod serve;
 pub mod shutdown;
 mod stack;

@@ -5,11 +5,13 @@ use std::{future::Future, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Faults, Setting, help},
+    config::{Faults, Setting, Source, help},
     shutdown,
     telemetry::{self, Telemetry},
 };
 
+/// The flag that asks how the service would be set up.
+const PRINT_CONFIG: &str = "--print-config";
 /// Exit code for bad configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 /// How long the last spans may take to be delivered.
@@ -19,7 +21,7 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a service until SIGTERM or SIGINT. `args` are the flags after the
-/// program's name. Exit codes: 0 a clean stop, 64 bad configuration (every
+/// program's name; with `--print-config` it only says how it would be set up. Exit codes: 0 a clean stop, 64 bad configuration (every
 /// fault is printed), 1 anything else.
 pub fn main<S, Fut>(
     program: &str,
@@ -37,13 +39,21 @@ where
         return ExitCode::SUCCESS;
     }
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let settings = match load(args, env.collect()) {
+    let env: Vec<_> = env.collect();
+    let (asked, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg == PRINT_CONFIG);
+    let described = (!asked.is_empty())
+        .then(|| Source::collect(table, args.iter().cloned(), env.iter().cloned()).describe(table));
+    let settings = match load(args, env) {
         Ok(settings) => settings,
         Err(faults) => {
             eprintln!("{program}: {faults}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if let Some(described) = described {
+        print!("{described}");
+        return ExitCode::SUCCESS;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

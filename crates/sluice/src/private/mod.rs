@@ -118,6 +118,8 @@ impl PrivatePair {
         let spec = |name, address: SocketAddr, more: Vec<String>| {
             let mut flags = vec![format!("--listen={address}"), format!("--keys-file={keys}")];
             flags.push("--migrate=true".into());
+            // Nobody balances over these: there is nothing to wait for.
+            flags.push("--shutdown-wait-seconds=0".into());
             // Whoever names another address than loopback asks for just that.
             flags.push(format!("--plaintext={}", !address.ip().is_loopback()));
             flags.extend(more);
