@@ -70,8 +70,9 @@ fn start() -> Shared {
         for service in [Service::Ingest, Service::Results] {
             let template = template(service);
             cluster.create_database(&template).await.expect("a template");
-            let database = service_postgres::Database::parse(&cluster.url(&template)).expect("a URL");
-            service_postgres::migrate(&database, service.migrations()).await.expect("migrations");
+            cluster.create_login(&login(service)).await.expect("its service's user");
+            let urls = (cluster.url_of(&login(service), &template), cluster.url(&template));
+            migrate(urls, service.migrations()).await;
         }
         Shared { cluster, _guard: guard }
     });
@@ -113,7 +114,19 @@ pub async fn encrypting_cluster() -> PathBuf {
 
 /// A session that only looks whether there can be one.
 const PROBE: service_postgres::Session =
-    service_postgres::Session { application_name: "sluice-tests", parameters: &[] };
+    service_postgres::Session { application_name: "sluice-tests", parameters: &[], role: None };
+
+/// Migrates a database, by the URLs of the user that serves and of its owner.
+async fn migrate((url, owner_url): (String, String), runner: refinery::Runner) {
+    let flags = [format!("--database-url={url}"), format!("--database-owner-url={owner_url}")];
+    let settings = service_postgres::Settings::load(flags, []).expect("settings");
+    settings.migration().expect("URLs").run(runner).await.expect("migrations");
+}
+
+/// The user a service logs in as. It owns nothing.
+fn login(service: Service) -> String {
+    format!("sluice_{}_service", service.name())
+}
 
 fn template(service: Service) -> String {
     format!("template_{}", service.name())
@@ -122,17 +135,37 @@ fn template(service: Service) -> String {
 /// A database of one test, with the schema of one service.
 #[derive(Clone, Debug)]
 pub struct Database {
+    service: Service,
     name: String,
 }
 
 impl Database {
+    /// One as a build of that schema version left it, without any row.
+    ///
+    /// # Panics
+    /// If the server says no.
+    pub async fn of_version(service: Service, version: i32) -> Self {
+        let database = Self { service, name: Self::next_name(service) };
+        cluster().create_database(&database.name).await.expect("a database");
+        if version > 0 {
+            let runner = service.migrations().set_target(refinery::Target::Version(version));
+            let owner = service_postgres::Database::parse(&database.url()).expect("a URL");
+            service_postgres::Migration::of_owner(owner).run(runner).await.expect("migrations");
+        }
+        database
+    }
+
+    fn next_name(service: Service) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        format!("test{}_{}", NEXT.fetch_add(1, Ordering::Relaxed), service.name())
+    }
+
     /// Clones the service's template.
     ///
     /// # Panics
     /// If the server says no.
     pub async fn create(service: Service) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test{}_{}", NEXT.fetch_add(1, Ordering::Relaxed), service.name());
+        let name = Self::next_name(service);
         let admin = connect(&cluster().url("postgres")).await;
         let template = template(service);
         // Nobody may be connected to a template while it is copied, and the
@@ -144,20 +177,26 @@ impl Database {
                 .ok()
         })
         .await;
-        Self { name }
+        Self { service, name }
     }
 
-    /// Its URL.
+    /// Its URL, as its owner.
     #[must_use]
     pub fn url(&self) -> String {
         cluster().url(&self.name)
     }
 
-    /// Its URL by way of another port on loopback: a proxy.
+    /// Its URL, as the user the service logs in as.
     #[must_use]
-    pub fn url_via(&self, port: u16) -> String {
+    pub fn service_url(&self) -> String {
+        cluster().url_of(&login(self.service), &self.name)
+    }
+
+    /// The same by way of another port on loopback: a proxy.
+    #[must_use]
+    pub fn service_url_via(&self, port: u16) -> String {
         let direct = format!("127.0.0.1:{}/", cluster().port());
-        self.url().replace(&direct, &format!("127.0.0.1:{port}/"))
+        self.service_url().replace(&direct, &format!("127.0.0.1:{port}/"))
     }
 
     /// A session for raw SQL.

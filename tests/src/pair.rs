@@ -55,6 +55,7 @@ pub struct PairBuilder {
     ingest_flags: Vec<String>,
     results_flags: Vec<String>,
     variables: Vec<(String, String)>,
+    databases: Option<(Database, Database)>,
 }
 
 /// A running pair.
@@ -102,6 +103,7 @@ impl Pair {
             ingest_flags: vec![],
             results_flags: vec![],
             variables: vec![],
+            databases: None,
         }
     }
 
@@ -231,6 +233,13 @@ impl PairBuilder {
         self
     }
 
+    /// On databases that are there already: of ingest, and of results.
+    #[must_use]
+    pub fn on(mut self, ingest: Database, results: Database) -> Self {
+        self.databases = Some((ingest, results));
+        self
+    }
+
     /// Starts it and waits until every replica serves.
     ///
     /// # Panics
@@ -246,8 +255,10 @@ impl PairBuilder {
         let (tokens, keys_file) = tokens(&files);
         let intake_file = files.join("intake-token");
         std::fs::write(&intake_file, &tokens.intake).expect("intake token");
-        let ingest_database = Database::create(Service::Ingest).await;
-        let results_database = Database::create(Service::Results).await;
+        let (ingest_database, results_database) = match &self.databases {
+            Some(databases) => databases.clone(),
+            None => (Database::create(Service::Ingest).await, Database::create(Service::Results).await),
+        };
         let mut pair = Pair {
             ingest: vec![],
             results: vec![],
@@ -319,10 +330,10 @@ impl PairBuilder {
         let database =
             if link == Link::IngestDatabase { &pair.ingest_database } else { &pair.results_database };
         if !self.links.contains(&link) {
-            return database.url();
+            return database.service_url();
         }
         let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], cluster().port()))).await;
-        let url = database.url_via(proxy.address().port());
+        let url = database.service_url_via(proxy.address().port());
         pair.proxies.push((link, proxy));
         url
     }

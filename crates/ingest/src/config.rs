@@ -3,10 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use sluice_service::{
-    config::Secret,
     limits::Limits,
     peer::{ClientTls, Peer},
-    postgres::Database,
+    postgres,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
     tls,
 };
@@ -23,8 +22,6 @@ sluice_service::settings! {
     /// Settings of the ingest service.
     pub struct Settings {
         listen: SocketAddr = Some("127.0.0.1:7401"), "Address to serve gRPC and HTTP on.";
-        database_url: Secret = None, "URL or key-value string of the database.";
-        database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
         keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         results_url: String = None, "URL of the results service, or several, separated by commas. Each host name is resolved to all of its addresses, and calls are spread over them.";
@@ -51,6 +48,7 @@ sluice_service::settings! {
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..database: postgres::Settings;
         ..limits: Limits;
         ..tls: tls::Settings;
     }
@@ -60,10 +58,6 @@ sluice_service::settings! {
         json_depth_max => (!(1..=json::DEPTH_MAX).contains(json_depth_max))
             .then(|| format!("json_depth_max: must be from 1 to {}", json::DEPTH_MAX));
         listen, tls => tls.faults(*listen);
-        database_url, database_ca_file => {
-            let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());
-            database.err().map(|fault| format!("database_url and database_ca_file: {fault}"))
-        };
         results_url, results_ca_file, results_client_certificate_file, results_client_key_file => {
             let tls = client_tls(
                 results_ca_file,

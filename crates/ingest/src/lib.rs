@@ -43,7 +43,7 @@ use sluice_service::{
     client::TokenInterceptor,
     health,
     metrics::{Registry, Requests},
-    postgres::{Database, Schema, Session, migrate_when_possible},
+    postgres::{Database, Schema, Session},
     probes,
     program::{self, Failure},
     serve,
@@ -74,6 +74,7 @@ const FOUND_MAX: usize = 1024;
 /// Sessions for definitions.
 const POOL_SESSION: Session = Session {
     application_name: "sluice-ingest",
+    role: None,
     parameters: &[
         ("synchronous_commit", "on"),
         ("lock_timeout", "2s"),
@@ -87,6 +88,7 @@ const POOL_SESSION: Session = Session {
 /// the cost of a repeated hand-over, so nobody waits for the disk.
 const OUTBOX_SESSION: Session = Session {
     application_name: "sluice-ingest-outbox",
+    role: None,
     parameters: &[
         ("synchronous_commit", "off"),
         ("lock_timeout", "2s"),
@@ -103,6 +105,7 @@ const OUTBOX_SESSION: Session = Session {
 /// gate's.
 const FILES_SESSION: Session = Session {
     application_name: "sluice-ingest-files",
+    role: None,
     parameters: &[
         ("synchronous_commit", "on"),
         ("lock_timeout", "2s"),
@@ -115,9 +118,13 @@ const FILES_SESSION: Session = Session {
     ],
 };
 
-/// The main function of `sluice-ingest` and of `sluice serve ingest`.
+/// The main function of `sluice-ingest` and of `sluice serve ingest`: serves until
+/// SIGTERM or SIGINT, or brings the schema up to date (`migrate`).
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
+    if let Some(code) = program::migrate("sluice-ingest", Settings::TABLE, &args, migrations) {
+        return code;
+    }
     program::main(
         "sluice-ingest",
         Settings::TABLE,
@@ -148,7 +155,7 @@ pub async fn run(
     let requests = Requests::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
-    let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
+    let database = settings.database.database()?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
     let retention = Duration::from_secs(settings.gate_retention_seconds);
     let reporter = HealthReporter::new();
@@ -162,8 +169,8 @@ pub async fn run(
         upkeep.spawn(tls.follow(drained.clone()));
     }
     if settings.migrate {
-        let (database, shutdown) = (database.clone(), shutdown.clone());
-        upkeep.spawn(async move { migrate_when_possible(&database, migrations, &shutdown).await });
+        let (migration, shutdown) = (settings.database.migration()?, shutdown.clone());
+        upkeep.spawn(async move { migration.run_when_possible(migrations, &shutdown).await });
     }
     upkeep.spawn(health::follow_database(
         reporter.clone(),

@@ -2,10 +2,12 @@
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
+use refinery::Runner;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Faults, Setting, Source, help},
+    config::{Faults, Part as _, Setting, Source, help},
+    postgres::{self, Migrated},
     shutdown,
     telemetry::{self, Telemetry},
 };
@@ -19,6 +21,70 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Any failure that ends a service.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The word that asks for the schema to be brought up to date.
+const MIGRATE: &str = "migrate";
+
+/// Brings a service's schema up to date, if that is what `args` ask for
+/// (`migrate`, then flags); says what it did. Only what concerns the database is
+/// read; the rest of the settings may be there, or not. Exit codes as [`main`]'s.
+pub fn migrate(
+    program: &str,
+    table: &'static [Setting],
+    args: &[String],
+    runner: impl FnOnce() -> Runner,
+) -> Option<ExitCode> {
+    let (MIGRATE, args) = args.split_first().map(|(word, args)| (word.as_str(), args))? else { return None };
+    let program = format!("{program} {MIGRATE}");
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{}", help(&program, postgres::Settings::TABLE));
+        return Some(ExitCode::SUCCESS);
+    }
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let mut source = Source::collect(table, args.iter().cloned(), env);
+    let settings = postgres::Settings::take(&mut source);
+    let migration = source.finish().and_then(|()| {
+        let migration = settings.map(|settings| settings.migration());
+        migration.unwrap_or_else(|| Err("a setting is missing".into())).map_err(|fault| Faults(vec![fault]))
+    });
+    let migration = match migration {
+        Ok(migration) => migration,
+        Err(faults) => {
+            eprintln!("{program}: {faults}");
+            return Some(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let migrated = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(migration.run(runner())));
+    Some(match migrated {
+        Ok(Migrated { applied, version }) => {
+            applied.iter().for_each(|migration| println!("applied {migration}"));
+            println!("the schema has version {version}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{program}: {}", explained(&*error));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// An error with its causes, and with what a database server said.
+fn explained(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        source = cause.source();
+    }
+    text
+}
 
 /// Runs a service until SIGTERM or SIGINT. `args` are the flags after the
 /// program's name; with `--print-config` it only says how it would be set up. Exit codes: 0 a clean stop, 64 bad configuration (every
