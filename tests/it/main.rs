@@ -8,6 +8,7 @@ mod cli;
 mod commits_in_doubt;
 mod definitions;
 mod durability;
+mod fairness;
 mod files_failures;
 mod files_limits;
 mod files_outcomes;

@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use sluice_service::OrganisationId;
@@ -18,11 +19,31 @@ pub struct Backlog {
     organisation_bytes_max: u64,
 }
 
+/// Why nothing more is accepted, and about how long that will last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// For the caller.
+    pub why: &'static str,
+    /// By how fast the backlog went lately.
+    pub estimate: Duration,
+}
+
 /// Organisations without a backlog are not in it.
 #[derive(Debug, Default)]
 struct Bytes {
     all: u64,
     of: HashMap<OrganisationId, u64>,
+    asked: Option<Instant>,
+    /// How many bytes a second went, between the last two times that was asked.
+    gone_per_second: f64,
+}
+
+impl Bytes {
+    /// About how long until so many bytes have gone.
+    #[allow(clippy::cast_precision_loss)] // an estimate
+    fn until_gone(&self, bytes: u64) -> Duration {
+        Duration::try_from_secs_f64(bytes as f64 / self.gone_per_second).unwrap_or(Duration::MAX)
+    }
 }
 
 impl Backlog {
@@ -51,19 +72,31 @@ impl Backlog {
 
     /// Takes the database's word: each organisation that has a backlog, once.
     pub fn set(&self, of: HashMap<OrganisationId, u64>) {
-        let all = of.values().sum();
-        *self.bytes() = Bytes { all, of };
+        self.set_at(of, Instant::now());
+    }
+
+    #[allow(clippy::cast_precision_loss)] // an estimate
+    fn set_at(&self, of: HashMap<OrganisationId, u64>, now: Instant) {
+        let all: u64 = of.values().sum();
+        let mut kept = self.bytes();
+        let gone_per_second = kept.asked.map_or(0.0, |asked| {
+            kept.all.saturating_sub(all) as f64 / now.duration_since(asked).as_secs_f64().max(1e-3)
+        });
+        *kept = Bytes { all, of, asked: Some(now), gone_per_second };
     }
 
     /// Why nothing more of an organisation should be accepted, if so.
     #[must_use]
-    pub fn is_full(&self, organisation: &OrganisationId) -> Option<&'static str> {
+    pub fn is_full(&self, organisation: &OrganisationId) -> Option<Full> {
         let bytes = self.bytes();
         if bytes.all >= self.bytes_max {
-            return Some("too much is accepted and not yet recorded");
+            let estimate = bytes.until_gone(bytes.all - self.bytes_max + 1);
+            return Some(Full { why: "too much is accepted and not yet recorded", estimate });
         }
-        (bytes.of.get(organisation).copied().unwrap_or_default() >= self.organisation_bytes_max)
-            .then_some("too much of this organisation is accepted and not yet recorded")
+        let own = bytes.of.get(organisation).copied().unwrap_or_default();
+        let too_much = own.checked_sub(self.organisation_bytes_max)?;
+        let why = "too much of this organisation is accepted and not yet recorded";
+        Some(Full { why, estimate: bytes.until_gone(too_much + 1) })
     }
 }
 
@@ -84,6 +117,18 @@ mod tests {
         assert!(backlog.is_full(&acme).is_some());
         backlog.set(HashMap::from([(acme.clone(), 3)]));
         assert_eq!(backlog.is_full(&acme), None);
+    }
+
+    #[test]
+    fn how_long_it_lasts_is_told_by_how_fast_it_went() {
+        let (backlog, acme, start) = (Backlog::new(100, 1000), named("acme"), Instant::now());
+        let of = |bytes| HashMap::from([(named("acme"), bytes)]);
+        backlog.set_at(of(149), start);
+        let estimate = || backlog.is_full(&acme).unwrap().estimate;
+        assert_eq!(estimate(), Duration::MAX, "nothing has gone yet");
+        backlog.add(&acme, 20);
+        backlog.set_at(of(149), start + Duration::from_secs(2));
+        assert_eq!(estimate(), Duration::from_secs(5), "20 in 2 seconds, and 50 to go");
     }
 
     #[test]

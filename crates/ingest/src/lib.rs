@@ -18,6 +18,7 @@ mod grpc;
 mod hash;
 mod http;
 mod json;
+mod lane_queue;
 mod metrics;
 mod observation;
 mod outbox;
@@ -27,6 +28,7 @@ mod registry;
 mod retention;
 mod schema;
 mod tally;
+mod turns;
 
 use std::{
     process::ExitCode,

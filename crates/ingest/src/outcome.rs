@@ -76,6 +76,9 @@ pub enum RetryReason {
     OutcomeUnknown,
 }
 
+/// The longest time that a caller is told to wait, before jitter.
+const DELAY_SECONDS_MAX: f64 = 30.0;
+
 /// Asks the caller to come again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
@@ -92,6 +95,16 @@ impl Retry {
     #[must_use]
     pub fn not_kept(details: &'static str) -> Self {
         Self { reason: RetryReason::NotKept, details, delay: Duration::from_secs(1) }
+    }
+
+    /// Nothing was kept; come again when what is before you is likely to be done:
+    /// from 1 to 30 seconds, and up to half as long again, so that not all who are
+    /// told come back together.
+    #[must_use]
+    pub fn not_kept_for(details: &'static str, estimate: Duration) -> Self {
+        let seconds = estimate.as_secs_f64().ceil().clamp(1.0, DELAY_SECONDS_MAX);
+        let jitter = rand::random_range(0.0..=seconds / 2.0).floor();
+        Self { delay: Duration::from_secs_f64(seconds + jitter), ..Self::not_kept(details) }
     }
 
     /// It may have been kept; come again in a second with the same marker.

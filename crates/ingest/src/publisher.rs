@@ -16,6 +16,7 @@ use crate::{
     outcome::{Outcome, Retry},
     registry::{Registry, Snapshot},
     tally::{Taken, Tally},
+    turns::Turns,
 };
 
 /// How often a batch is checked again because definitions changed meanwhile.
@@ -32,6 +33,8 @@ pub struct Publisher {
     backlog: Arc<Backlog>,
     limits: Limits,
     tally: Tally,
+    /// At checks that take long.
+    turns: Turns,
 }
 
 /// One observation's way to its outcome within a batch.
@@ -68,7 +71,7 @@ impl Publisher {
         limits: Limits,
         tally: Tally,
     ) -> Self {
-        Self { registry, committer, backlog, limits, tally }
+        Self { registry, committer, backlog, limits, tally, turns: Turns::new() }
     }
 
     /// The bounds on requests.
@@ -141,7 +144,8 @@ impl Publisher {
     /// Why nothing more of an organisation is accepted now, if so.
     #[must_use]
     pub fn refuses(&self, organisation: &OrganisationId) -> Option<Retry> {
-        self.backlog.is_full(organisation).map(Retry::not_kept)
+        let full = self.backlog.is_full(organisation)?;
+        Some(Retry::not_kept_for(full.why, full.estimate))
     }
 }
 
@@ -225,11 +229,13 @@ impl Pending {
         if work(&self.request, definitions) <= INLINE_WORK_MAX {
             return Ok(check(&self.request, indexes, definitions, || true));
         }
+        let turn = self.publisher.turns.take(&self.request.batch.organisation).await;
         let (request, indexes, definitions) = (self.request.clone(), indexes.to_vec(), definitions.clone());
         // A caller who has gone, for example past the deadline, ends it.
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
         let checking = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             check(&request, &indexes, &definitions, || !gone.is_cancelled())
         });
         checking.await.map_err(Error::internal)

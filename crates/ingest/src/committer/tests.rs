@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::*;
+use super::{
+    entry::{WAITING_BYTES_MAX, WAITING_JOBS_MAX},
+    *,
+};
 use crate::{
     definition::{Definition, RawDraft},
     metrics::Metrics,
@@ -42,17 +45,20 @@ fn candidate(bytes: usize) -> Candidate {
     }
 }
 
-fn submit(committer: &Committer, bytes: usize) -> Result<(), Retry> {
+fn submit(committer: &Committer, bytes: usize) -> Result<(), &'static str> {
     let (reply, _) = oneshot::channel();
     let job = Job { candidates: vec![candidate(bytes)], revision: 0, reply, origin: Origin::default() };
-    committer.submit(0, job)
+    committer.submit(0, job).map_err(|retry| retry.details)
 }
+
+/// Of one organisation alone: as much as is still free when it comes.
+const ALONE_BYTES_MAX: usize = WAITING_BYTES_MAX / 2;
 
 #[tokio::test]
 async fn bytes_wait_up_to_their_bound() {
     let (committer, _lanes) = committer();
-    assert!(submit(&committer, WAITING_BYTES_MAX - 1).is_ok());
-    assert_eq!(submit(&committer, 2), Err(Retry::not_kept("too many bytes wait")));
+    assert!(submit(&committer, ALONE_BYTES_MAX - 1).is_ok());
+    assert_eq!(submit(&committer, 3), Err("too many bytes wait"));
     assert!(submit(&committer, 1).is_ok());
 }
 
@@ -65,19 +71,48 @@ async fn a_single_request_is_taken_whatever_its_size() {
 #[tokio::test]
 async fn requests_wait_up_to_their_bound() {
     let (committer, _lanes) = committer();
-    for _ in 0..WAITING_JOBS_MAX {
+    for _ in 0..WAITING_JOBS_MAX / 2 {
         assert!(submit(&committer, 0).is_ok());
     }
-    assert_eq!(submit(&committer, 0), Err(Retry::not_kept("too many requests wait")));
+    assert_eq!(submit(&committer, 0), Err("too many requests wait"));
 }
 
 #[tokio::test]
 async fn what_is_sealed_makes_room() {
     let (committer, mut lanes) = committer();
-    assert!(submit(&committer, WAITING_BYTES_MAX).is_ok());
+    assert!(submit(&committer, ALONE_BYTES_MAX).is_ok());
     assert!(submit(&committer, 1).is_err());
     lanes[0].seal().await;
     assert!(submit(&committer, 1).is_ok());
+}
+
+#[tokio::test]
+async fn lanes_end_when_nobody_can_come_any_more_and_nothing_waits() {
+    let (committer, mut lanes) = committer();
+    submit(&committer, 1).unwrap();
+    let other = committer.clone();
+    drop(committer);
+    assert!(lanes[0].seal().await.is_some());
+    let ending = async {
+        tokio::task::yield_now().await;
+        drop(other);
+    };
+    let (end, ()) = tokio::join!(lanes[0].seal(), ending);
+    assert!(end.is_none());
+}
+
+#[test]
+fn who_finds_no_room_is_told_how_long_the_others_will_take() {
+    let shared = Shared::new();
+    assert_eq!(shared.estimate(1000), Duration::ZERO, "nothing is known yet");
+    shared.committed(100, Duration::from_millis(10));
+    assert_eq!(shared.estimate(50_000), Duration::from_secs(5));
+    for (estimate, least, most) in [(0, 1, 1), (1, 1, 1), (5, 5, 7), (1000, 30, 45)] {
+        let delays = (0..100).map(|_| Retry::not_kept_for("", Duration::from_secs(estimate)).delay.as_secs());
+        let delays: std::collections::BTreeSet<_> = delays.collect();
+        assert!(delays.iter().all(|delay| (least..=most).contains(delay)), "{estimate}: {delays:?}");
+        assert!(least == most || delays.len() > 1, "{delays:?}");
+    }
 }
 
 #[tokio::test]

@@ -5,12 +5,10 @@
 //! A lane outlives its callers: dropping a request cancels nothing that is
 //! sealed.
 
+mod entry;
+
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,15 +34,9 @@ use crate::{
     outcome::{Decision, Retry},
     registry::Registry,
 };
+pub use entry::Committer;
+use entry::Shared;
 
-/// Most observations in one transaction; a single request is never split.
-const BATCH_ITEMS_MAX: usize = 1000;
-/// Most content bytes in one transaction; a single request is never split.
-const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Requests, and content bytes, that may wait for a lane. Above, callers are told
-/// to come again.
-const WAITING_JOBS_MAX: usize = 1024;
-const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How often a conflicting transaction is tried before its callers are told.
 const TRIES_MAX: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,72 +67,6 @@ pub enum Reply {
     Failed(Error),
 }
 
-/// The way into the lanes. Dropping it ends them, once they are empty.
-#[derive(Clone, Debug)]
-pub struct Committer {
-    lanes: Vec<Entry>,
-}
-
-/// The way into one lane.
-#[derive(Clone, Debug)]
-struct Entry {
-    jobs: mpsc::Sender<Job>,
-    waiting_bytes: Arc<AtomicUsize>,
-    waiting: LaneWaiting,
-}
-
-impl Committer {
-    /// The committer and its lanes; spawn each lane's `run`.
-    #[must_use]
-    pub fn new(lanes: usize, context: &LaneContext) -> (Self, Vec<Lane>) {
-        let (senders, lanes) = (0..lanes.max(1))
-            .map(|number| {
-                let waiting = context.metrics.lane(number);
-                let (sender, jobs) = mpsc::channel(WAITING_JOBS_MAX);
-                let waiting_bytes = Arc::new(AtomicUsize::new(0));
-                let entry =
-                    Entry { jobs: sender, waiting_bytes: waiting_bytes.clone(), waiting: waiting.clone() };
-                let context = context.clone();
-                (entry, Lane { jobs, waiting_bytes, waiting, carried: None, session: None, context })
-            })
-            .unzip();
-        (Self { lanes: senders }, lanes)
-    }
-
-    /// The lane of a candidate.
-    #[must_use]
-    pub fn lane_of(&self, candidate: &Candidate) -> usize {
-        let mut hasher = DefaultHasher::new();
-        (&candidate.organisation, &candidate.definition.draft.path).hash(&mut hasher);
-        usize::try_from(hasher.finish() % self.lanes.len() as u64).unwrap_or(0)
-    }
-
-    /// Hands a job to a lane, or gives it back if too many wait already.
-    ///
-    /// # Errors
-    /// What to tell the caller.
-    pub fn submit(&self, lane: usize, job: Job) -> Result<(), Retry> {
-        let entry = &self.lanes[lane];
-        let (_, bytes) = size(&job);
-        entry.waiting.add(bytes);
-        // A single request is always taken, whatever its size.
-        let waiting = entry.waiting_bytes.fetch_add(bytes, Relaxed);
-        let refused = if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
-            Some(Retry::not_kept("too many bytes wait"))
-        } else {
-            entry.jobs.try_send(job).err().map(|refused| match refused {
-                mpsc::error::TrySendError::Full(_) => Retry::not_kept("too many requests wait"),
-                mpsc::error::TrySendError::Closed(_) => Retry::not_kept("the service is stopping"),
-            })
-        };
-        refused.map_or(Ok(()), |retry| {
-            entry.waiting.remove(1, bytes);
-            entry.waiting_bytes.fetch_sub(bytes, Relaxed);
-            Err(retry)
-        })
-    }
-}
-
 /// What all lanes share.
 #[derive(Clone, Debug)]
 pub struct LaneContext {
@@ -160,17 +86,10 @@ pub struct LaneContext {
 
 /// One lane.
 pub struct Lane {
-    jobs: mpsc::Receiver<Job>,
-    waiting_bytes: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     waiting: LaneWaiting,
-    /// A job that no longer fitted into the last batch.
-    carried: Option<Job>,
     session: Option<GateSession>,
     context: LaneContext,
-}
-
-fn size(job: &Job) -> (usize, usize) {
-    (job.candidates.len(), job.candidates.iter().map(|candidate| candidate.data.len()).sum())
 }
 
 impl Lane {
@@ -182,29 +101,27 @@ impl Lane {
         }
     }
 
-    /// Takes what waits, up to the bounds of a batch. Jobs whose callers have
-    /// gone are dropped here, and never later.
+    /// Takes what waits, up to the bounds of a batch, organisations in turns. Jobs
+    /// whose callers have gone, or whose deadlines have passed, are dropped here, and
+    /// never later. `None`: no more will come.
     async fn seal(&mut self) -> Option<Vec<Job>> {
-        let first = match self.carried.take() {
-            Some(job) => job,
-            None => self.jobs.recv().await?,
-        };
-        let (mut items, mut bytes) = size(&first);
-        let mut jobs = vec![first];
-        while let Ok(job) = self.jobs.try_recv() {
-            let (more_items, more_bytes) = size(&job);
-            if items + more_items > BATCH_ITEMS_MAX || bytes + more_bytes > BATCH_BYTES_MAX {
-                self.carried = Some(job);
-                break;
+        loop {
+            let (mut jobs, size, closed) = {
+                let (queue, closed) = &mut *self.shared.queue();
+                let (jobs, size) = queue.take_batch();
+                (jobs, size, *closed)
+            };
+            if !jobs.is_empty() {
+                self.waiting.remove(jobs.len(), size.bytes);
+                jobs.retain(|job| !job.reply.is_closed());
+                return Some(jobs);
             }
-            items += more_items;
-            bytes += more_bytes;
-            jobs.push(job);
+            if closed {
+                return None;
+            }
+            // Whoever came since is told by a permit that is kept.
+            self.shared.wake.notified().await;
         }
-        self.waiting_bytes.fetch_sub(bytes, Relaxed);
-        self.waiting.remove(jobs.len(), bytes);
-        jobs.retain(|job| !job.reply.is_closed());
-        Some(jobs)
     }
 
     async fn commit(&mut self, jobs: Vec<Job>) {
@@ -263,6 +180,7 @@ impl Lane {
         let decided = session.decide(&candidates, revision, rows_of).await;
         if decided.is_ok() {
             self.context.metrics.committed(jobs.len(), observations, started.elapsed());
+            self.shared.committed(observations, started.elapsed());
         }
         decided
     }
@@ -368,5 +286,4 @@ fn refuse_unfit(jobs: Vec<Job>, unfit: &Unfit) -> Vec<Job> {
 }
 
 #[cfg(test)]
-#[path = "committer_tests.rs"]
 mod tests;
