@@ -62,7 +62,7 @@ def collector(path):
 
 
 def main():
-    faults = compose(Path(sys.argv[1]), settings()) + collector(Path(sys.argv[2]))
+    faults = compose(Path(sys.argv[1]).resolve(), settings()) + collector(Path(sys.argv[2]))
     print(*faults, sep="\n")
     sys.exit(bool(faults))
 
