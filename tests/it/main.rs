@@ -41,6 +41,7 @@ mod results_plans;
 mod results_recording;
 mod results_shelf;
 mod retention;
+mod rolling;
 mod serving_limits;
 mod settings;
 mod shutdown;

@@ -61,7 +61,8 @@ pub struct PairBuilder {
 pub struct Pair {
     /// The replicas of ingest.
     pub ingest: Vec<Replica>,
-    /// The replicas of results. Ingest hands over to the first.
+    /// The replicas of results. Ingest hands over to all of them; with a proxy on
+    /// [`Link::Intake`] to the first.
     pub results: Vec<Replica>,
     /// The database of ingest.
     pub ingest_database: Database,
@@ -260,9 +261,10 @@ impl PairBuilder {
         };
         let common = |url: String, keys: &std::path::Path| {
             let keys = keys.display().to_string();
+            let given = ["--database-url", &url, "--keys-file", &keys];
             // Nobody has to hear of a stop before it comes: what a test needs, it sets.
-            let wait = ["--shutdown-wait-seconds".into(), "0".into()];
-            [vec!["--database-url".into(), url, "--keys-file".into(), keys], wait.into()].concat()
+            let stop = ["--shutdown-wait-seconds", "0", "--shutdown-deadline-seconds", "10"];
+            given.into_iter().chain(stop).map(str::to_owned).collect::<Vec<_>>()
         };
 
         let url = self.database_url(&mut pair, Link::ResultsDatabase).await;
@@ -272,16 +274,17 @@ impl PairBuilder {
             pair.results.push(self.replica(Service::Results, flags.clone()).await);
         }
 
-        let mut results = pair.results[0].address();
+        let mut results: Vec<_> = pair.results.iter().map(Replica::address).collect();
         if self.links.contains(&Link::Intake) {
-            let proxy = Proxy::start(results).await;
-            results = proxy.address();
+            let proxy = Proxy::start(results[0]).await;
+            results = vec![proxy.address()];
             pair.proxies.push((Link::Intake, proxy));
         }
         let url = self.database_url(&mut pair, Link::IngestDatabase).await;
         let mut flags = common(url, &pair.keys_file);
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        flags.extend(["--results-url".into(), format!("{scheme}://{results}")]);
+        let urls: Vec<_> = results.iter().map(|address| format!("{scheme}://{address}")).collect();
+        flags.extend(["--results-url".into(), urls.join(",")]);
         flags.extend(["--results-token-file".into(), intake_file.display().to_string()]);
         flags.extend(self.ingest_flags.iter().cloned());
         for _ in 0..self.ingest {

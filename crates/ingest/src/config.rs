@@ -27,7 +27,8 @@ sluice_service::settings! {
         database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
         keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
-        results_url: String = None, "URL of the results service.";
+        results_url: String = None, "URL of the results service, or several, separated by commas. Each host name is resolved to all of its addresses, and calls are spread over them.";
+        results_resolve_seconds: u64 = Some("5"), "How often those names are resolved again.";
         results_token_file: PathBuf = None, "File that holds the token for the results service (scope intake.write).";
         results_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the results service's certificate, for an https results_url; read again when it changes. Empty: the system's CAs.";
         results_client_certificate_file: Option<PathBuf> = Some(""), "PEM file of the certificate to show to the results service, its chain after it; read again when it changes. Empty: none.";
@@ -54,6 +55,8 @@ sluice_service::settings! {
         ..tls: tls::Settings;
     }
     checks {
+        results_resolve_seconds => (*results_resolve_seconds == 0)
+            .then(|| "results_resolve_seconds: must be at least 1".to_owned());
         json_depth_max => (!(1..=json::DEPTH_MAX).contains(json_depth_max))
             .then(|| format!("json_depth_max: must be from 1 to {}", json::DEPTH_MAX));
         listen, tls => tls.faults(*listen);
@@ -67,8 +70,9 @@ sluice_service::settings! {
                 results_client_certificate_file,
                 results_client_key_file,
             );
-            let secured = results_endpoint(results_url).and_then(|endpoint| tls.secure(endpoint));
-            secured.err().map(|fault| format!("results_url and results_*_file: {fault}"))
+            let endpoints = results_endpoints(results_url);
+            let peer = endpoints.and_then(|endpoints| Peer::new(endpoints, tls));
+            peer.err().map(|fault| format!("results_url and results_*_file: {fault}"))
         };
     }
 }
@@ -87,14 +91,19 @@ fn client_tls(
 
 /// How the results service is reached. A connection that is silently gone is
 /// noticed within seconds.
-fn results_endpoint(url: &str) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| "not a URL".to_owned())?;
-    Ok(endpoint
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+fn results_endpoints(urls: &str) -> Result<Vec<Endpoint>, String> {
+    let endpoint = |url: &str| {
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| "not a URL".to_owned())?;
+        if endpoint.uri().host().is_none() || endpoint.uri().scheme().is_none() {
+            return Err("not a URL".to_owned());
+        }
+        Ok(endpoint
+            .connect_timeout(Duration::from_secs(2))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true))
+    };
+    urls.split(',').map(|url| endpoint(url.trim())).collect()
 }
 
 impl Settings {
@@ -105,7 +114,7 @@ impl Settings {
             &self.results_client_certificate_file,
             &self.results_client_key_file,
         );
-        Peer::new(results_endpoint(&self.results_url)?, tls)
+        Peer::new(results_endpoints(&self.results_url)?, tls)
     }
 
     /// How the process logs and traces.

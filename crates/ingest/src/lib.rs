@@ -257,7 +257,9 @@ impl Pipeline {
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
         let token = TokenInterceptor::new(&token)?;
         let results = settings.results()?;
-        tokio::spawn(results.clone().follow(stopped.clone()));
+        tokio::spawn(results.clone().follow_files(stopped.clone()));
+        let every = Duration::from_secs(settings.results_resolve_seconds);
+        tokio::spawn(results.clone().follow_names(every, stopped.clone()));
         let caller = emitter::call::Caller::new(
             results.clone(),
             token.clone(),

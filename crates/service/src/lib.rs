@@ -7,6 +7,7 @@ mod admission;
 pub mod answers;
 pub mod audit;
 pub mod auth;
+pub mod backoff;
 mod body;
 pub mod budget;
 pub mod client;
