@@ -79,6 +79,7 @@ class Pod:
         self.process = subprocess.Popen(
             ["unshare", "--net", "--mount", "--", "bash", "-c", START, "-", root.absolute(), files.absolute(), f"/usr/local/bin/{name}"],
             env={"PATH": os.environ["PATH"], **variables},
+            stderr=(images / service / "log").open("w"),
         )
         self.name = name
 

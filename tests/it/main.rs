@@ -7,6 +7,7 @@ mod audit;
 mod cli;
 mod commits_in_doubt;
 mod definitions;
+mod deployment;
 mod files_failures;
 mod files_limits;
 mod files_outcomes;
