@@ -16,13 +16,16 @@ psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "${PGUSER:-${POSTGRES_
 \getenv results_owner RESULTS_OWNER
 \getenv results_login RESULTS_LOGIN
 
-CREATE ROLE sluice_ingest_service NOLOGIN;
+-- These may be there: migrations make them, too, where they may.
+SELECT format('CREATE ROLE %I NOLOGIN', role)
+FROM unnest(ARRAY['sluice_ingest_service', 'sluice_results_service', 'sluice_results_tenant']) AS role
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
+
 CREATE ROLE sluice_ingest_owner LOGIN PASSWORD :'ingest_owner';
 CREATE ROLE sluice_ingest LOGIN PASSWORD :'ingest_login' IN ROLE sluice_ingest_service;
 CREATE DATABASE sluice_ingest OWNER sluice_ingest_owner ENCODING 'UTF8' TEMPLATE template0;
 
-CREATE ROLE sluice_results_tenant NOLOGIN;
-CREATE ROLE sluice_results_service NOLOGIN IN ROLE sluice_results_tenant;
+GRANT sluice_results_tenant TO sluice_results_service;
 CREATE ROLE sluice_results_owner LOGIN PASSWORD :'results_owner';
 CREATE ROLE sluice_results LOGIN PASSWORD :'results_login' IN ROLE sluice_results_service;
 CREATE DATABASE sluice_results OWNER sluice_results_owner ENCODING 'UTF8' TEMPLATE template0;

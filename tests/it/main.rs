@@ -34,6 +34,7 @@ mod outages;
 mod outbox;
 mod plans;
 mod races;
+mod rehearsal;
 mod results_acknowledging;
 mod results_data;
 mod results_listing;
