@@ -93,10 +93,15 @@ pub struct Load {
     done: Arc<AtomicUsize>,
     accepted: Arc<Mutex<Contents>>,
     /// Between a caller's calls.
-    pub pause: Duration,
+    pause: Duration,
 }
 
 impl Load {
+    /// One whose callers rest between their calls.
+    pub fn with_pauses(pause: Duration) -> Self {
+        Self { pause, ..Self::default() }
+    }
+
     pub async fn goes_on(&self) -> bool {
         self.done.fetch_add(1, Relaxed);
         tokio::time::sleep(self.pause).await;

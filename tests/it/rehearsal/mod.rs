@@ -68,7 +68,7 @@ async fn a_rolling_update_fails_no_request_and_loses_no_observation() {
     ingest.all_ready().await;
     results.all_ready().await;
 
-    let load = Load { pause: PAUSE, ..Load::default() };
+    let load = Load::with_pauses(PAUSE);
     let mut callers = JoinSet::new();
     for name in 0..2 {
         callers.spawn(publisher(load.clone(), ingest.ready(), name));
@@ -113,7 +113,7 @@ async fn a_lost_pod_a_lost_database_and_lost_results_lose_no_observation() {
     let acme = pair.clients(Tenant::Acme);
     put(&acme, definition("plain")).await;
     let (mut ingest, mut results) = pods(&mut pair, 0);
-    let load = Load { pause: PAUSE, ..Load::default() };
+    let load = Load::with_pauses(PAUSE);
     let mut callers = JoinSet::new();
     for name in 0..3 {
         callers.spawn(resender(load.clone(), ingest.ready(), name));
