@@ -73,8 +73,8 @@ fn fault(selector: &Selector, exposed: &Exposition) -> Option<String> {
         return Some(format!("{} is not exposed", selector.metric));
     }
     let parts = ["_bucket", "_sum", "_count"].into_iter();
-    let base = parts.filter_map(|part| selector.metric.strip_suffix(part));
-    let base = base.filter(|base| exposed.types.contains_key(*base)).next().unwrap_or(&selector.metric);
+    let mut bases = parts.filter_map(|part| selector.metric.strip_suffix(part));
+    let base = bases.find(|base| exposed.types.contains_key(*base)).unwrap_or(&selector.metric);
     let labels = exposed.labels.get(base);
     selector.matchers.iter().filter(|matcher| !OF_TARGETS.contains(&&*matcher.label)).find_map(|matcher| {
         if !labels.is_some_and(|labels| labels.contains(&matcher.label)) {
