@@ -17,7 +17,7 @@ use sluice_proto::{
 };
 use sluice_tests::{Link, Tenant, eventually};
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{own_server::OnOwnServer, support::*};
 
@@ -71,13 +71,28 @@ impl Load {
 /// Sends again whatever has no final outcome yet. Only what may happen in an
 /// outage is borne.
 async fn until_final(clients: &Clients, observations: Vec<Observation>) -> Contents {
+    let unavailable = |status: &Status| status.code() == Code::Unavailable;
+    until_final_by(|| Some(clients.clone()), unavailable, observations).await
+}
+
+/// The same by whom `pick` says, if there is anybody; what is borne is the caller's
+/// to say.
+pub async fn until_final_by(
+    mut pick: impl FnMut() -> Option<Clients>,
+    is_borne: impl Fn(&Status) -> bool,
+    observations: Vec<Observation>,
+) -> Contents {
     let mut all = Contents::new();
     let mut left = observations;
     while !left.is_empty() {
-        let said = match clients.ingest.clone().publish_observations(request(left.clone())).await {
+        let Some(mut clients) = pick() else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let said = match clients.ingest.publish_observations(request(left.clone())).await {
             Ok(answer) => answer.into_inner().observations,
             Err(status) => {
-                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                assert!(is_borne(&status), "{status:?}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }

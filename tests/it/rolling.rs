@@ -56,7 +56,7 @@ async fn every_replica_of_results_takes_its_share_and_the_others_that_of_one_tha
 /// The replicas of one service that callers may use now, as a Service of Kubernetes
 /// has them: those that said they are ready when they were last asked.
 #[derive(Clone)]
-struct Ready(Arc<Mutex<Vec<Clients>>>);
+pub struct Ready(pub Arc<Mutex<Vec<Clients>>>);
 
 impl Ready {
     /// Follows the readiness of replicas by their URLs.
@@ -79,7 +79,7 @@ impl Ready {
         (ready, probes)
     }
 
-    fn pick(&self, n: usize) -> Clients {
+    pub fn pick(&self, n: usize) -> Clients {
         let ready = self.0.lock().unwrap();
         assert!(!ready.is_empty(), "at least one replica is ready at any time");
         ready[n % ready.len()].clone()
@@ -88,29 +88,44 @@ impl Ready {
 
 /// What callers do all the time, and how often it was done.
 #[derive(Clone, Default)]
-struct Load {
+pub struct Load {
     ending: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     accepted: Arc<Mutex<Contents>>,
+    /// Between a caller's calls.
+    pause: Duration,
 }
 
 impl Load {
-    fn goes_on(&self) -> bool {
+    /// One whose callers rest between their calls.
+    pub fn with_pauses(pause: Duration) -> Self {
+        Self { pause, ..Self::default() }
+    }
+
+    pub async fn goes_on(&self) -> bool {
         self.done.fetch_add(1, Relaxed);
+        tokio::time::sleep(self.pause).await;
         !self.ending.load(Relaxed)
     }
 
-    fn keep(&self, accepted: Contents) {
+    /// Lets the callers end. All that was accepted.
+    pub async fn end(&self, callers: JoinSet<()>) -> Contents {
+        self.ending.store(true, Relaxed);
+        callers.join_all().await;
+        self.accepted.lock().unwrap().clone()
+    }
+
+    pub fn keep(&self, accepted: Contents) {
         self.accepted.lock().unwrap().extend(accepted);
     }
 
-    async fn more(&self, calls: usize) {
+    pub async fn more(&self, calls: usize) {
         let aim = self.done.load(Relaxed) + calls;
         eventually("the callers to go on", || async { (self.done.load(Relaxed) >= aim).then_some(()) }).await;
     }
 }
 
-async fn publisher(load: Load, ready: Ready, name: usize) {
+pub async fn publisher(load: Load, ready: Ready, name: usize) {
     for n in 0.. {
         let clients = ready.pick(n);
         let observations: Vec<_> = (0..5)
@@ -119,7 +134,7 @@ async fn publisher(load: Load, ready: Ready, name: usize) {
         let said = publish(&clients, observations.clone()).await;
         assert_eq!(kinds(&said), [Outcome::Success; 5], "{said:?}");
         load.keep(accepted(&observations, &said));
-        if !load.goes_on() {
+        if !load.goes_on().await {
             return;
         }
     }
@@ -127,7 +142,7 @@ async fn publisher(load: Load, ready: Ready, name: usize) {
 
 /// Publishes by streams. One that ends is told so, after all answers, and is no
 /// failure: another is opened.
-async fn streamer(load: Load, ready: Ready) {
+pub async fn streamer(load: Load, ready: Ready) {
     for n in 0.. {
         let mut stream = Stream::open(&ready.pick(n)).await;
         for m in 0.. {
@@ -145,7 +160,7 @@ async fn streamer(load: Load, ready: Ready) {
                     break;
                 }
             }
-            if !load.goes_on() {
+            if !load.goes_on().await {
                 return;
             }
         }
@@ -153,7 +168,7 @@ async fn streamer(load: Load, ready: Ready) {
 }
 
 /// Lists, gets and signs off what globex has, which nobody else looks at.
-async fn consumer(load: Load, ready: Ready) {
+pub async fn consumer(load: Load, ready: Ready) {
     for n in 0.. {
         let mut results = ready.pick(n).results;
         let request = ListResultsRequest { page_size: 3, ..ListResultsRequest::default() };
@@ -162,7 +177,7 @@ async fn consumer(load: Load, ready: Ready) {
             let request = AcknowledgeResultRequest { id: result.id, ..AcknowledgeResultRequest::default() };
             results.acknowledge_result(request).await.unwrap();
         }
-        if !load.goes_on() {
+        if !load.goes_on().await {
             return;
         }
     }
@@ -209,8 +224,6 @@ async fn replacing_every_replica_in_turn_fails_no_request() {
         pair.results[n].restart(true).await;
         load.more(50).await;
     }
-    load.ending.store(true, Relaxed);
-    callers.join_all().await;
-    let all = load.accepted.lock().unwrap().clone();
+    let all = load.end(callers).await;
     adds_up(&pair, &acme, &all).await;
 }

@@ -112,12 +112,18 @@ impl Clients {
 
 /// Whether the service at a URL says that it is SERVING.
 pub async fn is_serving(url: &str) -> bool {
+    says_serving(url, "").await
+}
+
+/// Whether it says so of one thing that `grpc.health.v1` knows there.
+pub async fn says_serving(url: &str, of: &str) -> bool {
     use tonic_health::pb::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     };
     let check = async {
         let channel = channel(url).ok()?;
-        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()?;
+        let request = HealthCheckRequest { service: of.into() };
+        let answer = HealthClient::new(channel).check(request).await.ok()?;
         (answer.into_inner().status() == ServingStatus::Serving).then_some(())
     };
     tokio::time::timeout(CONNECT_TIMEOUT, check).await.is_ok_and(|serving| serving.is_some())

@@ -87,6 +87,11 @@ impl Exposition {
         self.samples.iter().filter(has).map(|sample| sample.value).sum()
     }
 
+    /// Whether there is a sample of this name, such as `..._bucket`.
+    pub fn has(&self, sample: &str) -> bool {
+        self.samples.iter().any(|found| found.metric == sample)
+    }
+
     /// The values a label of a metric has.
     pub fn values(&self, metric: &str, label: &str) -> BTreeSet<&str> {
         let of = self.samples.iter().filter(|sample| sample.metric == metric);

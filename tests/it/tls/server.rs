@@ -7,10 +7,10 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use sluice::connection::is_serving;
+use sluice::connection::{is_serving, says_serving};
 use sluice_proto::ingest::v1::PublishObservationsRequest;
-use sluice_service::peer::ClientTls;
-use sluice_tests::{Ca, Certificates, Pair, Replica, Tenant, eventually};
+use sluice_service::{peer::ClientTls, probes::LIVENESS};
+use sluice_tests::{Ca, Certificates, Link, Pair, Replica, Tenant, eventually};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -92,6 +92,17 @@ async fn a_server_of_another_ca_is_not_trusted() {
         ..pair.certificates().client("client")
     };
     assert_eq!(ask(&clients(&pair, &wrong)).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_process_lives_without_its_database_and_its_health_port_says_both() {
+    let pair = Pair::builder().tls().proxied(Link::ResultsDatabase).start().await;
+    let url = format!("http://{}", pair.results[0].health());
+    assert!(is_serving(&url).await && says_serving(&url, LIVENESS).await);
+    pair.proxy(Link::ResultsDatabase).refuse();
+    eventually("not serving", || async { (!is_serving(&url).await).then_some(()) }).await;
+    assert!(says_serving(&url, LIVENESS).await);
+    assert!(!says_serving(&url, "nobody").await);
 }
 
 #[tokio::test]

@@ -1,0 +1,65 @@
+"""Alerts and dashboard, prepared for promtool: `alerts.yaml` (the spec of the
+PrometheusRule), `queries.yaml` (the dashboard's and the adapter's queries as rules)
+and the alerts' tests go into a folder. Checks that every alert has a paragraph in
+the runbook, a test that it fires, and one that it doesn't.
+
+    alerts.py deploy/observability deploy/RUNBOOK.md TARGET
+"""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def expressions(node):
+    """Every PromQL expression of a dashboard."""
+    if isinstance(node, dict):
+        if isinstance(node.get("expr"), str):
+            yield node["expr"]
+        for value in node.values():
+            yield from expressions(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from expressions(value)
+
+
+def main():
+    folder, runbook, target = map(Path, sys.argv[1:4])
+    faults = []
+    groups = yaml.safe_load((folder / "alerts.yaml").read_text())["spec"]
+    (target / "alerts.yaml").write_text(yaml.safe_dump(groups, sort_keys=False))
+    shutil.copy(folder / "alerts.test.yaml", target)
+    alerts = [rule["alert"] for group in groups["groups"] for rule in group["rules"]]
+    faults += [f"{name} is there twice" for name in alerts if alerts.count(name) > 1]
+
+    headings = set(re.findall(r"^### (\w+)\n\n\S", runbook.read_text(), re.M))
+    faults += [f"{runbook}: no paragraph for {name}" for name in alerts if name not in headings]
+    faults += [f"{runbook}: there is no alert {name}" for name in headings if name.startswith("Sluice") and name not in alerts]
+
+    fires, silent = set(), set()
+    for test in yaml.safe_load((folder / "alerts.test.yaml").read_text())["tests"]:
+        for case in test["alert_rule_test"]:
+            (fires if case.get("exp_alerts") else silent).add(case["alertname"])
+    faults += [f"{name}: no test that it fires" for name in alerts if name not in fires]
+    faults += [f"{name}: no test that it stays silent" for name in alerts if name not in silent]
+
+    dashboard = json.loads((folder / "dashboard.json").read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    faults += ["two panels have the same id"] if len(ids) != len(set(ids)) else []
+    queries = [q.replace("$__rate_interval", "5m").replace("$namespace", ".*") for q in expressions(dashboard)]
+    adapter = yaml.safe_load((folder.parent / "kubernetes/components/autoscaling-backlog/adapter-rules.yaml").read_text())
+    for rule in adapter["rules"]["custom"] + adapter["rules"]["external"]:
+        queries.append(rule["seriesQuery"])
+        queries.append(rule["metricsQuery"].replace(",<<.LabelMatchers>>", "").replace("<<.GroupBy>>", "namespace"))
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (target / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    print(*faults, sep="\n")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

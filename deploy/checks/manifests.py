@@ -1,0 +1,330 @@
+"""Rendered manifests against Kubernetes' schemas, against Pod Security
+*restricted*, and against each other: settings that exist, Secrets that the README
+lists, files that are mounted, addresses that are served, time to stop in.
+
+    manifests.py RENDERED.yaml...
+
+The first is the base alone, which is held against the schemas only.
+"""
+
+import ipaddress
+import re
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = "1.37.0"
+# Of other projects, without a schema here; those of Prometheus are read by promtool.
+CUSTOM = {"Issuer", "Certificate", "ServiceMonitor", "PrometheusRule"}
+SERVICES = ("sluice-ingest", "sluice-results")
+METADATA = ["169.254.169.254", "fd00:ec2::254"]
+# After the deadline: what was accepted is flushed, the last spans go, the runtime ends.
+AFTER_DEADLINE_SECONDS = 5 + 2 + 1
+
+
+def settings():
+    """Names of all settings by service, from the README's table, which a test
+    holds against the code."""
+    rows = re.findall(r"^\| `(\w+)` \| (ingest|results|both) \|", (ROOT / "README.md").read_text(), re.M)
+    found = {"sluice-ingest": set(), "sluice-results": set()}
+    for name, of in rows:
+        for service in SERVICES:
+            if of in ("both", service.removeprefix("sluice-")):
+                found[service].add("SLUICE_" + name.upper())
+    assert "SLUICE_LISTEN" in found["sluice-ingest"], "the README has no table of settings any more"
+    return found
+
+
+def secrets_documented():
+    """Names and keys of the Secrets in deploy/README.md's table."""
+    rows = re.findall(r"^\| `([\w-]+)` \| ((?:`[\w.-]+`(?:, )?)+) \|", (ROOT / "deploy/README.md").read_text(), re.M)
+    return {name: set(re.findall(r"`([\w.-]+)`", keys)) for name, keys in rows}
+
+
+class Rendered:
+    """One rendered overlay, and the faults found in it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.objects = [o for o in yaml.safe_load_all(path.read_text()) if o]
+        self.faults = []
+
+    def fault(self, where, what):
+        self.faults.append(f"{self.path.name}: {where}: {what}")
+
+    def of(self, kind):
+        return {o["metadata"]["name"]: o for o in self.objects if o["kind"] == kind}
+
+    def templates(self):
+        """Every pod there will be: its owner's name and its template."""
+        for kind in ("Deployment", "StatefulSet", "Job"):
+            for name, owner in self.of(kind).items():
+                yield f"{kind}/{name}", owner["spec"]["template"]
+
+    def schemas(self):
+        for o in self.objects:
+            name = f"{o['kind']}/{o['metadata']['name']}"
+            if o["kind"] in CUSTOM:
+                continue
+            try:
+                kubernetes_validate.validate(o, VERSION, strict=True)
+            except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+                self.fault(name, str(error).splitlines()[0])
+
+    def restricted(self):
+        """Pod Security Standards, restricted, v1.37, control by control."""
+        spaces = self.of("Namespace").values()
+        levels = [s["metadata"]["labels"].get("pod-security.kubernetes.io/enforce") for s in spaces]
+        if levels != ["restricted"]:
+            self.fault("Namespace", "must enforce restricted")
+        allowed_volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+        for where, template in self.templates():
+            spec = template["spec"]
+            context = spec.get("securityContext", {})
+            for field in ("hostNetwork", "hostPID", "hostIPC"):
+                if spec.get(field):
+                    self.fault(where, f"{field} is on")
+            for volume in spec.get("volumes", []):
+                kinds = set(volume) - {"name"}
+                if not kinds <= allowed_volumes:
+                    self.fault(where, f"volume {volume['name']} is {kinds}")
+            if context.get("sysctls"):
+                self.fault(where, "sets sysctls")
+            for c in spec["containers"] + spec.get("initContainers", []):
+                own = c.get("securityContext", {})
+                both = {**context, **own}
+                checks = {
+                    "allowPrivilegeEscalation must be false": own.get("allowPrivilegeEscalation") is False,
+                    "runAsNonRoot must be true": both.get("runAsNonRoot") is True,
+                    "runAsUser must be a number above 0": isinstance(both.get("runAsUser"), int) and both["runAsUser"] > 0,
+                    "seccompProfile must be RuntimeDefault": both.get("seccompProfile", {}).get("type") == "RuntimeDefault",
+                    "capabilities must drop ALL": own.get("capabilities") == {"drop": ["ALL"]},
+                    "privileged": not own.get("privileged"),
+                    "has host ports": not any(p.get("hostPort") for p in c.get("ports", [])),
+                    # Beyond restricted:
+                    "readOnlyRootFilesystem must be true": own.get("readOnlyRootFilesystem") is True,
+                    "requests and limits must be set": all(
+                        c.get("resources", {}).get(k, {}).keys() >= {"cpu", "memory"} for k in ("requests", "limits")
+                    ),
+                    "image must have a version": re.search(r":(?!latest$)[\w.-]+$", c["image"]) is not None,
+                }
+                for what, holds in checks.items():
+                    if not holds:
+                        self.fault(f"{where}/{c['name']}", what)
+            if spec.get("automountServiceAccountToken") is not False:
+                self.fault(where, "mounts a token for the Kubernetes API")
+            if spec.get("enableServiceLinks") is not False:
+                self.fault(where, "gets variables of Services, which begin with SLUICE_ too")
+            account = self.of("ServiceAccount").get(spec.get("serviceAccountName"))
+            if account is None or account.get("automountServiceAccountToken") is not False:
+                self.fault(where, "has no account of its own without a token")
+
+    def environment(self, container):
+        """Variables of a container, from its ConfigMaps and its own list."""
+        found = {}
+        for source in container.get("envFrom", []):
+            if "configMapRef" in source:
+                config = self.of("ConfigMap").get(source["configMapRef"]["name"])
+                if config is None:
+                    self.fault(container["name"], f"there is no ConfigMap {source}")
+                    continue
+                found.update(config["data"])
+        for variable in container.get("env", []):
+            found[variable["name"]] = variable.get("value", "")
+        return found
+
+    def variables(self, known):
+        for name in SERVICES:
+            template = self.of("Deployment")[name]["spec"]["template"]["spec"]
+            container = template["containers"][0]
+            given = self.environment(container)
+            for variable in given.keys() - known[name]:
+                self.fault(name, f"{variable}: no such setting")
+            mounts = [m["mountPath"] for m in container["volumeMounts"]]
+            for variable, value in given.items():
+                if variable.endswith("_FILE") and not any(value.startswith(m + "/") for m in mounts):
+                    self.fault(name, f"{variable}: nothing is mounted at {value}")
+            plain, tls = given.get("SLUICE_PLAINTEXT") == "true", "SLUICE_TLS_CERTIFICATE_FILE" in given
+            if plain == tls:
+                self.fault(name, "must serve either plain text or TLS")
+            self.ports(name, container, given)
+            self.stopping(name, template, container, given)
+            self.probes(name, container)
+        for where, template in self.templates():
+            if where.startswith("Job/"):
+                owner = {v["name"] for v in template["spec"]["containers"][0]["env"]}
+                if "SLUICE_DATABASE_OWNER_URL" not in owner:
+                    self.fault(where, "doesn't know the owner of its database")
+
+    def ports(self, name, container, given):
+        listens = {given[f"SLUICE_{which}LISTEN"].rsplit(":", 1)[1] for which in ("", "HEALTH_", "ADMIN_")}
+        named = {str(p["containerPort"]) for p in container["ports"]}
+        if listens != named:
+            self.fault(name, f"listens on {listens}, and its ports are {named}")
+        if name == "sluice-ingest":
+            url = re.fullmatch(r"(https?)://([\w-]+):(\d+)", given.get("SLUICE_RESULTS_URL", ""))
+            service = self.of("Service").get(url[2]) if url else None
+            if service is None or service["spec"].get("clusterIP") != "None":
+                self.fault(name, "results_url must name a headless Service")
+            elif int(url[3]) not in {p["port"] for p in service["spec"]["ports"]}:
+                self.fault(name, "results_url has another port than its Service")
+            certificates = self.of("Certificate")
+            if url and (url[1] == "https") != bool(certificates):
+                self.fault(name, "results_url has the wrong scheme")
+            if certificates and url and url[2] not in certificates["sluice-results"]["spec"]["dnsNames"]:
+                self.fault(name, f"the certificate of results doesn't name {url[2]}")
+
+    def stopping(self, name, pod, container, given):
+        sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        wait, deadline = int(given["SLUICE_SHUTDOWN_WAIT_SECONDS"]), int(given["SLUICE_SHUTDOWN_DEADLINE_SECONDS"])
+        needed = sleep + deadline + AFTER_DEADLINE_SECONDS
+        if pod["terminationGracePeriodSeconds"] < needed:
+            self.fault(name, f"terminationGracePeriodSeconds must be at least {needed}")
+        ready = container["readinessProbe"]
+        if sleep + wait < ready["periodSeconds"] * ready["failureThreshold"]:
+            self.fault(name, "stops before its readiness probe can have told anybody")
+
+    def probes(self, name, container):
+        for probe, service in (("startupProbe", "liveness"), ("livenessProbe", "liveness"), ("readinessProbe", None)):
+            if container[probe]["grpc"] != {"port": 7410} | ({"service": service} if service else {}):
+                self.fault(name, f"{probe} must ask grpc.health.v1 on the plaintext port")
+
+    def secrets(self, documented):
+        """Secrets are named, never contained; certificates' are cert-manager's."""
+        for name in self.of("Secret"):
+            self.fault(f"Secret/{name}", "must be made by the operator, not kept here")
+        made = {c["spec"]["secretName"] for c in self.of("Certificate").values()}
+        for where, template in self.templates():
+            wanted = []
+            for c in template["spec"]["containers"]:
+                refs = [v["valueFrom"]["secretKeyRef"] for v in c.get("env", []) if "valueFrom" in v]
+                wanted += [(r["name"], r["key"]) for r in refs]
+                wanted += [(s["secretRef"]["name"], None) for s in c.get("envFrom", []) if "secretRef" in s]
+                mounted = {m["mountPath"]: m["name"] for m in c.get("volumeMounts", [])}
+                volumes = {v["name"]: v["secret"]["secretName"] for v in template["spec"].get("volumes", []) if "secret" in v}
+                for variable, value in self.environment(c).items():
+                    folder, _, file = value.rpartition("/")
+                    if variable.endswith("_FILE") and mounted.get(folder) in volumes:
+                        wanted.append((volumes[mounted[folder]], file))
+            for secret, key in wanted:
+                if secret in made:
+                    continue
+                if secret not in documented or (key and key not in documented[secret]):
+                    self.fault(where, f"deploy/README.md doesn't list the Secret {secret} with {key}")
+
+    def availability(self):
+        for name in SERVICES:
+            deployment = self.of("Deployment")[name]["spec"]
+            scaler = self.of("HorizontalPodAutoscaler").get(name)
+            if ("replicas" in deployment) == (scaler is not None):
+                self.fault(name, "its number of replicas must have exactly one owner")
+            least = deployment.get("replicas") or scaler["spec"]["minReplicas"]
+            budget = self.of("PodDisruptionBudget")[name]["spec"]
+            if least < 2 or budget.get("maxUnavailable") != 1:
+                self.fault(name, "must have two replicas, of which one may be away")
+            if deployment["strategy"]["rollingUpdate"] != {"maxSurge": 1, "maxUnavailable": 0}:
+                self.fault(name, "a rolling update must never have fewer replicas")
+            pod = deployment["template"]["spec"]
+            keys = [t["topologyKey"] for t in pod["topologySpreadConstraints"]]
+            if keys != ["topology.kubernetes.io/zone", "kubernetes.io/hostname"] or "podAntiAffinity" not in pod["affinity"]:
+                self.fault(name, "must spread over zones and nodes")
+
+    def selectors(self):
+        pods = [t["metadata"]["labels"] for _, t in self.templates()]
+        for kind, field in (("Service", None), ("PodDisruptionBudget", "matchLabels")):
+            for name, o in self.of(kind).items():
+                selector = o["spec"]["selector"]
+                selector = selector[field] if field else selector
+                if not any(selector.items() <= labels.items() for labels in pods):
+                    self.fault(f"{kind}/{name}", "selects no pod")
+
+    def steps(self):
+        """The labels that `apply` goes by."""
+        steps = {"Deployment": "serve", "Job": "migrate"}
+        for o in self.objects:
+            if o["metadata"].get("labels", {}).get("sluice/step") != steps.get(o["kind"]):
+                self.fault(f"{o['kind']}/{o['metadata']['name']}", "has the wrong label sluice/step")
+
+    def network(self):
+        policies = self.of("NetworkPolicy")
+        deny = policies.get("default-deny", {}).get("spec")
+        if deny != {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}:
+            self.fault("NetworkPolicy", "there is no default-deny")
+        for name, policy in policies.items():
+            for rule in policy["spec"].get("egress", []):
+                if "to" not in rule or "ports" not in rule:
+                    self.fault(f"NetworkPolicy/{name}", "lets everything out")
+                for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer):
+                    for address in map(ipaddress.ip_address, METADATA):
+                        inside = lambda net: address in ipaddress.ip_network(net)
+                        if inside(block["cidr"]) and not any(map(inside, block.get("except", []))):
+                            self.fault(f"NetworkPolicy/{name}", f"lets {address} be reached, where clouds tell credentials")
+        needs = {
+            ("sluice-ingest", "egress"): {7402, 5432, 53},
+            ("sluice-results", "egress"): {5432, 443, 53},
+            ("sluice-migrate", "egress"): {5432, 53},
+            ("sluice-ingest", "ingress"): {7401},
+            ("sluice-results", "ingress"): {7402},
+            ("sluice-migrate", "ingress"): set(),
+        }
+        # What components add.
+        for service in SERVICES:
+            if "traces" in policies:
+                needs[service, "egress"].add(4317)
+            if "metrics" in policies:
+                needs[service, "ingress"].add(7411)
+        for (service, direction), wanted in needs.items():
+            labels = {"app.kubernetes.io/name": service, "app.kubernetes.io/part-of": "sluice"}
+            found = set()
+            for policy in policies.values():
+                if selects(policy["spec"]["podSelector"], labels):
+                    found |= {p["port"] for rule in policy["spec"].get(direction, []) for p in rule["ports"]}
+            if found != wanted:
+                self.fault("NetworkPolicy", f"{service}, {direction}: {sorted(found)} instead of {sorted(wanted)}")
+
+    def monitors(self):
+        for name, monitor in self.of("ServiceMonitor").items():
+            wanted = monitor["spec"]["selector"]["matchLabels"]
+            chosen = [s for s in self.of("Service").values() if wanted.items() <= s["metadata"].get("labels", {}).items()]
+            jobs = {s["metadata"]["labels"][monitor["spec"]["jobLabel"]] for s in chosen}
+            if jobs != set(SERVICES):
+                self.fault(f"ServiceMonitor/{name}", f"scrapes {jobs}")
+            ports = {e["port"] for e in monitor["spec"]["endpoints"]}
+            for s in chosen:
+                if not ports <= {p["name"] for p in s["spec"]["ports"]}:
+                    self.fault(f"ServiceMonitor/{name}", f"{s['metadata']['name']} has no port {ports}")
+
+
+def selects(selector, labels):
+    """Whether a label selector fits."""
+    fits = all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items())
+    for e in selector.get("matchExpressions", []):
+        assert e["operator"] == "In", e
+        fits = fits and labels.get(e["key"]) in e["values"]
+    return fits
+
+
+def main():
+    known, documented = settings(), secrets_documented()
+    base, *overlays = [Rendered(Path(path)) for path in sys.argv[1:]]
+    base.schemas()
+    for rendered in overlays:
+        rendered.schemas()
+        rendered.restricted()
+        rendered.variables(known)
+        rendered.secrets(documented)
+        rendered.availability()
+        rendered.selectors()
+        rendered.steps()
+        rendered.network()
+        rendered.monitors()
+    faults = [f for rendered in [base, *overlays] for f in rendered.faults]
+    print(*faults, sep="\n")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
