@@ -233,3 +233,26 @@ async fn what_stands_in_the_way_of_migrating_is_said() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("permission denied"), "{text}");
 }
+
+/// The roles may be a superuser's business, and the owner nobody's superuser: then the
+/// owner's URL is all that migrating needs.
+#[tokio::test]
+async fn an_owner_that_may_create_no_role_is_enough_where_the_roles_are() {
+    for service in [Service::Ingest, Service::Results] {
+        let database = Database::of_version(service, 0).await;
+        let owner = format!("{}_owner", database.name());
+        let sql = database.sql().await;
+        let made = format!(
+            "CREATE ROLE {owner} LOGIN PASSWORD 'x'; GRANT CREATE, USAGE ON SCHEMA public TO {owner};
+             ALTER DATABASE {} OWNER TO {owner}",
+            database.name()
+        );
+        sql.batch_execute(&made).await.unwrap();
+        let port = sluice_tests::cluster().port();
+        let url = format!("postgres://{owner}:x@127.0.0.1:{port}/{}", database.name());
+        let output = migrate(service, &[format!("--database-owner-url={url}")]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said(&output).0, Some(0), "{text}");
+        assert!(said(&output).1.ends_with("the schema has version 3\n"));
+    }
+}

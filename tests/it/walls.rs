@@ -44,7 +44,7 @@ async fn services_run_as_users_that_own_nothing() {
         let owner = database.sql().await;
         let session = Database::parse(&database.service_url()).unwrap().connect(SERVING).await.unwrap();
         let user: String = session.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
-        assert_eq!(user, format!("sluice_{}_service", service.name()));
+        assert_eq!(user, format!("sluice_{}", service.name()));
         let own = "SELECT count(*) FROM pg_class WHERE pg_has_role($1, relowner, 'MEMBER')";
         assert_eq!(owner.query_one(own, &[&user]).await.unwrap().get::<_, i64>(0), 0);
         let may = "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = $1";

@@ -125,7 +125,7 @@ async fn migrate((url, owner_url): (String, String), runner: refinery::Runner) {
 
 /// The user a service logs in as. It owns nothing.
 fn login(service: Service) -> String {
-    format!("sluice_{}_service", service.name())
+    format!("sluice_{}", service.name())
 }
 
 fn template(service: Service) -> String {
@@ -178,6 +178,12 @@ impl Database {
         })
         .await;
         Self { service, name }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its URL, as its owner.

@@ -1,5 +1,5 @@
 -- Who may do what. Tables belong to whoever migrates. The service logs in as a
--- member of `sluice_results`, which owns nothing; what it does for one tenant it
+-- member of `sluice_results_service`, which owns nothing; what it does for one tenant it
 -- does as `sluice_results_tenant`, which sees the rows of the organisation that
 -- the session's setting `sluice.organisation` names, and without it none.
 
@@ -9,7 +9,7 @@ DECLARE
 BEGIN
     -- Roles belong to the whole server: another database may have made them, or
     -- be about to.
-    FOREACH wanted IN ARRAY ARRAY['sluice_results', 'sluice_results_tenant'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['sluice_results_service', 'sluice_results_tenant'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
@@ -17,25 +17,31 @@ BEGIN
                 WHEN duplicate_object OR unique_violation THEN NULL;
                 WHEN insufficient_privilege THEN
                     RAISE EXCEPTION 'the role % is missing, and % may not create it', wanted, current_user
-                        USING HINT = 'As a superuser: CREATE ROLE sluice_results NOLOGIN; '
+                        USING HINT = 'As a superuser: CREATE ROLE sluice_results_service NOLOGIN; '
                             'CREATE ROLE sluice_results_tenant NOLOGIN; '
-                            'GRANT sluice_results_tenant TO sluice_results;';
+                            'GRANT sluice_results_tenant TO sluice_results_service;';
             END;
         END IF;
     END LOOP;
     -- What serves may serve tenants; so may the owner, where there is no other user.
-    FOREACH wanted IN ARRAY ARRAY['sluice_results', current_user::text] LOOP
+    FOREACH wanted IN ARRAY ARRAY['sluice_results_service', current_user::text] LOOP
         IF NOT pg_has_role(wanted, 'sluice_results_tenant', 'MEMBER') THEN
             BEGIN
                 EXECUTE format('GRANT sluice_results_tenant TO %I', wanted);
-            EXCEPTION WHEN unique_violation THEN NULL;
+            EXCEPTION
+                WHEN unique_violation THEN NULL;
+                WHEN insufficient_privilege THEN
+                    -- An owner that does not serve has no need of it.
+                    IF wanted <> current_user THEN
+                        RAISE;
+                    END IF;
             END;
         END IF;
     END LOOP;
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO sluice_results, sluice_results_tenant', current_schema());
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO sluice_results',
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO sluice_results_service, sluice_results_tenant', current_schema());
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO sluice_results_service',
                    current_schema());
-    EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I.refinery_schema_history FROM sluice_results',
+    EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %I.refinery_schema_history FROM sluice_results_service',
                    current_schema());
 END
 $$;
@@ -60,7 +66,7 @@ BEGIN
     FOREACH walled IN ARRAY ARRAY['result', 'data_block', 'available', 'consumed', 'expired', 'upload',
                                   'file_chunk', 'storage_config', 'storage_default', 'cleanup_progress'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', walled);
-        EXECUTE format('CREATE POLICY service ON %I TO sluice_results USING (true)', walled);
+        EXECUTE format('CREATE POLICY service ON %I TO sluice_results_service USING (true)', walled);
         EXECUTE format('CREATE POLICY tenant ON %I TO sluice_results_tenant '
                        'USING (organisation || '''' = current_setting(''sluice.organisation'', true))', walled);
     END LOOP;
@@ -73,18 +79,18 @@ BEGIN
     -- Rights on partitions were never needed, but for those of all tables above.
     FOR walled IN SELECT c.relname FROM pg_class c
                   WHERE c.relispartition AND c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM sluice_results', walled);
+        EXECUTE format('REVOKE ALL ON %I FROM sluice_results_service', walled);
     END LOOP;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION make_week(timestamptz), drop_empty_weeks(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION make_week(timestamptz), drop_empty_weeks(timestamptz) TO sluice_results;
+GRANT EXECUTE ON FUNCTION make_week(timestamptz), drop_empty_weeks(timestamptz) TO sluice_results_service;
 
 -- Lets a login role serve.
 CREATE FUNCTION let_serve(login name) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT pg_has_role(login, 'sluice_results', 'MEMBER') THEN
-        EXECUTE format('GRANT sluice_results TO %I', login);
+    IF NOT pg_has_role(login, 'sluice_results_service', 'MEMBER') THEN
+        EXECUTE format('GRANT sluice_results_service TO %I', login);
     END IF;
 END
 $$;

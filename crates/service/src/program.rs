@@ -42,6 +42,8 @@ pub fn migrate(
     }
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let mut source = Source::collect(table, args.iter().cloned(), env);
+    // Who serves may have been settled already.
+    source.stand_in("database_url", "database_owner_url");
     let settings = postgres::Settings::take(&mut source);
     let migration = source.finish().and_then(|()| {
         let migration = settings.map(|settings| settings.migration());

@@ -72,6 +72,15 @@ impl Source {
         self.values.get(setting.name).cloned().or_else(default)
     }
 
+    /// Where `name` is not given, what is given as `other` is taken.
+    pub fn stand_in(&mut self, name: &str, other: &str) {
+        if !self.values.contains_key(name)
+            && let Some(given) = self.values.get(other).cloned()
+        {
+            self.values.insert(name.to_owned(), given);
+        }
+    }
+
     /// Every setting of `table` with its value and where that came from, as a TOML
     /// file that can be read again, but for the secrets in it.
     #[must_use]

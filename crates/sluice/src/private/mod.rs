@@ -73,7 +73,7 @@ impl Options {
 
 /// The user a service of a private pair logs in as. It owns nothing.
 fn login(service: &str) -> String {
-    format!("sluice_{service}_service")
+    format!("sluice_{service}")
 }
 
 /// A running private pair. Stop it; when it is only dropped, or this process is
