@@ -1,10 +1,7 @@
 //! Consumers: list with data, check it, acknowledge in batches, as a consumer
 //! of small records does.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use md5::{Digest as _, Md5};
 use sluice_proto::results::v1::{
@@ -12,7 +9,10 @@ use sluice_proto::results::v1::{
     results_service_client::ResultsServiceClient,
 };
 
-use super::load::{Schedule, sent_of};
+use super::{
+    load::{micros_since, sent_of},
+    pace::{Flow, Schedule},
+};
 use crate::{connection::Authorised, failure::Failure};
 
 /// How many results a page brings.
@@ -34,6 +34,15 @@ pub(super) struct Consumed {
 }
 
 impl Consumed {
+    /// Takes in one result's data, read at `read_at` since the start.
+    pub(super) fn read(&mut self, schedule: &Schedule, data: &[u8], intact: bool, read_at: Duration) {
+        self.corrupt += u64::from(!intact);
+        let measured_after = schedule.measured_from.duration_since(schedule.start);
+        if let Some(sent) = sent_of(data).filter(|sent| *sent >= measured_after && *sent <= read_at) {
+            self.available.push(u32::try_from((read_at - sent).as_micros()).unwrap_or(u32::MAX));
+        }
+    }
+
     pub(super) fn merge(&mut self, other: Self) {
         self.acknowledged += other.acknowledged;
         self.available.extend(other.available);
@@ -58,10 +67,10 @@ pub(super) async fn consume(
     mut client: ResultsServiceClient<Authorised>,
     organisations: Vec<String>,
     schedule: Schedule,
-    stop: &AtomicBool,
+    flow: &Flow,
 ) -> Result<Consumed, Failure> {
     let mut consumed = Consumed::default();
-    while !stop.load(Ordering::Relaxed) {
+    while !flow.is_stopped() {
         let mut idle = true;
         for organisation in &organisations {
             let mut acknowledging: Option<tokio::task::JoinHandle<Result<u64, tonic::Status>>> = None;
@@ -71,7 +80,7 @@ pub(super) async fn consume(
                 let page = client.list_results(request).await?.into_inner();
                 let read_at = schedule.start.elapsed();
                 if let Some(before) = acknowledging.take() {
-                    count(&mut consumed, &schedule, before).await?;
+                    count(&mut consumed, &schedule, flow, before).await?;
                 }
                 idle &= page.results.is_empty();
                 check(&mut consumed, &schedule, &page.results, read_at);
@@ -79,12 +88,12 @@ pub(super) async fn consume(
                     acknowledging = Some(acknowledge(client.clone(), organisation, &page.results));
                 }
                 token = page.next_page_token;
-                if token.is_empty() || stop.load(Ordering::Relaxed) {
+                if token.is_empty() || flow.is_stopped() {
                     break;
                 }
             }
             if let Some(last) = acknowledging {
-                count(&mut consumed, &schedule, last).await?;
+                count(&mut consumed, &schedule, flow, last).await?;
             }
         }
         if idle {
@@ -95,15 +104,10 @@ pub(super) async fn consume(
 }
 
 fn check(consumed: &mut Consumed, schedule: &Schedule, results: &[Record], read_at: Duration) {
-    let measured_after = schedule.measured_from.duration_since(schedule.start);
     for result in results {
-        let Some(data) = &result.data else { continue };
-        if hex::encode(Md5::digest(data)) != result.checksum {
-            consumed.corrupt += 1;
-        }
-        if let Some(sent) = sent_of(data).filter(|sent| *sent >= measured_after && *sent <= read_at) {
-            let micros = u32::try_from((read_at - sent).as_micros()).unwrap_or(u32::MAX);
-            consumed.available.push(micros);
+        if let Some(data) = &result.data {
+            let intact = hex::encode(Md5::digest(data)) == result.checksum;
+            consumed.read(schedule, data, intact, read_at);
         }
     }
 }
@@ -126,9 +130,11 @@ fn acknowledge(
 async fn count(
     consumed: &mut Consumed,
     schedule: &Schedule,
+    flow: &Flow,
     acknowledging: tokio::task::JoinHandle<Result<u64, tonic::Status>>,
 ) -> Result<(), Failure> {
     let changed = acknowledging.await.map_err(|fault| Failure::new(fault.to_string()))??;
+    flow.acknowledge(changed);
     if schedule.counts() {
         consumed.acknowledged += changed;
     }
@@ -169,6 +175,6 @@ pub(super) async fn acknowledge_all(
         let began = Instant::now();
         let request = BatchAcknowledgeResultsRequest { organisation, ids };
         changed += client.batch_acknowledge_results(request).await?.into_inner().ids.len() as u64;
-        latencies.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+        latencies.push(micros_since(began));
     }
 }

@@ -1,17 +1,15 @@
 //! The load: requests built from templates by patching digits, so that the
 //! generator stays light beside what it measures.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluice_proto::ingest::v1::{
-    Observation, Outcome, PublishObservationsRequest, ingest_service_client::IngestServiceClient,
-    observation::Content,
+    Observation, Outcome, PublicationOutcome, PublishObservationsRequest,
+    ingest_service_client::IngestServiceClient, observation::Content,
 };
 
+use super::pace::{Flow, Schedule};
 use crate::connection::Authorised;
 
 /// Digits of an observation's number: chkpt and unique key are made of them.
@@ -138,6 +136,26 @@ impl Seen {
         usize::try_from(i32::from(outcome)).ok().and_then(|at| self.outcomes.get(at)).copied().unwrap_or(0)
     }
 
+    /// Takes an answer's outcomes in; only accepted ones are told, and only what
+    /// counts is kept.
+    fn take(&mut self, outcomes: &[PublicationOutcome], counts: bool) -> u64 {
+        let mut accepted = 0;
+        for outcome in outcomes {
+            accepted += u64::from(outcome.outcome == i32::from(Outcome::Success));
+            if counts {
+                let at = usize::try_from(outcome.outcome).unwrap_or(0);
+                self.outcomes[at.min(6)] += 1;
+            }
+        }
+        accepted
+    }
+
+    /// Counts outcomes of a kind.
+    pub(super) fn count_as(&mut self, outcome: Outcome, observations: u64) {
+        let at = usize::try_from(i32::from(outcome)).unwrap_or(0);
+        self.outcomes[at.min(6)] += observations;
+    }
+
     pub(super) fn merge(&mut self, other: Self) {
         self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, more)| *sum += more);
         self.failed_calls += other.failed_calls;
@@ -145,22 +163,9 @@ impl Seen {
     }
 }
 
-/// When a run starts to count, when it ends, and how fast it goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Schedule {
-    pub(super) start: Instant,
-    pub(super) measured_from: Instant,
-    pub(super) end: Instant,
-    /// Time between two requests of one worker; none: as fast as it goes.
-    pub(super) interval: Option<Duration>,
-}
-
-impl Schedule {
-    /// Whether what ends now counts.
-    pub(super) fn counts(&self) -> bool {
-        let now = Instant::now();
-        now >= self.measured_from && now < self.end
-    }
+/// Microseconds since a moment.
+pub(super) fn micros_since(began: Instant) -> u32 {
+    u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Publishes until the end.
@@ -168,11 +173,11 @@ pub(super) async fn publish(
     mut client: IngestServiceClient<Authorised>,
     mut maker: Maker,
     schedule: Schedule,
-    stop: &AtomicBool,
+    flow: &Flow,
 ) -> Seen {
     let mut seen = Seen::default();
     let mut due = schedule.start;
-    while !stop.load(Ordering::Relaxed) && Instant::now() < schedule.end {
+    while flow.room(&schedule).await {
         // At a given rate latency counts from when a request was due: a slow
         // answer must not hide the requests that it delayed.
         let began = match schedule.interval {
@@ -186,15 +191,14 @@ pub(super) async fn publish(
         };
         let request = maker.request(began.duration_since(schedule.start));
         match client.publish_observations(request).await {
-            Ok(answer) if schedule.counts() => {
-                let micros = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
-                seen.latencies.push(micros);
-                for outcome in answer.into_inner().observations {
-                    let at = usize::try_from(outcome.outcome).unwrap_or(0);
-                    seen.outcomes[at.min(6)] += 1;
+            Ok(answer) => {
+                let counts = schedule.counts();
+                let accepted = seen.take(&answer.into_inner().observations, counts);
+                flow.publish(accepted);
+                if counts {
+                    seen.latencies.push(micros_since(began));
                 }
             }
-            Ok(_) => {}
             Err(_) => {
                 seen.failed_calls += 1;
                 tokio::time::sleep(AFTER_FAILURE).await;

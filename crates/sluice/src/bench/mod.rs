@@ -1,52 +1,47 @@
-//! `sluice bench`: measures a pair from outside, as its callers see it.
+//! `sluice bench`: measures a pair from outside, as its callers see it; with
+//! `--against floor`, beside SQL that does the same work without any service.
 
+mod against;
 mod consume;
+mod floor;
 mod load;
+mod pace;
+mod pair;
 mod report;
 mod usage;
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
-use sluice_proto::ingest::v1::{Definition, PutDefinitionRequest};
-use tokio::task::JoinSet;
 
 use crate::{
-    failure::{Context, Failure},
+    failure::Failure,
     private::{Options, PrivatePair},
     ready::{Pids, Ready},
     target::{Target, TargetArgs},
-    text::{out, to_proto},
+    text::out,
 };
-use consume::Consumed;
-use load::{Maker, Schedule, Seen, Shape};
-use report::{Percentiles, Report};
-use usage::Cpu;
-
-/// How long equal observations are suppressed: longer than any run.
-const UNIQUE_SECONDS: u64 = 86_400;
-/// Connections that all callers share.
-const CONNECTIONS_MAX: usize = 4;
-/// How long what was accepted may take to be listed, before acknowledging.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
-const SETTLE_POLL: Duration = Duration::from_millis(50);
+use load::Shape;
+use pair::{Bench, CONNECTIONS_MAX};
+use report::Report;
+use usage::Meter;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// What is done.
-    #[arg(long, value_enum, default_value = "end-to-end")]
-    scenario: Scenario,
-    /// How long to measure.
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    /// What is done; s1 to s11 are those of --against floor, and may be several
+    /// [default: end-to-end; s1 to s6, s8 and s9 with --against floor].
+    #[arg(long, value_enum, ignore_case = true)]
+    scenario: Vec<Scenario>,
+    /// Side by side, in alternating rounds on a private PostgreSQL, with SQL that
+    /// does the same work.
+    #[arg(long, value_enum)]
+    against: Option<Against>,
+    #[command(flatten)]
+    rounds: RoundArgs,
+    /// How long to measure [default: 10; 5 a round with --against].
+    #[arg(long)]
+    seconds: Option<u64>,
     /// How long to run before that.
     #[arg(long, default_value_t = 2)]
     warmup: u64,
@@ -80,7 +75,7 @@ pub struct BenchArgs {
     /// On a pair of its own, even if a `sluice dev` is running.
     #[arg(long)]
     private: bool,
-    /// Never install PostgreSQL's server programs.
+    /// Never install anything: PostgreSQL's server programs, pgmq's SQL.
     #[arg(long)]
     no_install: bool,
     /// Print JSON.
@@ -90,7 +85,38 @@ pub struct BenchArgs {
     target: TargetArgs,
 }
 
+/// Flags that only --against takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "With --against floor (10 organisations, 20 definitions each)")]
+struct RoundArgs {
+    /// Rounds of each side.
+    #[arg(long, default_value_t = 5, requires = "against")]
+    rounds: usize,
+    /// Exit with 1 if a target is missed.
+    #[arg(long, requires = "against")]
+    check: bool,
+    /// Results that are there before s7 and s10 begin.
+    #[arg(long, default_value_t = 5_000_000, requires = "against")]
+    filled: u64,
+    /// How long s11 runs, half of it to get into its stride.
+    #[arg(long, default_value_t = 240, requires = "against")]
+    steady_seconds: u64,
+    /// Rows that the floor's movers and consumers take at once.
+    #[arg(long, default_value_t = 100, requires = "against")]
+    floor_batch: u16,
+    /// pgmq's SQL file, for s3 [default: that of the crate `pgmq`, fetched by cargo].
+    #[arg(long, requires = "against")]
+    pgmq_sql: Option<PathBuf>,
+}
+
+/// What a pair is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Against {
+    /// SQL statements that do the same work, and pgmq.
+    Floor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Scenario {
     /// Publish in batches; nobody consumes.
     Publish,
@@ -100,6 +126,35 @@ enum Scenario {
     Acknowledge,
     /// Publish one observation per call: latency.
     Single,
+    /// Publish only, results stopped.
+    S1,
+    /// Publish to acknowledged.
+    S2,
+    /// The same without gates, against pgmq.
+    S3,
+    /// 32 and 64 callers, one observation per call.
+    S4,
+    /// One caller, one observation per call: latency.
+    S5,
+    /// Publish to available, at half of s2's rate.
+    S6,
+    /// s2 with many results there before.
+    S7,
+    /// s2 while another transaction stays open.
+    S8,
+    /// Memory under s2, and with 1,000 idle streams.
+    S9,
+    /// Listing and getting among many results.
+    S10,
+    /// s2 for minutes, with clean-up and checkpoints.
+    S11,
+}
+
+impl Scenario {
+    /// Whether it belongs to --against.
+    fn is_compared(self) -> bool {
+        !matches!(self, Self::Publish | Self::EndToEnd | Self::Acknowledge | Self::Single)
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -112,19 +167,37 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: the figures mean nothing. Use `cargo run --release`.");
     }
+    if args.against.is_some() {
+        return against::run(&args).await;
+    }
+    let scenario = match args.scenario[..] {
+        [] => Scenario::EndToEnd,
+        [one] if !one.is_compared() => one,
+        [_] => return Err(Failure::unusable("this scenario needs --against floor")),
+        _ => return Err(Failure::unusable("only one scenario at a time without --against floor")),
+    };
     let ready_file = args.target.ready_file();
     let own = args.private || (!args.target.is_given() && ready_file.is_none());
     if own {
         let pair = PrivatePair::start(Options::temporary(!args.no_install)).await?;
-        let measured = Bench::of_ready(&args, &pair.ready()).measure().await;
+        let measured = measure(&of_ready(&args, scenario, &pair.ready()), scenario).await;
         pair.stop().await;
         return conclude(&measured?, args.json);
     }
     let bench = match ready_file {
-        Some(path) if !args.target.is_given() => Bench::of_ready(&args, &Ready::read(&path)?),
-        _ => Bench::of_target(&args)?,
+        Some(path) if !args.target.is_given() => of_ready(&args, scenario, &Ready::read(&path)?),
+        _ => of_target(&args, scenario)?,
     };
-    conclude(&bench.measure().await?, args.json)
+    conclude(&measure(&bench, scenario).await?, args.json)
+}
+
+async fn measure(bench: &Bench, scenario: Scenario) -> Result<Report, Failure> {
+    bench.put_definitions().await?;
+    match scenario {
+        Scenario::EndToEnd => bench.end_to_end().await,
+        Scenario::Acknowledge => bench.acknowledge().await,
+        _ => bench.publish().await,
+    }
 }
 
 fn conclude(report: &Report, json: bool) -> Result<ExitCode, Failure> {
@@ -140,237 +213,58 @@ fn conclude(report: &Report, json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
-struct Bench {
-    target: Target,
-    pids: Option<Pids>,
-    shape: Shape,
-    scenario: Scenario,
-    concurrency: usize,
-    consumers: usize,
-    rate: Option<u32>,
-    warmup: Duration,
-    measured: Duration,
-    /// Tells this run's observations apart from all others'.
-    run: u64,
+/// On a pair of this machine, as administrator.
+fn of_ready(args: &BenchArgs, scenario: Scenario, ready: &Ready) -> Bench {
+    let target = Target::of(&Ready { token: ready.admin_token.clone(), ..ready.clone() });
+    let organisations = (0..args.organisations).map(|n| format!("bench-{n}")).collect();
+    bench(args, scenario, target, Some(ready.pids), organisations)
 }
 
-impl Bench {
-    /// On a pair of this machine, as administrator.
-    fn of_ready(args: &BenchArgs, ready: &Ready) -> Self {
-        let target = Target::of(&Ready { token: ready.admin_token.clone(), ..ready.clone() });
-        let organisations = (0..args.organisations).map(|n| format!("bench-{n}")).collect();
-        Self::new(args, target, Some(ready.pids), organisations)
+/// On some pair, as whoever the token says.
+fn of_target(args: &BenchArgs, scenario: Scenario) -> Result<Bench, Failure> {
+    let target = args.target.clone().resolve()?;
+    let organisations = match (args.organisations, target.organisation.as_str()) {
+        (1, own) => vec![own.to_owned()],
+        (several, _) => (0..several).map(|n| format!("bench-{n}")).collect(),
+    };
+    if organisations == [""] {
+        return Err(Failure::unusable("which organisation? give --organisation or SLUICE_ORGANISATION"));
     }
+    Ok(bench(args, scenario, target, None, organisations))
+}
 
-    /// On some pair, as whoever the token says.
-    fn of_target(args: &BenchArgs) -> Result<Self, Failure> {
-        let target = args.target.clone().resolve()?;
-        let organisations = match (args.organisations, target.organisation.as_str()) {
-            (1, own) => vec![own.to_owned()],
-            (several, _) => (0..several).map(|n| format!("bench-{n}")).collect(),
-        };
-        if organisations == [""] {
-            return Err(Failure::unusable("which organisation? give --organisation or SLUICE_ORGANISATION"));
-        }
-        Ok(Self::new(args, target, None, organisations))
-    }
-
-    fn new(args: &BenchArgs, target: Target, pids: Option<Pids>, organisations: Vec<String>) -> Self {
-        let single = args.scenario == Scenario::Single;
-        let kind = if args.plain { "plain" } else { "unique" };
-        let consumers = args.consumers.map_or(CONNECTIONS_MAX, usize::from).min(organisations.len());
-        Self {
-            shape: Shape {
-                organisations,
-                definitions: (0..args.definitions).map(|n| format!("bench/{kind}-{n}")).collect(),
-                batch: args.batch.map_or(if single { 1 } else { 100 }, usize::from),
-                size: args.size,
-                duplicates: args.duplicates,
-                plain: args.plain,
-            },
-            target,
-            pids,
-            scenario: args.scenario,
-            concurrency: args.concurrency.map_or(if single { 1 } else { 4 }, usize::from),
-            consumers,
-            rate: args.rate,
-            warmup: Duration::from_secs(args.warmup),
-            measured: Duration::from_secs(args.seconds.max(1)),
-            run: rand::random(),
-        }
-    }
-
-    async fn measure(&self) -> Result<Report, Failure> {
-        self.put_definitions().await?;
-        match self.scenario {
-            Scenario::Publish | Scenario::Single => self.publish().await,
-            Scenario::EndToEnd => self.end_to_end().await,
-            Scenario::Acknowledge => self.acknowledge().await,
-        }
-    }
-
-    async fn put_definitions(&self) -> Result<(), Failure> {
-        let mut client = self.target.definitions()?;
-        for organisation in &self.shape.organisations {
-            for path in &self.shape.definitions {
-                let definition = Definition {
-                    organisation: organisation.clone(),
-                    path: path.clone(),
-                    unique: (!self.shape.plain).then(|| to_proto(UNIQUE_SECONDS)),
-                    ..Definition::default()
-                };
-                client.put_definition(PutDefinitionRequest { definition: Some(definition) }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn schedule(&self, warmup: Duration, measured: Duration) -> Schedule {
-        let start = Instant::now();
-        let per_request = |rate: u32| {
-            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let requests = self.concurrency as f64 * self.shape.batch as f64;
-            Duration::from_secs_f64(requests / f64::from(rate.max(1)))
-        };
-        Schedule {
-            start,
-            measured_from: start + warmup,
-            end: start + warmup + measured,
-            interval: self.rate.map(per_request),
-        }
-    }
-
-    /// Starts the publishers; they end by the schedule.
-    fn publishers(&self, schedule: Schedule, stop: &Arc<AtomicBool>) -> Result<JoinSet<Seen>, Failure> {
-        let connections = self.concurrency.min(CONNECTIONS_MAX);
-        let clients = (0..connections).map(|_| self.target.ingest()).collect::<Result<Vec<_>, _>>()?;
-        let mut publishers = JoinSet::new();
-        for worker in 0..self.concurrency {
-            let client = clients[worker % connections].clone();
-            let maker = Maker::new(self.shape.clone(), self.run, u16::try_from(worker).unwrap_or(u16::MAX));
-            let stop = stop.clone();
-            publishers.spawn(async move { load::publish(client, maker, schedule, &stop).await });
-        }
-        Ok(publishers)
-    }
-
-    async fn publish(&self) -> Result<Report, Failure> {
-        let schedule = self.schedule(self.warmup, self.measured);
-        let publishers = self.publishers(schedule, &Arc::default())?;
-        let (seen, cpu) = self.watch(schedule, publishers).await?;
-        Ok(Report { latency: Percentiles::of(seen.latencies.clone()), seen: Some(seen), ..self.report(cpu) })
-    }
-
-    async fn end_to_end(&self) -> Result<Report, Failure> {
-        let schedule = self.schedule(self.warmup, self.measured);
-        let stop = Arc::new(AtomicBool::new(false));
-        let publishers = self.publishers(schedule, &stop)?;
-        let mut consumers = JoinSet::new();
-        for consumer in 0..self.consumers {
-            let own = self.shape.organisations.iter().skip(consumer).step_by(self.consumers);
-            let (client, own, stop) = (self.target.results()?, own.cloned().collect(), stop.clone());
-            consumers.spawn(async move { consume::consume(client, own, schedule, &stop).await });
-        }
-        let watched = self.watch(schedule, publishers).await;
-        stop.store(true, Ordering::Relaxed);
-        let mut consumed = Consumed::default();
-        for ended in consumers.join_all().await {
-            consumed.merge(ended?);
-        }
-        let (seen, cpu) = watched?;
-        Ok(Report {
-            latency: Percentiles::of(seen.latencies.clone()),
-            seen: Some(seen),
-            acknowledged: Some(consumed.acknowledged),
-            available: Percentiles::of(consumed.available),
-            corrupt: consumed.corrupt,
-            ..self.report(cpu)
-        })
-    }
-
-    /// Publishes for the given time, waits until all of it is listed, and then
-    /// measures how fast it can be signed off.
-    async fn acknowledge(&self) -> Result<Report, Failure> {
-        let schedule = self.schedule(Duration::ZERO, self.measured);
-        let mut published = Seen::default();
-        for seen in self.publishers(schedule, &Arc::default())?.join_all().await {
-            published.merge(seen);
-        }
-        let batches = Mutex::new(self.settled().await?);
-        let batches = Arc::new(batches);
-        let mut callers = JoinSet::new();
-        let (before, began) = (Cpu::now(self.pids), Instant::now());
-        for _ in 0..self.concurrency {
-            let (client, batches) = (self.target.results()?, batches.clone());
-            callers.spawn(async move { consume::acknowledge_all(client, &batches).await });
-        }
-        let (mut changed, mut latencies) = (0, Vec::new());
-        for ended in callers.join_all().await {
-            let (more, took) = ended?;
-            changed += more;
-            latencies.extend(took);
-        }
-        let elapsed = began.elapsed().as_secs_f64();
-        let report = self.report(Cpu::now(self.pids).since(before));
-        Ok(Report { elapsed, acknowledged: Some(changed), latency: Percentiles::of(latencies), ..report })
-    }
-
-    /// What waits to be acknowledged, in batches, once no more comes.
-    async fn settled(&self) -> Result<Vec<(String, Vec<String>)>, Failure> {
-        let mut client = self.target.results()?;
-        let deadline = Instant::now() + SETTLE_DEADLINE;
-        let mut known = 0;
-        loop {
-            tokio::time::sleep(SETTLE_POLL).await;
-            let waiting = consume::waiting(&mut client, &self.shape.organisations).await?;
-            let count: usize = waiting.iter().map(|(_, ids)| ids.len()).sum();
-            if (count == known && count > 0) || Instant::now() > deadline {
-                let of_one = |(organisation, ids): (String, Vec<String>)| {
-                    let chunks: Vec<Vec<String>> =
-                        ids.chunks(self.shape.batch).map(<[String]>::to_vec).collect();
-                    chunks.into_iter().map(move |chunk| (organisation.clone(), chunk))
-                };
-                return Ok(waiting.into_iter().flat_map(of_one).collect());
-            }
-            known = count;
-        }
-    }
-
-    /// Waits for the publishers, and takes the CPU used in the measured part.
-    async fn watch(&self, schedule: Schedule, publishers: JoinSet<Seen>) -> Result<(Seen, Cpu), Failure> {
-        tokio::time::sleep_until(schedule.measured_from.into()).await;
-        let before = Cpu::now(self.pids);
-        tokio::time::sleep_until(schedule.end.into()).await;
-        let cpu = Cpu::now(self.pids).since(before);
-        let mut all = Seen::default();
-        let mut publishers = publishers;
-        while let Some(seen) = publishers.join_next().await {
-            all.merge(seen.context("publisher")?);
-        }
-        Ok((all, cpu))
-    }
-
-    /// A report with what is the same for every scenario.
-    fn report(&self, cpu: Cpu) -> Report {
-        let pids = self.pids.unwrap_or_default();
-        Report {
-            scenario: match self.scenario {
-                Scenario::Publish => "publish",
-                Scenario::EndToEnd => "end-to-end",
-                Scenario::Acknowledge => "acknowledge",
-                Scenario::Single => "single",
-            },
-            batch: self.shape.batch,
-            concurrency: self.concurrency,
-            size: self.shape.size,
-            elapsed: self.measured.as_secs_f64(),
-            seen: None,
-            acknowledged: None,
-            latency: None,
-            available: None,
-            corrupt: 0,
-            cpu,
-            peak_mib: [pids.ingest, pids.results].map(usage::peak_mib),
-        }
+fn bench(
+    args: &BenchArgs,
+    scenario: Scenario,
+    target: Target,
+    pids: Option<Pids>,
+    organisations: Vec<String>,
+) -> Bench {
+    let single = scenario == Scenario::Single;
+    let kind = if args.plain { "plain" } else { "unique" };
+    let consumers = args.consumers.map_or(CONNECTIONS_MAX, usize::from).min(organisations.len());
+    Bench {
+        shape: Shape {
+            organisations,
+            definitions: (0..args.definitions).map(|n| format!("bench/{kind}-{n}")).collect(),
+            batch: args.batch.map_or(if single { 1 } else { 100 }, usize::from),
+            size: args.size,
+            duplicates: args.duplicates,
+            plain: args.plain,
+        },
+        target,
+        meter: Meter { pids, postgres: None },
+        scenario: match scenario {
+            Scenario::Publish => "publish",
+            Scenario::Acknowledge => "acknowledge",
+            Scenario::Single => "single",
+            _ => "end-to-end",
+        },
+        concurrency: args.concurrency.map_or(if single { 1 } else { 4 }, usize::from),
+        consumers,
+        rate: args.rate,
+        warmup: Duration::from_secs(args.warmup),
+        measured: Duration::from_secs(args.seconds.unwrap_or(10).max(1)),
+        run: rand::random(),
     }
 }

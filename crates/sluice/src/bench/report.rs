@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use sluice_proto::ingest::v1::Outcome;
 
-use super::{load::Seen, usage::Cpu};
+use super::{
+    load::Seen,
+    usage::{Cpu, Used},
+};
 use crate::publish::outcome_name;
 
 const OUTCOMES: [Outcome; 6] = [
@@ -18,10 +21,10 @@ const OUTCOMES: [Outcome; 6] = [
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Percentiles {
-    p50: f64,
-    p95: f64,
-    p99: f64,
-    max: f64,
+    pub(super) p50: f64,
+    pub(super) p95: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
 }
 
 impl Percentiles {
@@ -37,7 +40,7 @@ impl Percentiles {
         Some(Self { p50: at(50), p95: at(95), p99: at(99), max: at(100) })
     }
 
-    fn to_json(self) -> Value {
+    pub(super) fn to_json(self) -> Value {
         json!({"p50": self.p50, "p95": self.p95, "p99": self.p99, "max": self.max})
     }
 }
@@ -68,12 +71,19 @@ pub(super) struct Report {
     pub(super) available: Option<Percentiles>,
     /// Results whose data was not what was published.
     pub(super) corrupt: u64,
-    pub(super) cpu: Cpu,
+    /// Accepted, but not to be had by consumers in time.
+    pub(super) missing: u64,
+    pub(super) used: Used,
     /// Peak memory in MiB of ingest and results, where they are on this machine.
     pub(super) peak_mib: [Option<f64>; 2],
 }
 
 impl Report {
+    /// The scenario's last step, per second.
+    pub(super) fn per_second(&self) -> f64 {
+        self.rate(self.done())
+    }
+
     fn rate(&self, count: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let count = count as f64;
@@ -81,7 +91,7 @@ impl Report {
     }
 
     /// What the throughput is counted in: the scenario's last step.
-    fn done(&self) -> u64 {
+    pub(super) fn done(&self) -> u64 {
         let decided = |seen: &Seen| {
             OUTCOMES
                 .iter()
@@ -96,7 +106,7 @@ impl Report {
     pub(super) fn is_clean(&self) -> bool {
         let refused =
             |seen: &Seen| seen.failed_calls + seen.count(Outcome::Error) + seen.count(Outcome::Retry);
-        self.corrupt == 0 && self.done() > 0 && self.seen.as_ref().map_or(0, refused) == 0
+        self.corrupt == 0 && self.missing == 0 && self.done() > 0 && self.seen.as_ref().map_or(0, refused) == 0
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -121,8 +131,10 @@ impl Report {
             "latency_ms": self.latency.map(Percentiles::to_json),
             "publish_to_available_ms": self.available.map(Percentiles::to_json),
             "corrupt": self.corrupt,
-            "cpu_seconds": self.cpu.to_json(),
-            "generator_cpu_share": self.cpu.generator_share(self.elapsed),
+            "missing": self.missing,
+            "cpu_seconds": self.used.cpu.to_json(),
+            "wal_bytes": self.used.wal_bytes,
+            "generator_cpu_share": self.used.cpu.generator_share(self.elapsed),
             "peak_mib": {"ingest": self.peak_mib[0], "results": self.peak_mib[1]},
         })
     }
@@ -159,8 +171,11 @@ impl std::fmt::Display for Report {
         if self.corrupt > 0 {
             writeln!(f, "  CORRUPT: {} results are not what was published", self.corrupt)?;
         }
-        let Cpu { generator, ingest, results, postgres } = self.cpu;
-        let share = 100.0 * self.cpu.generator_share(*elapsed);
+        if self.missing > 0 {
+            writeln!(f, "  MISSING: {} accepted observations did not become results in time", self.missing)?;
+        }
+        let Cpu { generator, ingest, results, postgres } = self.used.cpu;
+        let share = 100.0 * self.used.cpu.generator_share(*elapsed);
         write!(f, "  CPU: generator {generator:.1} s ({share:.0} % of the machine)")?;
         if ingest + results + postgres > 0.0 {
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

@@ -1,11 +1,57 @@
 //! What processes used: CPU seconds and peak memory, from /proc. Elsewhere than
 //! on Linux nothing is known, and the report says nothing.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
-use crate::ready::Pids;
+use crate::{
+    failure::{Context, Failure},
+    ready::Pids,
+};
+
+/// How much the server has written to its log of changes, in bytes.
+const WAL_POSITION: &str = include_str!("wal_position.sql");
+
+/// Reads what is used.
+#[derive(Clone, Default)]
+pub(super) struct Meter {
+    /// Of a pair on this machine.
+    pub(super) pids: Option<Pids>,
+    /// A session of a superuser, where there is one.
+    pub(super) postgres: Option<Arc<Client>>,
+}
+
+/// What was used up to a moment, or between two.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    pub(super) cpu: Cpu,
+    /// Bytes of PostgreSQL's log of changes, where known.
+    pub(super) wal_bytes: Option<u64>,
+}
+
+impl Meter {
+    /// What has been used up to now.
+    pub(super) async fn now(&self) -> Result<Used, Failure> {
+        let wal_bytes = match &self.postgres {
+            Some(client) => {
+                let row = client.query_one(WAL_POSITION, &[]).await.context("WAL position")?;
+                u64::try_from(row.get::<_, i64>(0)).ok()
+            }
+            None => None,
+        };
+        Ok(Used { cpu: Cpu::now(self.pids), wal_bytes })
+    }
+}
+
+impl Used {
+    /// What was used since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        let wal_bytes = self.wal_bytes.zip(before.wal_bytes).map(|(now, then)| now.saturating_sub(then));
+        Self { cpu: self.cpu.since(before.cpu), wal_bytes }
+    }
+}
 
 /// CPU seconds used so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,8 +102,17 @@ impl Cpu {
 
 /// Peak resident memory of a process in MiB.
 pub(super) fn peak_mib(pid: u32) -> Option<f64> {
+    memory_mib(pid, "VmHWM:")
+}
+
+/// Resident memory of a process in MiB, now.
+pub(super) fn resident_mib(pid: u32) -> Option<f64> {
+    memory_mib(pid, "VmRSS:")
+}
+
+fn memory_mib(pid: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024.0)
 }

@@ -39,6 +39,9 @@ const ENDS_MAX: u32 = 3;
 /// How long to wait before PostgreSQL is started again after a failed start.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(25);
+/// The services' places in the order in which they are stopped.
+const INGEST: usize = 0;
+const RESULTS: usize = 1;
 
 /// Where a private pair lives.
 #[derive(Clone, Debug)]
@@ -83,9 +86,15 @@ pub struct PrivatePair {
     ready: Ready,
     shared: Arc<Shared>,
     // In the order in which they are stopped.
-    kept: Vec<(CancellationToken, JoinHandle<()>)>,
+    kept: Vec<Kept>,
+    results: Spec,
+    /// The URL of the cluster, up to the database's name.
+    postgres: String,
     remove: Option<PathBuf>,
 }
+
+/// A process that is kept running until its token is cancelled.
+type Kept = (CancellationToken, JoinHandle<()>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -142,15 +151,15 @@ impl PrivatePair {
 
         let mut kept = Vec::new();
         for (which, spec) in specs.clone().into_iter().enumerate() {
-            let stop = CancellationToken::new();
-            let told = ToldOf { which, shared: shared.clone() };
-            kept.push((stop.clone(), tokio::spawn(spec.keep(told, stop))));
+            kept.push(keep(spec, which, &shared));
         }
+        let postgres = cluster.url("");
         let stop = CancellationToken::new();
         let remove = options.temporary.then_some(data_dir);
         let keeping = keep_cluster(cluster, executable, remove, shared.clone(), stop.clone());
         kept.push((stop, tokio::spawn(keeping)));
-        let pair = Self { ready, shared, kept, remove: None };
+        let results = specs[1].clone();
+        let pair = Self { ready, shared, kept, results, postgres, remove: None };
         if let Err(failure) = pair.wait_until_serving(&specs).await {
             pair.stop().await;
             return Err(failure);
@@ -170,6 +179,31 @@ impl PrivatePair {
         drop(pids.wait_for(|now| *now != known).await);
     }
 
+    /// The URL of a database of the pair's cluster, for its superuser. Holds the
+    /// password.
+    #[must_use]
+    pub fn database_url(&self, database: &str) -> String {
+        format!("{}{database}", self.postgres)
+    }
+
+    /// Stops the results service, and leaves it stopped.
+    pub async fn stop_results(&mut self) {
+        let (stop, task) = &mut self.kept[RESULTS];
+        stop.cancel();
+        drop((&mut *task).await);
+        // Nothing is left to be stopped in the end.
+        *task = tokio::spawn(std::future::ready(()));
+    }
+
+    /// Starts the results service again, and waits until it serves.
+    ///
+    /// # Errors
+    /// If it does not come up; says what, and the end of its log.
+    pub async fn start_results(&mut self) -> Result<(), Failure> {
+        self.kept[RESULTS] = keep(self.results.clone(), RESULTS, &self.shared);
+        self.wait_until_serves(RESULTS, &self.ready.results, &self.results).await
+    }
+
     /// Stops ingest, then results, then PostgreSQL.
     pub async fn stop(mut self) {
         for (stop, task) in std::mem::take(&mut self.kept) {
@@ -180,23 +214,32 @@ impl PrivatePair {
     }
 
     async fn wait_until_serving(&self, specs: &[Spec; 2]) -> Result<(), Failure> {
+        self.wait_until_serves(RESULTS, &self.ready.results, &specs[RESULTS]).await?;
+        self.wait_until_serves(INGEST, &self.ready.ingest, &specs[INGEST]).await
+    }
+
+    async fn wait_until_serves(&self, which: usize, url: &str, spec: &Spec) -> Result<(), Failure> {
         let deadline = Instant::now() + START_DEADLINE;
-        for (which, url) in [(1, &self.ready.results), (0, &self.ready.ingest)] {
-            while !is_serving(url).await {
-                let ends = self.shared.ends[which].load(std::sync::atomic::Ordering::Relaxed);
-                if ends >= ENDS_MAX || Instant::now() > deadline {
-                    let spec = &specs[which];
-                    return Err(Failure::new(format!(
-                        "{} does not come up; the end of its log:\n{}",
-                        spec.name,
-                        spec.log_tail()
-                    )));
-                }
-                tokio::time::sleep(POLL).await;
+        while !is_serving(url).await {
+            let ends = self.shared.ends[which].load(std::sync::atomic::Ordering::Relaxed);
+            if ends >= ENDS_MAX || Instant::now() > deadline {
+                return Err(Failure::new(format!(
+                    "{} does not come up; the end of its log:\n{}",
+                    spec.name,
+                    spec.log_tail()
+                )));
             }
+            tokio::time::sleep(POLL).await;
         }
         Ok(())
     }
+}
+
+/// Keeps one of the services running.
+fn keep(spec: Spec, which: usize, shared: &Arc<Shared>) -> Kept {
+    let stop = CancellationToken::new();
+    let told = ToldOf { which, shared: shared.clone() };
+    (stop.clone(), tokio::spawn(spec.keep(told, stop)))
 }
 
 /// Tells the pair what became of one of its services.
@@ -208,7 +251,7 @@ struct ToldOf {
 impl Told for ToldOf {
     fn started(&self, pid: u32) {
         self.shared.pids.send_modify(|pids| match self.which {
-            0 => pids.ingest = pid,
+            INGEST => pids.ingest = pid,
             _ => pids.results = pid,
         });
     }

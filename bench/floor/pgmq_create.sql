@@ -1,0 +1,2 @@
+-- A queue.
+SELECT pgmq.create($1)
