@@ -2,7 +2,6 @@
 //! or UNAVAILABLE and nothing else; afterwards all adds up.
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -10,14 +9,9 @@ use std::{
     time::Duration,
 };
 
-use sluice::{
-    connection::{Clients, is_serving},
-    keys::{NewToken, append_entries, tenant_scopes},
-    postgres::Cluster,
-};
+use sluice::connection::{Clients, is_serving};
 use sluice_proto::ingest::v1::{Observation, Outcome};
-use sluice_service::{auth::INTAKE_SCOPE, postgres};
-use sluice_tests::{Link, Replica, Service, Tenant, eventually, program};
+use sluice_tests::{Link, Tenant, eventually};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -153,84 +147,25 @@ async fn killing_one_of_two_replicas_of_ingest_while_publishing_loses_nothing() 
     adds_up(&pair, &second, &all).await;
 }
 
-/// A pair in this process on a PostgreSQL of its own, which can be killed.
-struct OnOwnServer {
-    cluster: Cluster,
-    _guard: sluice::postgres::Guard,
-    clients: Clients,
-    ingest: Replica,
-    _results: Replica,
-}
-
-impl OnOwnServer {
-    async fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("sluice-outage-{}", std::process::id()));
-        let mut cluster = Cluster::open(&folder, true).await.unwrap();
-        cluster.start().await.unwrap();
-        let guard = cluster.guard(&program(), Some(&folder)).unwrap();
-        for (name, runner) in
-            [("ingest", sluice_ingest::migrations()), ("results", sluice_results::migrations())]
-        {
-            cluster.create_database(name).await.unwrap();
-            let database = postgres::Database::parse(&cluster.url(name)).unwrap();
-            postgres::migrate(&database, runner).await.unwrap();
-        }
-        let acme = NewToken::new(Some("acme"), tenant_scopes());
-        let intake = NewToken::new(None, [INTAKE_SCOPE]);
-        let (keys, intake_file) = (folder.join("keys.toml"), folder.join("intake-token"));
-        append_entries(&keys, &[acme.entry, intake.entry]).unwrap();
-        std::fs::write(&intake_file, &intake.text).unwrap();
-        let flags = |more: &[(&str, String)]| {
-            let keys = ("--keys-file", keys.display().to_string());
-            let all = more.iter().cloned().chain([keys]);
-            all.flat_map(|(name, value)| [name.to_owned(), value]).collect::<Vec<_>>()
-        };
-        let results =
-            Replica::start(Service::Results, flags(&[("--database-url", cluster.url("results"))])).await;
-        let ingest_flags = flags(&[
-            ("--database-url", cluster.url("ingest")),
-            ("--results-url", results.url()),
-            ("--results-token-file", intake_file.display().to_string()),
-        ]);
-        let ingest = Replica::start(Service::Ingest, ingest_flags).await;
-        results.serving().await;
-        ingest.serving().await;
-        let clients = Clients::new(&ingest.url(), &results.url(), &acme.text).unwrap();
-        Self { cluster, _guard: guard, clients, ingest, _results: results }
-    }
-
-    /// Ends the server as a crash does, and starts it again.
-    async fn crash(&mut self, signal: &str) {
-        let pid = self.cluster.pid().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        self.cluster.ended().await;
-        eventually("a replica that knows it", || async {
-            (!is_serving(&self.ingest.url()).await).then_some(())
-        })
-        .await;
-        self.cluster.start().await.unwrap();
-    }
-}
-
 #[tokio::test]
 async fn killing_postgresql_while_publishing_leads_to_retries_and_afterwards_all_adds_up() {
-    let mut server = OnOwnServer::start().await;
-    put(&server.clients, definition("plain")).await;
-    let load = Load::start(&vec![server.clients.clone(); 4]);
+    let mut pair = builder().own_server().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let load = Load::start(&vec![acme.clone(); 4]);
     for signal in ["-KILL", "-QUIT"] {
         load.goes_on(40).await;
-        server.crash(signal).await;
+        pair.server().crash(signal).await;
+        let url = pair.ingest[0].url();
+        let knows = || async { (!is_serving(&url).await).then_some(()) };
+        eventually("a replica that knows it", knows).await;
+        pair.server().restart().await;
     }
     load.goes_on(40).await;
     let all = load.end().await;
-    server.ingest.serving().await;
-    let (sql, connection) =
-        tokio_postgres::connect(&server.cluster.url("ingest"), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    eventually("an empty outbox", || async { (backlog(&sql).await == 0).then_some(()) }).await;
-    are_the_results(&server.clients, &all).await;
-    assert_eq!(all.keys().collect::<BTreeSet<_>>().len(), all.len());
-    server.ingest.stop().await;
+    pair.ingest[0].serving().await;
+    adds_up(&pair, &acme, &all).await;
+    pair.ingest[0].stop().await;
 }
 
 #[tokio::test]

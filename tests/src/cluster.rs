@@ -15,7 +15,7 @@ use sluice_service::postgres as service_postgres;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-use crate::Ca;
+use crate::{Ca, server::OwnServer};
 
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +68,20 @@ fn start() -> Shared {
         cluster.start().await.expect("a private PostgreSQL");
         let guard = cluster.guard(&crate::program(), Some(&folder)).expect("its guard");
         for service in [Service::Ingest, Service::Results] {
-            let template = template(service);
-            cluster.create_database(&template).await.expect("a template");
-            let database = service_postgres::Database::parse(&cluster.url(&template)).expect("a URL");
-            service_postgres::migrate(&database, service.migrations()).await.expect("migrations");
+            migrated(&cluster, service, &template(service)).await;
         }
         Shared { cluster, _guard: guard }
     });
     // The server's child process belongs to this runtime for as long as it runs.
     std::mem::forget(runtime);
     shared
+}
+
+/// A new database with a service's schema.
+async fn migrated(cluster: &Cluster, service: Service, name: &str) {
+    cluster.create_database(name).await.expect("a database");
+    let database = service_postgres::Database::parse(&cluster.url(name)).expect("a URL");
+    service_postgres::migrate(&database, service.migrations()).await.expect("migrations");
 }
 
 /// The CA file of the shared server, which offers TLS as soon as this was called:
@@ -122,7 +126,8 @@ fn template(service: Service) -> String {
 /// A database of one test, with the schema of one service.
 #[derive(Clone, Debug)]
 pub struct Database {
-    name: String,
+    url: String,
+    port: u16,
 }
 
 impl Database {
@@ -144,19 +149,34 @@ impl Database {
                 .ok()
         })
         .await;
-        Self { name }
+        Self { url: cluster().url(&name), port: cluster().port() }
+    }
+
+    /// Makes it on a server of the test's own.
+    ///
+    /// # Panics
+    /// If the server says no.
+    pub async fn create_on(server: &OwnServer, service: Service) -> Self {
+        migrated(&server.cluster, service, service.name()).await;
+        Self { url: server.cluster.url(service.name()), port: server.cluster.port() }
     }
 
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        cluster().url(&self.name)
+        self.url.clone()
+    }
+
+    /// Its server's port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its URL by way of another port on loopback: a proxy.
     #[must_use]
     pub fn url_via(&self, port: u16) -> String {
-        let direct = format!("127.0.0.1:{}/", cluster().port());
+        let direct = format!("127.0.0.1:{}/", self.port);
         self.url().replace(&direct, &format!("127.0.0.1:{port}/"))
     }
 
