@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     consumer::Consumer,
-    nemesis::{Nemesis, Ways, token},
+    nemesis::{CUT, Nemesis, Ways, token},
     observations::ORGANISATIONS,
     publisher::Publisher,
     random::Random,
@@ -161,8 +161,10 @@ fn summarise(history: &History) {
                 Did::Acknowledge { .. } => count("acknowledgements without an answer".into()),
             },
             Event::Last { .. } => count("results".into()),
-            Event::Fault { did, .. } if did == "cut" => count("cuts".into()),
-            Event::Fault { .. } => count("faults".into()),
+            Event::Fault { at, did } => {
+                println!("{at} {did}");
+                count(if did == CUT { "cuts" } else { "faults" }.into());
+            }
             _ => {}
         }
     }

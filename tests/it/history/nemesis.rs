@@ -17,6 +17,9 @@ const ID: &[u8] = b"-7";
 /// is a list of small numbers that are all 1.
 const RECORDED: &[u8] = b"\x01\x01";
 
+/// An armed cut that was made.
+pub const CUT: &str = "cut";
+
 /// Ways of callers to each replica, each by a proxy.
 pub struct Ways {
     ingest: [Proxy; 2],
@@ -213,8 +216,7 @@ impl Nemesis<'_> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         proxy.disarm();
-        let made = if proxy.cuts() > before { "cut" } else { "nobody came" };
-        self.recorder.fault(made);
+        self.recorder.fault(if proxy.cuts() > before { CUT } else { "nobody came to be cut" });
     }
 
     async fn links_away(&mut self, step: Step, which: usize, a_while: Duration) {
