@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use sluice::connection::Clients;
-use sluice_tests::{Cut, Link, Pair, Paused, Proxy, Tenant, eventually};
+use sluice_tests::{Cut, Link, Pair, Paused, Proxy, Replica, Tenant, eventually};
 
 use super::{random::Random, recorder::Recorder};
 
@@ -13,9 +13,16 @@ use super::{random::Random, recorder::Recorder};
 /// the milliseconds begins with a 7.
 const NONCE: &[u8] = b"nonce-";
 const ID: &[u8] = b"-7";
-/// What ingest hands over holds a nonce too, unless it was compressed; the answer
-/// is a list of small numbers that are all 1.
+/// What ingest hands over holds nonces too; the answer is a list of small numbers
+/// that are all 1.
 const RECORDED: &[u8] = b"\x01\x01";
+/// A list of UUIDs among a statement's parameters: one dimension, no nulls, and
+/// their type's number. Who acknowledges and who records sends one.
+const UUIDS: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\x0b\x86";
+/// PostgreSQL is ready for the next statement: what came before is committed.
+const READY: &[u8] = b"Z\0\0\0\x05I";
+/// For how long a cut waits for somebody to run into it.
+const ARMED_MAX: Duration = Duration::from_secs(2);
 
 /// An armed cut that was made.
 pub const CUT: &str = "cut";
@@ -74,14 +81,16 @@ enum Step {
     CutBeforeCommit,
     CutRecording,
     CutEmission,
+    CutSigning,
     CutAcknowledgement,
     CutPublication,
     CutEverything,
     StallLinks,
     RefuseLinks,
+    PowerCut,
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 17] = [
     Step::KillIngest,
     Step::KillResults,
     Step::CrashDatabase,
@@ -92,11 +101,13 @@ const STEPS: [Step; 15] = [
     Step::CutBeforeCommit,
     Step::CutRecording,
     Step::CutEmission,
+    Step::CutSigning,
     Step::CutAcknowledgement,
     Step::CutPublication,
     Step::CutEverything,
     Step::StallLinks,
     Step::RefuseLinks,
+    Step::PowerCut,
 ];
 
 pub struct Nemesis<'a> {
@@ -111,12 +122,13 @@ pub struct Nemesis<'a> {
 impl Nemesis<'_> {
     /// Breaks things until its time is up. Then all is whole again.
     pub async fn rage(mut self) {
-        loop {
+        for round in 0.. {
             let mut steps = STEPS;
             self.random.shuffle(&mut steps);
             for step in steps {
                 self.goes_on(3).await;
-                self.step(step).await;
+                let a_while = self.a_while(round == 0);
+                self.step(step, a_while).await;
             }
             if Instant::now() > self.until {
                 break;
@@ -149,17 +161,18 @@ impl Nemesis<'_> {
         }
     }
 
-    /// Long enough to be noticed; sometimes so long that others take over.
-    fn a_while(&mut self) -> Duration {
-        if self.random.percent(10) {
+    /// Long enough to be noticed; in a long run sometimes so long that others take
+    /// over.
+    fn a_while(&mut self, is_first: bool) -> Duration {
+        if !is_first && self.random.percent(10) {
             Duration::from_secs(6) + self.random.millis(1500)
         } else {
-            self.random.millis(1000)
+            self.random.millis(if is_first { 400 } else { 1200 })
         }
     }
 
-    async fn step(&mut self, step: Step) {
-        let (which, a_while) = (self.random.below(2), self.a_while());
+    async fn step(&mut self, step: Step, a_while: Duration) {
+        let which = self.random.below(2);
         self.recorder.fault(format!("{step:?} {which} for {a_while:?}"));
         match step {
             Step::KillIngest | Step::KillResults => self.kill(step, which, a_while).await,
@@ -175,20 +188,27 @@ impl Nemesis<'_> {
                 let paused = self.pair.server().pause();
                 self.stand(paused, a_while).await;
             }
-            Step::CutAfterCommit => self.cut(self.pair.proxy(Link::IngestDatabase), Cut::AFTER_COMMIT).await,
-            Step::CutBeforeCommit => {
-                self.cut(self.pair.proxy(Link::IngestDatabase), Cut::BEFORE_COMMIT).await
+            Step::CutAfterCommit => {
+                self.cut(&[self.pair.proxy(Link::IngestDatabase)], Cut::AFTER_COMMIT).await
             }
-            Step::CutRecording => {
-                let cut = if which == 0 { Cut::AFTER_COMMIT } else { Cut::BEFORE_COMMIT };
-                self.cut(self.pair.proxy(Link::ResultsDatabase), cut).await;
+            Step::CutBeforeCommit => {
+                self.cut(&[self.pair.proxy(Link::IngestDatabase)], Cut::BEFORE_COMMIT).await
+            }
+            Step::CutRecording | Step::CutSigning => {
+                let pattern = if matches!(step, Step::CutSigning) { UUIDS } else { NONCE };
+                let after = Cut::BeforeAnswer(pattern, READY);
+                let cut = if which == 0 { after } else { Cut::BeforeServer(pattern) };
+                self.cut(&[self.pair.proxy(Link::ResultsDatabase)], cut).await;
             }
             Step::CutEmission => {
-                let proxy = self.pair.proxies(Link::Intake).nth(which).unwrap();
-                self.cut(proxy, Cut::BeforeAnswer(NONCE, RECORDED)).await;
+                let proxies: Vec<_> = self.pair.proxies(Link::Intake).collect();
+                self.cut(&proxies, Cut::BeforeAnswer(NONCE, RECORDED)).await;
             }
-            Step::CutAcknowledgement => self.cut(&self.ways.signing[which], Cut::BeforeAnswer(ID, ID)).await,
-            Step::CutPublication => self.cut(&self.ways.ingest[which], Cut::BeforeAnswer(NONCE, ID)).await,
+            Step::CutAcknowledgement => {
+                self.cut(&[&self.ways.signing[which]], Cut::BeforeAnswer(ID, ID)).await
+            }
+            Step::CutPublication => self.cut(&[&self.ways.ingest[which]], Cut::BeforeAnswer(NONCE, ID)).await,
+            Step::PowerCut => self.power_cut().await,
             Step::CutEverything => self.links().chain(self.ways.all()).for_each(Proxy::cut_all),
             Step::StallLinks | Step::RefuseLinks => self.links_away(step, which, a_while).await,
         }
@@ -202,21 +222,32 @@ impl Nemesis<'_> {
         replicas[which].restart(true).await;
     }
 
+    /// All processes die at once.
+    async fn power_cut(&mut self) {
+        let pair = &mut *self.pair;
+        pair.ingest.iter_mut().chain(&mut pair.results).for_each(Replica::kill);
+        pair.server().crash("-KILL").await;
+        pair.server().restart().await;
+        for replica in pair.results.iter_mut().chain(&mut pair.ingest) {
+            replica.restart(true).await;
+        }
+    }
+
     async fn stand(&self, paused: Paused, a_while: Duration) {
         tokio::time::sleep(a_while).await;
         drop(paused);
     }
 
-    /// Arms a cut and waits a while for somebody to run into it.
-    async fn cut(&self, proxy: &Proxy, cut: Cut) {
-        let before = proxy.cuts();
-        proxy.arm(cut);
-        let armed = Instant::now();
-        while proxy.cuts() == before && armed.elapsed() < Duration::from_secs(1) {
+    /// Arms a cut on some ways and waits a while for somebody to run into it.
+    async fn cut(&self, proxies: &[&Proxy], cut: Cut) {
+        let cuts = || proxies.iter().map(|proxy| proxy.cuts()).sum::<usize>();
+        let (before, armed) = (cuts(), Instant::now());
+        proxies.iter().for_each(|proxy| proxy.arm(cut));
+        while cuts() == before && armed.elapsed() < ARMED_MAX {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        proxy.disarm();
-        self.recorder.fault(if proxy.cuts() > before { CUT } else { "nobody came to be cut" });
+        proxies.iter().for_each(|proxy| proxy.disarm());
+        self.recorder.fault(if cuts() > before { CUT } else { "nobody came to be cut" });
     }
 
     async fn links_away(&mut self, step: Step, which: usize, a_while: Duration) {
