@@ -27,7 +27,12 @@ impl OwnServer {
         Self { cluster, _guard: guard }
     }
 
-    fn pid(&self) -> u32 {
+    /// The process id of its first process.
+    ///
+    /// # Panics
+    /// If it doesn't run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.cluster.pid().expect("it runs")
     }
 

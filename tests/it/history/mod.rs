@@ -144,7 +144,7 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
 
 /// Says what happened, and fails if it was too little to prove anything.
 fn summarise(history: &History) {
-    use sluice_tests::history::{Answer, Did, Event, Outcome};
+    use sluice_tests::history::{Answer, Did, Event, GateRow, Kind, Outcome};
     use std::collections::BTreeMap;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut count = |what: String| *counts.entry(what).or_default() += 1;
@@ -161,6 +161,8 @@ fn summarise(history: &History) {
                 Did::Acknowledge { .. } => count("acknowledgements without an answer".into()),
             },
             Event::Last { .. } => count("results".into()),
+            Event::Gate(GateRow { row: Kind::Window { .. }, .. }) => count("windows".into()),
+            Event::Gate(GateRow { row: Kind::Counter { .. }, .. }) => count("counters".into()),
             Event::Fault { at, did } => {
                 println!("{at} {did}");
                 count(if did == CUT { "cuts" } else { "faults" }.into());
@@ -174,7 +176,7 @@ fn summarise(history: &History) {
     {
         assert!(counts.contains_key(&format!("{outcome:?}")), "{outcome:?} never came: {counts:?}");
     }
-    for what in ["acknowledgements", "lists", "looks", "results", "cuts"] {
+    for what in ["acknowledgements", "lists", "looks", "results", "windows", "counters", "cuts"] {
         assert!(counts.contains_key(what), "no {what}: {counts:?}");
     }
 }
