@@ -84,9 +84,10 @@ impl Publisher {
     fn batch(&mut self) -> Batch {
         self.sent += 1;
         if self.random.percent(12)
-            && let Some(earlier) = self.random.pick(&self.earlier)
+            && let Some(earlier) = self.random.pick(&self.earlier).map(Batch::marked)
+            && !earlier.items.is_empty()
         {
-            return earlier.marked();
+            return earlier;
         }
         let has_request = self.random.percent(40);
         let request_id =
