@@ -154,11 +154,17 @@ fn summarise(history: &History) {
                 Did::Publish { told: Answer::Said(told), .. } => {
                     told.iter().for_each(|told| count(format!("{:?}", told.outcome)));
                 }
-                Did::Publish { sent, .. } => sent.iter().for_each(|_| count("no answer".into())),
+                Did::Publish { sent, told: Answer::Unknown(why), .. } => {
+                    sent.iter().for_each(|_| count("no answer".into()));
+                    count(format!("calls that ended {why}"));
+                }
                 Did::List { .. } => count("lists".into()),
                 Did::Get { .. } | Did::Download { .. } => count("looks".into()),
                 Did::Acknowledge { changed: Answer::Said(_), .. } => count("acknowledgements".into()),
-                Did::Acknowledge { .. } => count("acknowledgements without an answer".into()),
+                Did::Acknowledge { changed: Answer::Unknown(why), .. } => {
+                    count("acknowledgements without an answer".into());
+                    count(format!("acknowledgements that ended {why}"));
+                }
             },
             Event::Last { .. } => count("results".into()),
             Event::Gate(GateRow { row: Kind::Window { .. }, .. }) => count("windows".into()),
@@ -170,7 +176,7 @@ fn summarise(history: &History) {
             _ => {}
         }
     }
-    println!("{counts:?}");
+    println!("{counts:#?}");
     for outcome in
         [Outcome::Success, Outcome::Suppressed, Outcome::Throttled, Outcome::Duplicate, Outcome::Error]
     {

@@ -137,6 +137,11 @@ impl Publisher {
                     break;
                 }
                 let told = self.publish(&batch).await;
+                if told.said().is_none() {
+                    // A replica that is gone says so at once; asking it all the time
+                    // proves nothing more.
+                    self.breathe().await;
+                }
                 batch = Self::undecided(&batch, &told);
                 self.breathe().await;
             }

@@ -1,4 +1,4 @@
-//! 6. CONSUMED never becomes AVAILABLE; and one call at most is told that it was
+//! Invariant 6: CONSUMED never becomes AVAILABLE; and one call at most is told that it was
 //! the one that consumed.
 
 use super::Findings;

@@ -1,4 +1,4 @@
-//! 2. Per (organisation, definition, chkpt): at most one final outcome within the
+//! Invariant 2: Per (organisation, definition, chkpt): at most one final outcome within the
 //! marker retention; every later answer is `duplicate` and names what was told
 //! first.
 

@@ -1,4 +1,4 @@
-//! 7. No call sees another organisation's anything.
+//! Invariant 7: No call sees another organisation's anything.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! 5. `error` and `retry` with NOT_KEPT leave nothing behind: no result, no
+//! Invariant 5: `error` and `retry` with NOT_KEPT leave nothing behind: no result, no
 //! marker, no upload.
 
 use super::Findings;

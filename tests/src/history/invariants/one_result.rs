@@ -1,4 +1,4 @@
-//! 1. An observation that was answered `success` has exactly one result with
+//! Invariant 1: An observation that was answered `success` has exactly one result with
 //! that id and those bytes. No result exists without an accepted observation.
 
 use std::collections::HashMap;
@@ -32,7 +32,8 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
 fn promised(index: &Index<'_>, attempt: &Attempt<'_>, findings: &mut Findings<'_>) {
     let Some(told) = attempt.told else { return };
     let first = told.outcome == Outcome::Success;
-    if !first && !(told.outcome == Outcome::Duplicate && told.original == Some(Outcome::Success)) {
+    let repeated = told.outcome == Outcome::Duplicate && told.original == Some(Outcome::Success);
+    if !first && !repeated {
         return;
     }
     let Some(results) = index.results.get(&(attempt.organisation(), told.id.as_str())) else {
@@ -72,8 +73,8 @@ fn nobodys(index: &Index<'_>, findings: &mut Findings<'_>) {
             continue;
         }
         let is_told = |last: &Last<'_>| {
-            let names = |attempt: &&Attempt<'_>| attempt.told.is_some_and(|told| told.id == last.record.id);
-            attempts.iter().any(|attempt| attempt.is(Outcome::Success) && names(&attempt))
+            let names = |attempt: &Attempt<'_>| attempt.told.is_some_and(|told| told.id == last.record.id);
+            attempts.iter().any(|attempt| attempt.is(Outcome::Success) && names(attempt))
         };
         let untold: Vec<_> = results.iter().filter(|last| !is_told(last)).collect();
         let unknown = attempts.iter().filter(|attempt| attempt.is_unknown());

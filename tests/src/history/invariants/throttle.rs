@@ -1,4 +1,4 @@
-//! 4. Per throttle window never more than `throttle_count` acceptances; and never
+//! Invariant 4: Per throttle window never more than `throttle_count` acceptances; and never
 //! a `throttled` while slots are free.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! 3. Per unique key: never two acceptances less than `unique` apart. And whoever
+//! Invariant 3: Per unique key: never two acceptances less than `unique` apart. And whoever
 //! was suppressed was so by an acceptance of that key less than `unique` ago.
 
 use std::collections::BTreeMap;
