@@ -30,8 +30,8 @@ async fn behind_a_proxy() -> (Proxy, tokio_postgres::Client, tokio_postgres::Cli
     let database = Database::create(Service::Ingest).await;
     let proxy = Proxy::start(([127, 0, 0, 1], cluster().port()).into()).await;
     let plain = database.sql().await;
-    plain.batch_execute("CREATE TABLE cut (id int)").await.unwrap();
-    let url = database.url_via(proxy.address().port());
+    plain.batch_execute("CREATE TABLE cut (id int); GRANT ALL ON cut TO PUBLIC").await.unwrap();
+    let url = database.service_url_via(proxy.address().port());
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
     (proxy, client, plain)

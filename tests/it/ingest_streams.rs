@@ -12,27 +12,27 @@ use tonic::{Code, Status, Streaming};
 use crate::support::*;
 
 /// Both ends of a stream.
-struct Stream {
-    requests: mpsc::Sender<PublishObservationsRequest>,
-    answers: Streaming<PublishObservationsResponse>,
+pub struct Stream {
+    pub requests: mpsc::Sender<PublishObservationsRequest>,
+    pub answers: Streaming<PublishObservationsResponse>,
 }
 
 impl Stream {
-    async fn open(clients: &Clients) -> Self {
+    pub async fn open(clients: &Clients) -> Self {
         let (requests, sent) = mpsc::channel(256);
         let answers = clients.ingest.clone().stream_observations(ReceiverStream::new(sent)).await;
         Self { requests, answers: answers.unwrap().into_inner() }
     }
 
-    async fn send(&self, request: PublishObservationsRequest) {
+    pub async fn send(&self, request: PublishObservationsRequest) {
         self.requests.send(request).await.unwrap();
     }
 
-    async fn answer(&mut self) -> Result<PublishObservationsResponse, Status> {
+    pub async fn answer(&mut self) -> Result<PublishObservationsResponse, Status> {
         Ok(self.answers.message().await?.expect("an answer, not the end"))
     }
 
-    async fn outcomes(&mut self) -> Vec<Outcome> {
+    pub async fn outcomes(&mut self) -> Vec<Outcome> {
         let answer = self.answer().await.unwrap();
         assert_eq!(answer.status, None);
         kinds(&answer.observations)

@@ -77,13 +77,6 @@ fn start() -> Shared {
     shared
 }
 
-/// A new database with a service's schema.
-async fn migrated(cluster: &Cluster, service: Service, name: &str) {
-    cluster.create_database(name).await.expect("a database");
-    let database = service_postgres::Database::parse(&cluster.url(name)).expect("a URL");
-    service_postgres::migrate(&database, service.migrations()).await.expect("migrations");
-}
-
 /// The CA file of the shared server, which offers TLS as soon as this was called:
 /// its certificate is for 127.0.0.1 and nothing else.
 ///
@@ -117,7 +110,27 @@ pub async fn encrypting_cluster() -> PathBuf {
 
 /// A session that only looks whether there can be one.
 const PROBE: service_postgres::Session =
-    service_postgres::Session { application_name: "sluice-tests", parameters: &[] };
+    service_postgres::Session { application_name: "sluice-tests", parameters: &[], role: None };
+
+/// A new database with a service's schema.
+async fn migrated(cluster: &Cluster, service: Service, name: &str) {
+    cluster.create_database(name).await.expect("a database");
+    cluster.create_login(&login(service)).await.expect("its service's user");
+    let urls = (cluster.url_of(&login(service), name), cluster.url(name));
+    migrate(urls, service.migrations()).await;
+}
+
+/// Migrates a database, by the URLs of the user that serves and of its owner.
+async fn migrate((url, owner_url): (String, String), runner: refinery::Runner) {
+    let flags = [format!("--database-url={url}"), format!("--database-owner-url={owner_url}")];
+    let settings = service_postgres::Settings::load(flags, []).expect("settings");
+    settings.migration().expect("URLs").run(runner).await.expect("migrations");
+}
+
+/// The user a service logs in as. It owns nothing.
+fn login(service: Service) -> String {
+    format!("sluice_{}_service", service.name())
+}
 
 fn template(service: Service) -> String {
     format!("template_{}", service.name())
@@ -127,17 +140,38 @@ fn template(service: Service) -> String {
 #[derive(Clone, Debug)]
 pub struct Database {
     url: String,
+    service_url: String,
     port: u16,
 }
 
 impl Database {
+    /// One as a build of that schema version left it, without any row.
+    ///
+    /// # Panics
+    /// If the server says no.
+    pub async fn of_version(service: Service, version: i32) -> Self {
+        let name = Self::next_name(service);
+        let database = Self::of(cluster(), service, &name);
+        cluster().create_database(&name).await.expect("a database");
+        if version > 0 {
+            let runner = service.migrations().set_target(refinery::Target::Version(version));
+            let owner = service_postgres::Database::parse(&database.url()).expect("a URL");
+            service_postgres::Migration::of_owner(owner).run(runner).await.expect("migrations");
+        }
+        database
+    }
+
+    fn next_name(service: Service) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        format!("test{}_{}", NEXT.fetch_add(1, Ordering::Relaxed), service.name())
+    }
+
     /// Clones the service's template.
     ///
     /// # Panics
     /// If the server says no.
     pub async fn create(service: Service) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test{}_{}", NEXT.fetch_add(1, Ordering::Relaxed), service.name());
+        let name = Self::next_name(service);
         let admin = connect(&cluster().url("postgres")).await;
         let template = template(service);
         // Nobody may be connected to a template while it is copied, and the
@@ -149,7 +183,7 @@ impl Database {
                 .ok()
         })
         .await;
-        Self { url: cluster().url(&name), port: cluster().port() }
+        Self::of(cluster(), service, &name)
     }
 
     /// Makes it on a server of the test's own.
@@ -158,13 +192,12 @@ impl Database {
     /// If the server says no.
     pub async fn create_on(server: &OwnServer, service: Service) -> Self {
         migrated(&server.cluster, service, service.name()).await;
-        Self { url: server.cluster.url(service.name()), port: server.cluster.port() }
+        Self::of(&server.cluster, service, service.name())
     }
 
-    /// Its URL.
-    #[must_use]
-    pub fn url(&self) -> String {
-        self.url.clone()
+    fn of(cluster: &Cluster, service: Service, name: &str) -> Self {
+        let (url, service_url) = (cluster.url(name), cluster.url_of(&login(service), name));
+        Self { url, service_url, port: cluster.port() }
     }
 
     /// Its server's port on 127.0.0.1.
@@ -173,11 +206,23 @@ impl Database {
         self.port
     }
 
-    /// Its URL by way of another port on loopback: a proxy.
+    /// Its URL, as its owner.
     #[must_use]
-    pub fn url_via(&self, port: u16) -> String {
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// Its URL, as the user the service logs in as.
+    #[must_use]
+    pub fn service_url(&self) -> String {
+        self.service_url.clone()
+    }
+
+    /// The same by way of another port on loopback: a proxy.
+    #[must_use]
+    pub fn service_url_via(&self, port: u16) -> String {
         let direct = format!("127.0.0.1:{}/", self.port);
-        self.url().replace(&direct, &format!("127.0.0.1:{port}/"))
+        self.service_url.replace(&direct, &format!("127.0.0.1:{port}/"))
     }
 
     /// A session for raw SQL.

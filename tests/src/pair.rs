@@ -53,13 +53,14 @@ pub struct PairBuilder {
     ingest_flags: Vec<String>,
     results_flags: Vec<String>,
     variables: Vec<(String, String)>,
+    databases: Option<(Database, Database)>,
 }
 
 /// A running pair.
 pub struct Pair {
     /// The replicas of ingest.
     pub ingest: Vec<Replica>,
-    /// The replicas of results. Those of ingest hand over to them in turn.
+    /// The replicas of results. Ingest hands over to all of them.
     pub results: Vec<Replica>,
     /// The database of ingest.
     pub ingest_database: Database,
@@ -101,6 +102,7 @@ impl Pair {
             ingest_flags: vec![],
             results_flags: vec![],
             variables: vec![],
+            databases: None,
         }
     }
 
@@ -251,6 +253,13 @@ impl PairBuilder {
         self
     }
 
+    /// On databases that are there already: of ingest, and of results.
+    #[must_use]
+    pub fn on(mut self, ingest: Database, results: Database) -> Self {
+        self.databases = Some((ingest, results));
+        self
+    }
+
     /// Starts it and waits until every replica serves.
     ///
     /// # Panics
@@ -267,8 +276,13 @@ impl PairBuilder {
         let intake_file = files.join("intake-token");
         std::fs::write(&intake_file, &tokens.intake).expect("intake token");
         let server = if self.own_server { Some(OwnServer::start().await) } else { None };
-        let ingest_database = database(server.as_ref(), Service::Ingest).await;
-        let results_database = database(server.as_ref(), Service::Results).await;
+        let (ingest_database, results_database) = match &self.databases {
+            Some(databases) => databases.clone(),
+            None => (
+                database(server.as_ref(), Service::Ingest).await,
+                database(server.as_ref(), Service::Results).await,
+            ),
+        };
         let mut pair = Pair {
             ingest: vec![],
             results: vec![],
@@ -282,7 +296,11 @@ impl PairBuilder {
             _permit: permit,
         };
         let common = |url: String, keys: &std::path::Path| {
-            vec!["--database-url".into(), url, "--keys-file".into(), keys.display().to_string()]
+            let keys = keys.display().to_string();
+            let given = ["--database-url", &url, "--keys-file", &keys];
+            // Nobody has to hear of a stop before it comes: what a test needs, it sets.
+            let stop = ["--shutdown-wait-seconds", "0", "--shutdown-deadline-seconds", "10"];
+            given.into_iter().chain(stop).map(str::to_owned).collect::<Vec<_>>()
         };
 
         let url = self.database_url(&mut pair, Link::ResultsDatabase).await;
@@ -295,11 +313,11 @@ impl PairBuilder {
         let intakes = self.intakes(&mut pair).await;
         let url = self.database_url(&mut pair, Link::IngestDatabase).await;
         let mut flags = common(url, &pair.keys_file);
+        flags.extend(["--results-url".into(), intakes.join(",")]);
         flags.extend(["--results-token-file".into(), intake_file.display().to_string()]);
-        for intake in intakes.iter().cycle().take(self.ingest as usize) {
-            let mut flags = [&flags[..], &["--results-url".into(), intake.clone()]].concat();
-            flags.extend(self.ingest_flags.iter().cloned());
-            pair.ingest.push(self.replica(Service::Ingest, flags).await);
+        flags.extend(self.ingest_flags.iter().cloned());
+        for _ in 0..self.ingest {
+            pair.ingest.push(self.replica(Service::Ingest, flags.clone()).await);
         }
         for replica in pair.results.iter().chain(&pair.ingest) {
             replica.serving().await;
@@ -346,10 +364,10 @@ impl PairBuilder {
         let database =
             if link == Link::IngestDatabase { &pair.ingest_database } else { &pair.results_database };
         if !self.links.contains(&link) {
-            return database.url();
+            return database.service_url();
         }
         let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], database.port()))).await;
-        let url = database.url_via(proxy.address().port());
+        let url = database.service_url_via(proxy.address().port());
         pair.proxies.push((link, proxy));
         url
     }

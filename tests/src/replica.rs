@@ -124,20 +124,29 @@ impl Replica {
         }
     }
 
+    /// Sends SIGTERM to a process of its own, and waits for nothing.
+    ///
+    /// # Panics
+    /// If it runs in this process.
+    pub fn terminate(&self) {
+        let pid = self.pid().expect("only a process gets signals").to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    }
+
     /// Stops it as SIGTERM does, and waits until it is gone.
     ///
     /// # Panics
     /// If it ends badly.
     pub async fn stop(&mut self) {
+        if matches!(self.body, Body::Process(_)) {
+            self.terminate();
+        }
         match std::mem::replace(&mut self.body, Body::Stopped) {
             Body::Task(token, task) => {
                 token.cancel();
                 task.await.expect("a clean stop");
             }
             Body::Process(mut child) => {
-                let pid = child.id().to_string();
-                let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-                assert!(sent.success());
                 let ended = tokio::task::spawn_blocking(move || child.wait()).await.expect("joins");
                 assert!(ended.expect("its status").success(), "a clean stop");
             }

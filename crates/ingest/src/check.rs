@@ -189,7 +189,7 @@ fn check_one(
                 Content::File(file) => {
                     check_file(observation, file, content, &request.limits, organisation, definition)?
                 }
-                _ => check_content(observation, &data, content, organisation, definition)?,
+                _ => check_content(observation, &data, content, &request.limits, organisation, definition)?,
             };
             Ok(candidate(request, observation, definition, data, content, occurrence, window))
         });
@@ -220,7 +220,7 @@ fn shown(text: &str) -> String {
 /// what it lacks: too large, not JSON, or not of the shape that is needed.
 fn check_readable(observation: &Observation, limits: &Limits) -> Result<(), Fault> {
     let Some(Unreadable { field, rule }) = observation.unreadable else { return Ok(()) };
-    parsed(&data_of(observation, limits)?)?;
+    parsed(&data_of(observation, limits)?, limits.json)?;
     let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
     Err(fault("INVALID_FIELD", format!("{field}{rule}")))
 }

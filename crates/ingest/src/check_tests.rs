@@ -51,7 +51,7 @@ fn observation(definition: &str, json: &str) -> Observation {
 }
 
 fn request(organisation: &str, request_id: &str, observations: Vec<Observation>) -> Request {
-    let limits = Limits { observations_max: 1000, observation_bytes_max: 1024 };
+    let limits = Limits { observations_max: 1000, observation_bytes_max: 1024, json: Default::default() };
     let batch = Batch::new(organisation.parse().unwrap(), request_id.into(), observations, &limits).unwrap();
     Request { batch, poll: "poll".into(), limits }
 }
@@ -239,7 +239,7 @@ fn a_chkpt_can_not_be_made_to_look_like_a_request() {
 
 #[test]
 fn a_batch_is_taken_up_to_its_limits() {
-    let limits = Limits { observations_max: 2, observation_bytes_max: 10 };
+    let limits = Limits { observations_max: 2, observation_bytes_max: 10, json: Default::default() };
     let batch = |id: &str, n: usize| {
         let observations = vec![observation("plain", "1"); n];
         Batch::new("acme".parse().unwrap(), id.into(), observations, &limits)

@@ -3,14 +3,15 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use sluice_service::{
-    config::Secret,
     limits::Limits,
     peer::{ClientTls, Peer},
-    postgres::Database,
+    postgres,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
     tls,
 };
 use tonic::transport::Endpoint;
+
+use crate::json;
 
 /// The service's name in metrics and traces.
 pub(crate) const SERVICE: &str = "sluice-ingest";
@@ -20,12 +21,11 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 sluice_service::settings! {
     /// Settings of the ingest service.
     pub struct Settings {
-        listen: SocketAddr = Some("127.0.0.1:7401"), "Address to serve on.";
-        database_url: Secret = None, "URL of the ingest database.";
-        database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
+        listen: SocketAddr = Some("127.0.0.1:7401"), "Address to serve gRPC and HTTP on.";
         keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
-        results_url: String = None, "URL of the results service.";
+        results_url: String = None, "URL of the results service, or several, separated by commas. Each host name is resolved to all of its addresses, and calls are spread over them.";
+        results_resolve_seconds: u64 = Some("5"), "How often those names are resolved again.";
         results_token_file: PathBuf = None, "File that holds the token for the results service (scope intake.write).";
         results_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the results service's certificate, for an https results_url; read again when it changes. Empty: the system's CAs.";
         results_client_certificate_file: Option<PathBuf> = Some(""), "PEM file of the certificate to show to the results service, its chain after it; read again when it changes. Empty: none.";
@@ -40,28 +40,33 @@ sluice_service::settings! {
         file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
+        json_depth_max: usize = Some("128"), "Deepest nesting of a content that is JSON, up to 128; beyond this limit and the next two, the observation is an error.";
+        json_keys_max: usize = Some("100000"), "Most keys in all objects of a content together.";
+        json_string_bytes_max: usize = Some("1048576"), "Longest string or key of a content, in bytes as it is written.";
         admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
         log_format: LogFormat = Some("text"), "Logs as text or json.";
-        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_ingest=debug; the variable RUST_LOG wins.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..database: postgres::Settings;
         ..limits: Limits;
         ..tls: tls::Settings;
     }
     checks {
+        results_resolve_seconds => (*results_resolve_seconds == 0)
+            .then(|| "results_resolve_seconds: must be at least 1".to_owned());
+        json_depth_max => (!(1..=json::DEPTH_MAX).contains(json_depth_max))
+            .then(|| format!("json_depth_max: must be from 1 to {}", json::DEPTH_MAX));
         listen, tls => tls.faults(*listen);
-        database_url, database_ca_file => {
-            let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());
-            database.err().map(|fault| format!("database_url and database_ca_file: {fault}"))
-        };
         results_url, results_ca_file, results_client_certificate_file, results_client_key_file => {
             let tls = client_tls(
                 results_ca_file,
                 results_client_certificate_file,
                 results_client_key_file,
             );
-            let secured = results_endpoint(results_url).and_then(|endpoint| tls.secure(endpoint));
-            secured.err().map(|fault| format!("results_url and results_*_file: {fault}"))
+            let endpoints = results_endpoints(results_url);
+            let peer = endpoints.and_then(|endpoints| Peer::new(endpoints, tls));
+            peer.err().map(|fault| format!("results_url and results_*_file: {fault}"))
         };
     }
 }
@@ -80,14 +85,19 @@ fn client_tls(
 
 /// How the results service is reached. A connection that is silently gone is
 /// noticed within seconds.
-fn results_endpoint(url: &str) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| "not a URL".to_owned())?;
-    Ok(endpoint
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+fn results_endpoints(urls: &str) -> Result<Vec<Endpoint>, String> {
+    let endpoint = |url: &str| {
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| "not a URL".to_owned())?;
+        if endpoint.uri().host().is_none() || endpoint.uri().scheme().is_none() {
+            return Err("not a URL".to_owned());
+        }
+        Ok(endpoint
+            .connect_timeout(Duration::from_secs(2))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true))
+    };
+    urls.split(',').map(|url| endpoint(url.trim())).collect()
 }
 
 impl Settings {
@@ -98,7 +108,7 @@ impl Settings {
             &self.results_client_certificate_file,
             &self.results_client_key_file,
         );
-        Peer::new(results_endpoint(&self.results_url)?, tls)
+        Peer::new(results_endpoints(&self.results_url)?, tls)
     }
 
     /// How the process logs and traces.

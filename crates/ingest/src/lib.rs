@@ -43,7 +43,7 @@ use sluice_service::{
     client::TokenInterceptor,
     health,
     metrics::{Registry, Requests},
-    postgres::{Database, Schema, Session, migrate_when_possible},
+    postgres::{Database, Schema, Session},
     probes,
     program::{self, Failure},
     serve,
@@ -74,6 +74,7 @@ const FOUND_MAX: usize = 1024;
 /// Sessions for definitions.
 const POOL_SESSION: Session = Session {
     application_name: "sluice-ingest",
+    role: None,
     parameters: &[
         ("synchronous_commit", "on"),
         ("lock_timeout", "2s"),
@@ -87,6 +88,7 @@ const POOL_SESSION: Session = Session {
 /// the cost of a repeated hand-over, so nobody waits for the disk.
 const OUTBOX_SESSION: Session = Session {
     application_name: "sluice-ingest-outbox",
+    role: None,
     parameters: &[
         ("synchronous_commit", "off"),
         ("lock_timeout", "2s"),
@@ -103,6 +105,7 @@ const OUTBOX_SESSION: Session = Session {
 /// gate's.
 const FILES_SESSION: Session = Session {
     application_name: "sluice-ingest-files",
+    role: None,
     parameters: &[
         ("synchronous_commit", "on"),
         ("lock_timeout", "2s"),
@@ -115,9 +118,13 @@ const FILES_SESSION: Session = Session {
     ],
 };
 
-/// The main function of `sluice-ingest` and of `sluice serve ingest`.
+/// The main function of `sluice-ingest` and of `sluice serve ingest`: serves until
+/// SIGTERM or SIGINT, or brings the schema up to date (`migrate`).
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
+    if let Some(code) = program::migrate("sluice-ingest", Settings::TABLE, &args, migrations) {
+        return code;
+    }
     program::main(
         "sluice-ingest",
         Settings::TABLE,
@@ -147,21 +154,23 @@ pub async fn run(
     let mut exposed = Registry::new(config::SERVICE, config::VERSION);
     let requests = Requests::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
-    let keys = Keys::load(&settings.keys_file)?;
-    let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
+    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
+    let database = settings.database.database()?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
     let retention = Duration::from_secs(settings.gate_retention_seconds);
     let reporter = HealthReporter::new();
     health::set(&reporter, &SERVICES, tonic_health::ServingStatus::NotServing).await;
 
+    // Requests may still come and ask while the server drains.
+    let drained = CancellationToken::new();
     let mut upkeep = JoinSet::new();
-    upkeep.spawn(keys.clone().follow(shutdown.clone()));
+    upkeep.spawn(keys.clone().follow(drained.clone()));
     if let Some(tls) = tls.clone() {
-        upkeep.spawn(tls.follow(shutdown.clone()));
+        upkeep.spawn(tls.follow(drained.clone()));
     }
     if settings.migrate {
-        let (database, shutdown) = (database.clone(), shutdown.clone());
-        upkeep.spawn(async move { migrate_when_possible(&database, migrations, &shutdown).await });
+        let (migration, shutdown) = (settings.database.migration()?, shutdown.clone());
+        upkeep.spawn(async move { migration.run_when_possible(migrations, &shutdown).await });
     }
     upkeep.spawn(health::follow_database(
         reporter.clone(),
@@ -173,14 +182,17 @@ pub async fn run(
     ));
     upkeep.spawn(retention::run(database.clone(), retention, shutdown.clone()));
     let (registry, follower) = registry::Registry::new(pool.clone());
-    // Requests may still ask while the server drains.
-    let drained = CancellationToken::new();
     upkeep.spawn(follower.run(drained.clone()));
 
     let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
+        json: json::Bounds {
+            depth_max: settings.json_depth_max,
+            keys_max: settings.json_keys_max,
+            string_bytes_max: settings.json_string_bytes_max,
+        },
     };
     let publisher =
         publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
@@ -252,7 +264,9 @@ impl Pipeline {
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
         let token = TokenInterceptor::new(&token)?;
         let results = settings.results()?;
-        tokio::spawn(results.clone().follow(stopped.clone()));
+        tokio::spawn(results.clone().follow_files(stopped.clone()));
+        let every = Duration::from_secs(settings.results_resolve_seconds);
+        tokio::spawn(results.clone().follow_names(every, stopped.clone()));
         let caller = emitter::call::Caller::new(
             results.clone(),
             token.clone(),

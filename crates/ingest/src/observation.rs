@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sluice_service::{Error, Kind, OrganisationId};
 use uuid::Uuid;
 
-use crate::hash;
+use crate::{hash, json};
 
 /// Longest `request_id`, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -24,6 +24,8 @@ pub struct Limits {
     pub observations_max: usize,
     /// Largest content of one observation, in bytes.
     pub observation_bytes_max: usize,
+    /// How far a content that is JSON may go.
+    pub json: json::Bounds,
 }
 
 /// The content as it came.

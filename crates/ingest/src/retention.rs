@@ -13,6 +13,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 const SESSION: Session = Session {
     application_name: "sluice-ingest-retention",
+    role: None,
     parameters: &[
         ("synchronous_commit", "on"),
         // Waiting for the gates under way makes later ones wait too: not long.

@@ -170,7 +170,7 @@ mod tests {
             ..Observation::of_json(bytes::Bytes::new())
         };
         let observations = definitions.iter().map(of).collect();
-        let limits = Limits { observations_max: 1000, observation_bytes_max: 1 };
+        let limits = Limits { observations_max: 1000, observation_bytes_max: 1, json: Default::default() };
         let batch = Batch { organisation: "acme".parse().unwrap(), request_id: String::new(), observations };
         Arc::new(Request { batch, poll: String::new(), limits })
     }

@@ -10,7 +10,7 @@ use sluice_service::{Error, OrganisationId};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::sessions::query;
+use crate::sessions::{Tenants, query};
 
 /// Size of every chunk but the last, in bytes.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -74,19 +74,19 @@ impl ChunkWriter {
 
 /// A part of a file's bytes, chunk by chunk. A chunk that is missing ends it early.
 pub fn read(
-    pool: Pool,
+    tenants: Tenants,
     organisation: OrganisationId,
     id: Uuid,
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     stream::try_unfold(range.start, move |at| {
-        let (pool, organisation, end) = (pool.clone(), organisation.clone(), range.end);
+        let (tenants, organisation, end) = (tenants.clone(), organisation.clone(), range.end);
         async move {
             if at >= end {
                 return Ok(None);
             }
             let number = i32::try_from(at / CHUNK_BYTES as u64).map_err(Error::internal)?;
-            let Some(chunk) = chunk(&pool, &organisation, id, number).await? else { return Ok(None) };
+            let Some(chunk) = chunk(&tenants, &organisation, id, number).await? else { return Ok(None) };
             // Both are below the size of a chunk, or bounded by it.
             let skipped = usize::try_from(at % CHUNK_BYTES as u64).unwrap_or(usize::MAX).min(chunk.len());
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
@@ -101,13 +101,13 @@ pub fn read(
 }
 
 async fn chunk(
-    pool: &Pool,
+    tenants: &Tenants,
     organisation: &OrganisationId,
     id: Uuid,
     number: i32,
 ) -> Result<Option<Bytes>, Error> {
     let params: [&(dyn ToSql + Sync); 3] = [&organisation.as_str(), &id, &number];
-    let rows = query(pool, include_str!("sql/chunk_get.sql"), &params).await?;
+    let rows = tenants.query(organisation, include_str!("sql/chunk_get.sql"), &params).await?;
     let bytes = rows.first().map(|row| row.try_get::<_, &[u8]>(0).map(Bytes::copy_from_slice));
     Ok(bytes.transpose()?)
 }

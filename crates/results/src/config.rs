@@ -5,8 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use sluice_service::{
     config::Secret,
     limits::Limits,
-    postgres::Database,
-    settings,
+    postgres, settings,
     telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
     tls,
 };
@@ -20,9 +19,7 @@ settings! {
     /// How the results service is set up.
     pub struct Settings {
         listen: SocketAddr = Some("127.0.0.1:7402"), "Address to serve gRPC and HTTP on.";
-        database_url: Secret = None, "URL or key-value string of the results database.";
-        database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
-        keys_file: PathBuf = None, "TOML file of the tokens that are valid; changes are followed.";
+        keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         database_connections: usize = Some("6"), "Sessions for calls, at most; the recorder keeps two of its own.";
         storage_local_root: Option<PathBuf> = Some(""), "Directory below which `local` storage lies; empty: there is none.";
@@ -38,18 +35,15 @@ settings! {
         cleanup_interval_seconds: u64 = Some("60"), "How often the clean-up looks at each storage config.";
         admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
         log_format: LogFormat = Some("text"), "Logs as text or json.";
-        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_results=debug; the variable RUST_LOG wins.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
         otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..database: postgres::Settings;
         ..limits: Limits;
         ..tls: tls::Settings;
     }
     checks {
         listen, tls => tls.faults(*listen);
-        database_url, database_ca_file => {
-            let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());
-            database.err().map(|fault| format!("database_url and database_ca_file: {fault}"))
-        };
     }
 }
 

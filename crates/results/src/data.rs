@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use deadpool_postgres::Pool;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
 use md5::{Digest, Md5};
 use prost_types::Timestamp;
@@ -21,6 +20,7 @@ use crate::{
     configs::{Configs, stores::Stores},
     files::object_of,
     result::{Record, State},
+    sessions::Tenants,
     shelf::Shelf,
     signing::Signing,
     storage::{
@@ -36,7 +36,7 @@ pub struct Data {
     /// Records and inline data.
     pub shelf: Shelf,
     /// Sessions for files in the results database.
-    pub pool: Pool,
+    pub tenants: Tenants,
     /// Where organisations keep theirs.
     pub configs: Configs,
     /// What that opens.
@@ -116,7 +116,7 @@ impl Data {
         }
         let config = self.config(organisation, record).await?;
         match config.filter(|config| config.place.provider() != Provider::Db) {
-            None => Ok(chunks::read(self.pool.clone(), organisation.clone(), record.id, range).boxed()),
+            None => Ok(chunks::read(self.tenants.clone(), organisation.clone(), record.id, range).boxed()),
             Some(config) => self.read_object(&config, record, range).await,
         }
     }

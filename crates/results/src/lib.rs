@@ -42,7 +42,7 @@ use sluice_service::{
     auth::Keys,
     health,
     metrics::{Registry, Requests},
-    postgres::{Database, Schema, migrate_when_possible},
+    postgres::{Database, Migration, Schema},
     probes,
     program::{self, Failure},
     serve,
@@ -62,6 +62,7 @@ use metrics::Metrics;
 use placing::{Placing, Registered};
 use reconcile::Reconciler;
 use recorder::Recorder;
+use sessions::Tenants;
 use shelf::Shelf;
 use signing::Signing;
 use storage::{guard::Policy, keyring::Keyring};
@@ -80,9 +81,13 @@ pub fn migrations() -> refinery::Runner {
     embedded::migrations::runner()
 }
 
-/// Runs the program with its flags until SIGTERM or SIGINT.
+/// Runs the program with its flags until SIGTERM or SIGINT, or brings the schema
+/// up to date (`migrate`).
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
+    if let Some(code) = program::migrate("sluice-results", Settings::TABLE, &args, migrations) {
+        return code;
+    }
     let start = async |settings: Settings, shutdown| {
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -111,23 +116,29 @@ pub async fn run(
     let mut exposed = Registry::new(config::SERVICE, config::VERSION);
     let requests = Requests::register(&mut exposed);
     let metrics = Metrics::register(&mut exposed);
-    let database = Database::with_ca(settings.database_url.expose(), settings.database_ca_file.as_deref())?;
-    let keys = Keys::load(&settings.keys_file)?;
+    let database = settings.database.database()?;
+    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
+    let tenants = database.pool(sessions::TENANTS, settings.database_connections)?;
     let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
-    exposed.add_pools(vec![("calls", pool.clone())]);
+    exposed.add_pools(vec![("tenants", tenants.clone()), ("service", pool.clone())]);
+    let tenants = Tenants::new(tenants);
 
     // Ends with this function, however it ends.
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
+    // Tells what goes on, and who may call, until everything has ended.
+    let drained = CancellationToken::new();
+    let _drained = drained.clone().drop_guard();
     let (reporter, _) = tonic_health::server::health_reporter();
     health::set(&reporter, &grpc::SERVICES, tonic_health::ServingStatus::NotServing).await;
     let tasks = TaskTracker::new();
-    tasks.spawn(keys.clone().follow(stop.clone()));
+    tokio::spawn(keys.clone().follow(drained.clone()));
     if let Some(tls) = tls.clone() {
-        tasks.spawn(tls.follow(stop.clone()));
+        tokio::spawn(tls.follow(drained.clone()));
     }
-    tasks.spawn(look_after_schema(database.clone(), settings.migrate, stop.clone()));
+    let migrating = settings.migrate.then(|| settings.database.migration()).transpose()?;
+    tasks.spawn(look_after_schema(database.clone(), migrating, stop.clone()));
     tasks.spawn(health::follow_database(
         reporter.clone(),
         grpc::SERVICES.to_vec(),
@@ -137,14 +148,11 @@ pub async fn run(
         stop.clone(),
     ));
 
-    // Tells what goes on until everything has ended.
-    let drained = CancellationToken::new();
-    let _drained = drained.clone().drop_guard();
     let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
 
     let address = listener.local_addr()?;
-    let storage = Storage::load(&settings, &pool, address)?;
+    let storage = Storage::load(&settings, &tenants, &pool, address)?;
     let idle = Duration::from_secs(settings.upload_idle_seconds);
     let cleanup = Cleanup {
         pool: pool.clone(),
@@ -179,7 +187,7 @@ pub async fn run(
     };
     let storage_configs = StorageConfigs::new(
         ConfigCalls { configs: storage.configs.clone(), stores: storage.stores.clone() },
-        Reconciler { pool, configs: storage.configs, stores: storage.stores },
+        Reconciler { tenants, configs: storage.configs, stores: storage.stores },
     );
     let base = serve::base_routes(reporter, &grpc::SERVICES)?;
     let routes = grpc::routes(base, calls, Intake { placing, files }, storage_configs);
@@ -214,22 +222,27 @@ struct Storage {
 }
 
 impl Storage {
-    fn load(settings: &Settings, pool: &Pool, address: SocketAddr) -> Result<Self, Failure> {
+    fn load(
+        settings: &Settings,
+        tenants: &Tenants,
+        pool: &Pool,
+        address: SocketAddr,
+    ) -> Result<Self, Failure> {
         let policy = Policy::new(
             settings.storage_local_root.clone(),
             &settings.storage_endpoints,
             &settings.storage_identity_buckets,
         )?;
         let keys = Keyring::load(settings.storage_keys_file.as_deref(), settings.storage_keys.expose())?;
-        let (configs, stores) = (Configs::new(pool.clone()), Stores::new(policy, keys));
+        let (configs, stores) = (Configs::new(tenants.clone(), pool.clone()), Stores::new(policy, keys));
         let keys = Keyring::load(settings.signing_keys_file.as_deref(), settings.signing_keys.expose())?;
         let base = match settings.public_url.as_str() {
             "" => format!("{}://{address}", if settings.tls.is_on() { "https" } else { "http" }),
             url => url.to_owned(),
         };
         let data = Data {
-            shelf: Shelf::new(pool.clone()),
-            pool: pool.clone(),
+            shelf: Shelf::new(tenants.clone()),
+            tenants: tenants.clone(),
             configs: configs.clone(),
             stores: stores.clone(),
             signing: Arc::new(Signing::new(keys, &base)),
@@ -240,9 +253,9 @@ impl Storage {
 
 /// Migrates if asked, as soon as the database is there, then keeps partitions
 /// ahead of the clock.
-async fn look_after_schema(database: Database, migrating: bool, stop: CancellationToken) {
-    if migrating {
-        migrate_when_possible(&database, migrations, &stop).await;
+async fn look_after_schema(database: Database, migrating: Option<Migration>, stop: CancellationToken) {
+    if let Some(migration) = migrating {
+        migration.run_when_possible(migrations, &stop).await;
     }
     partitions::keep(database, stop).await;
 }

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 
-use deadpool_postgres::Pool;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use sluice_proto::results::v1::{
     ReconcileStorageConfigRequest, ReconcileStorageConfigResponse as Report,
@@ -11,7 +10,7 @@ use sluice_proto::results::v1::{
 };
 use sluice_service::{Error, Kind, auth::Access};
 use tokio::sync::mpsc;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ use crate::{
     configs::{Configs, stores::Stores},
     files::object_of,
     result::parse_id,
-    sessions::query,
+    sessions::Tenants,
     storage::{
         place::{Provider, id_of},
         store::{Listed, Store, StoreError},
@@ -38,8 +37,8 @@ const WAITING_MAX: usize = 64;
 /// Reconciles. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
-    /// Sessions.
-    pub pool: Pool,
+    /// Sessions that see the organisation's rows.
+    pub tenants: Tenants,
     /// The storage configs.
     pub configs: Configs,
     /// What they open.
@@ -48,7 +47,7 @@ pub struct Reconciler {
 
 /// One run.
 struct Run {
-    pool: Pool,
+    tenants: Tenants,
     config: StorageConfig,
     store: Store,
     reports: mpsc::Sender<Result<Report, Error>>,
@@ -80,7 +79,7 @@ impl Reconciler {
         let unusable = |why: String| Error::unavailable("the storage is not usable now").because(why);
         let store = self.stores.open(&config).map_err(unusable)?;
         let (reports, received) = mpsc::channel(WAITING_MAX);
-        let mut run = Run { pool: self.pool.clone(), config, store, reports, objects: 0, records: 0 };
+        let mut run = Run { tenants: self.tenants.clone(), config, store, reports, objects: 0, records: 0 };
         tokio::spawn(async move {
             let ended = run.compare().await;
             let last = ended.map(|()| run.report(Finding::Unspecified, String::new(), String::new()));
@@ -92,6 +91,10 @@ impl Reconciler {
 }
 
 impl Run {
+    async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        self.tenants.query(&self.config.organisation, sql, params).await
+    }
+
     /// Ends early when the caller has gone.
     async fn compare(&mut self) -> Result<(), Error> {
         let folder = self.config.place.folder(&self.config.organisation);
@@ -107,7 +110,7 @@ impl Run {
         loop {
             let params: [&(dyn ToSql + Sync); 4] =
                 [&self.config.organisation.as_str(), &date, &id, &self.config.id];
-            let rows = query(&self.pool, include_str!("sql/records_of_config.sql"), &params).await?;
+            let rows = self.query(include_str!("sql/records_of_config.sql"), &params).await?;
             let mut records = Vec::new();
             let mut last = None;
             for row in rows {
@@ -128,7 +131,7 @@ impl Run {
     async fn without_record(&mut self, page: Vec<Listed>) -> Result<(), Error> {
         let ids: Vec<Uuid> = page.iter().filter_map(|object| id_of(&object.key)).collect();
         let params: [&(dyn ToSql + Sync); 3] = [&self.config.organisation.as_str(), &ids, &self.config.id];
-        let rows = query(&self.pool, include_str!("sql/keepers.sql"), &params).await?;
+        let rows = self.query(include_str!("sql/keepers.sql"), &params).await?;
         let kept: HashSet<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         for object in page {
             self.objects += 1;
@@ -165,7 +168,7 @@ impl Run {
     /// The clean-up goes on meanwhile.
     async fn has_expired(&self, id: Uuid) -> Result<bool, Error> {
         let params: [&(dyn ToSql + Sync); 2] = [&self.config.organisation.as_str(), &id];
-        let rows = query(&self.pool, include_str!("sql/get.sql"), &params).await?;
+        let rows = self.query(include_str!("sql/get.sql"), &params).await?;
         rows.first().map_or(Ok(true), |row| Ok(row.try_get("expired")?))
     }
 

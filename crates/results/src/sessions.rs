@@ -4,8 +4,9 @@
 use std::{future::Future, time::Duration};
 
 use deadpool_postgres::{ClientWrapper, Object, Pool};
+use futures_util::future::try_join;
 use sluice_service::{
-    Error,
+    Error, OrganisationId,
     postgres::{Session, give_back_after},
 };
 use tokio::time::error::Elapsed;
@@ -32,13 +33,22 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("jit", "off"),
 ];
 
-/// Sessions that serve calls.
-pub const SERVING: Session = Session { application_name: "sluice-results", parameters: PARAMETERS };
+const fn own(application_name: &'static str) -> Session {
+    Session { application_name, parameters: PARAMETERS, role: None }
+}
+
+/// Sessions that work for one tenant at a time: row-level security shows them
+/// nothing else. See the migration V3.
+pub const TENANTS: Session = Session { role: Some("sluice_results_tenant"), ..own("sluice-results-tenants") };
+/// Sessions of the service's own work.
+pub const SERVING: Session = own("sluice-results");
 /// Sessions of the recorder's lanes.
-pub const RECORDING: Session =
-    Session { application_name: "sluice-results-recorder", parameters: PARAMETERS };
+pub const RECORDING: Session = own("sluice-results-recorder");
 /// The session of health checks and of the upkeep of partitions.
-pub const UPKEEP: Session = Session { application_name: "sluice-results-upkeep", parameters: PARAMETERS };
+pub const UPKEEP: Session = own("sluice-results-upkeep");
+
+/// Says whose rows a tenants' session sees from now on.
+const SET_ORGANISATION: &str = include_str!("sql/set_organisation.sql");
 
 /// A server that is silent for longer than its own statement timeout is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
@@ -50,6 +60,46 @@ const SILENCE_MAX: Duration = Duration::from_secs(12);
 /// If there is none in time; the session is of no more use then.
 pub async fn patiently<F: Future>(answer: F) -> Result<F::Output, Elapsed> {
     tokio::time::timeout(SILENCE_MAX, answer).await
+}
+
+/// The sessions that work for tenants. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tenants(Pool);
+
+impl Tenants {
+    /// Over a pool of [`TENANTS`] sessions.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self(pool)
+    }
+
+    /// Waits for a free session. What is done with it goes through
+    /// [`Borrowed::within`].
+    ///
+    /// # Errors
+    /// UNAVAILABLE if there is none within the pool's patience.
+    pub async fn borrow(&self) -> Result<Borrowed, Error> {
+        Borrowed::from(&self.0).await
+    }
+
+    /// Runs one statement for an organisation.
+    ///
+    /// # Errors
+    /// As [`query`].
+    pub async fn query(
+        &self,
+        organisation: &OrganisationId,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let session = self.borrow().await?;
+        let work = async {
+            let statement = session.client().prepare_cached(sql).await?;
+            session.client().query(&statement, params).await
+        };
+        let outcome = patiently(session.within(organisation, work)).await;
+        session.settle(outcome)
+    }
 }
 
 /// A borrowed session. It goes back to the pool in [`Self::settle`], or when
@@ -69,6 +119,24 @@ impl Borrowed {
     /// The session itself.
     pub fn client(&self) -> &ClientWrapper {
         &self.0
+    }
+
+    /// Does work for one organisation: the session of [`Tenants`] sees its rows and
+    /// no others. That is said in the same round trip as the first of the work; what
+    /// was said for the tenant before holds no longer.
+    ///
+    /// # Errors
+    /// The work's.
+    pub async fn within<T>(
+        &self,
+        organisation: &OrganisationId,
+        work: impl Future<Output = Result<T, PgError>>,
+    ) -> Result<T, PgError> {
+        let set = self.0.prepare_cached(SET_ORGANISATION).await?;
+        let name: [&(dyn ToSql + Sync); 1] = [&organisation.as_str()];
+        // Polled in this order, so sent in this order.
+        let (_, done) = try_join(self.0.query(&set, &name), work).await?;
+        Ok(done)
     }
 
     /// Gives the session back, unless what it answered says that it is of no

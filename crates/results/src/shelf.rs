@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deadpool_postgres::{ClientWrapper, Pool};
+use deadpool_postgres::ClientWrapper;
 use futures_util::{TryStreamExt, future::try_join};
 use sluice_service::{
     Error, Kind, OrganisationId,
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     filter::{Key, Order, Source, States, Walk},
     result::{Checksum, Labels, Placement, Record, State},
-    sessions::{Borrowed, patiently},
+    sessions::{Tenants, patiently},
     storage::inline::{self, Block},
     time::Micros,
 };
@@ -55,14 +55,14 @@ pub struct Page {
 /// The records in the results database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shelf {
-    pool: Pool,
+    tenants: Tenants,
 }
 
 impl Shelf {
-    /// Over a pool of sessions.
+    /// Over sessions that see one organisation's rows.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub fn new(tenants: Tenants) -> Self {
+        Self { tenants }
     }
 
     /// One record.
@@ -70,8 +70,8 @@ impl Shelf {
     /// # Errors
     /// NOT_FOUND if the organisation has none with this id.
     pub async fn get(&self, organisation: &OrganisationId, id: Uuid) -> Result<Record, Error> {
-        let session = Borrowed::from(&self.pool).await?;
-        let found = patiently(get(session.client(), organisation, id)).await;
+        let session = self.tenants.borrow().await?;
+        let found = patiently(session.within(organisation, get(session.client(), organisation, id))).await;
         session.settle(found)?.ok_or_else(not_found)
     }
 
@@ -90,8 +90,8 @@ impl Shelf {
         if walk.filter.is_void() || between.0 >= between.1 {
             return Ok(Page::default());
         }
-        let session = Borrowed::from(&self.pool).await?;
-        let outcome = patiently(async {
+        let session = self.tenants.borrow().await?;
+        let outcome = patiently(session.within(&walk.organisation, async {
             let rows = list(session.client(), walk, between, page_size).await?;
             let (records, next) = cut(&rows, page_size)?;
             let mut data = HashMap::new();
@@ -104,7 +104,7 @@ impl Shelf {
                 (record, data)
             };
             Ok(Page { records: records.into_iter().map(with_data).collect(), next })
-        })
+        }))
         .await;
         session.settle(outcome)
     }
@@ -115,15 +115,15 @@ impl Shelf {
     /// NOT_FOUND; FAILED_PRECONDITION (`EXPIRED`) if the data is gone; DATA_LOSS
     /// if it is not what was published.
     pub async fn inline_data(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
-        let session = Borrowed::from(&self.pool).await?;
-        let outcome = patiently(async {
+        let session = self.tenants.borrow().await?;
+        let outcome = patiently(session.within(organisation, async {
             let client = session.client();
             let Some(record) = get(client, organisation, id).await? else { return Ok(None) };
             let data = read(client, organisation, &[&record]).await?.remove(&id);
             // The clean-up may have come between the two reads.
             let record = if data.is_none() { get(client, organisation, id).await? } else { Some(record) };
             Ok(record.map(|record| (record, data)))
-        })
+        }))
         .await;
         let (record, data) = session.settle(outcome)?.ok_or_else(not_found)?;
         if record.state() == State::Expired {
@@ -145,8 +145,8 @@ impl Shelf {
         organisation: &OrganisationId,
         id: Uuid,
     ) -> Result<(Record, bool), Error> {
-        let session = Borrowed::from(&self.pool).await?;
-        let outcome = patiently(async {
+        let session = self.tenants.borrow().await?;
+        let outcome = patiently(session.within(organisation, async {
             let client = session.client();
             // Both are prepared first, so that they are sent together and run in
             // this order: the second sees what the first committed.
@@ -156,7 +156,7 @@ impl Shelf {
             let moved = acknowledge(client, &acknowledging, organisation, &ids);
             let found = find(client, &getting, organisation, id);
             try_join(moved, found).await
-        })
+        }))
         .await;
         let (moved, record) = session.settle(outcome)?;
         let record = record.ok_or_else(not_found)?;
@@ -183,12 +183,12 @@ impl Shelf {
         }
         let mut tries = 1;
         loop {
-            let session = Borrowed::from(&self.pool).await?;
+            let session = self.tenants.borrow().await?;
             let outcome = async {
                 let acknowledging = session.client().prepare_cached(ACKNOWLEDGE).await?;
                 acknowledge(session.client(), &acknowledging, organisation, &ids).await
             };
-            match patiently(outcome).await {
+            match patiently(session.within(organisation, outcome)).await {
                 Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
                 outcome => return Ok(session.settle(outcome)?.into_iter().collect()),
             }

@@ -25,7 +25,7 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, Kind, OrganisationId, audit, follow::follow};
+use crate::{Error, Kind, OrganisationId, audit, follow::follow, limits::Rate, rate::Rates};
 
 /// What every token begins with, so that scanners for leaked secrets know one.
 pub const TOKEN_PREFIX: &str = "sluice_";
@@ -164,20 +164,24 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
 pub struct Keys {
     path: PathBuf,
     table: ArcSwap<KeyTable>,
+    /// How many requests each organisation may send.
+    rates: Option<Rates>,
     /// Told of every change, for those who act under a token for long.
     changed: watch::Sender<()>,
 }
 
 impl Keys {
-    /// Reads the keys file.
+    /// Reads the keys file. Each organisation's own tokens are held to the rate,
+    /// if there is one.
     ///
     /// # Errors
     /// If it can't be read or says something unclear.
-    pub fn load(path: &Path) -> Result<Arc<Self>, String> {
+    pub fn load(path: &Path, rate: Option<Rate>) -> Result<Arc<Self>, String> {
         let text = std::fs::read_to_string(path).map_err(|fault| format!("{}: {fault}", path.display()))?;
         let table = parse_keys(&text).map_err(|fault| format!("{}: {fault}", path.display()))?;
         let table = ArcSwap::from_pointee(table);
-        Ok(Arc::new(Self { path: path.into(), table, changed: watch::Sender::new(()) }))
+        let rates = rate.map(Rates::new);
+        Ok(Arc::new(Self { path: path.into(), table, rates, changed: watch::Sender::new(()) }))
     }
 
     /// Follows changes of the file until shutdown. A file that can't be read or
@@ -201,7 +205,8 @@ impl Keys {
     /// what it asks for, for the log.
     ///
     /// # Errors
-    /// UNAUTHENTICATED or PERMISSION_DENIED.
+    /// UNAUTHENTICATED or PERMISSION_DENIED; RESOURCE_EXHAUSTED if the token's
+    /// organisation sends more requests than it may.
     pub(crate) fn access(
         self: &Arc<Self>,
         headers: &http::HeaderMap,
@@ -210,6 +215,9 @@ impl Keys {
     ) -> Result<Access, Error> {
         let access = self.find(headers, to)?;
         if access.holds(scope) {
+            if let (Some(rates), Some(organisation)) = (&self.rates, &access.key.organisation) {
+                rates.take(organisation)?;
+            }
             return Ok(access);
         }
         let message = format!("the token lacks the scope {scope}");
@@ -359,6 +367,11 @@ fn foreign() -> Error {
     )
 }
 
+/// Whether a path is of the services that need no token.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN_SERVICES.iter().any(|open| path.starts_with(open))
+}
+
 /// An rpc's path and the scope it needs, `None` for paths that are not in the
 /// contract.
 pub(crate) fn rpc(path: &str) -> Option<(&'static str, &'static str)> {
@@ -368,7 +381,7 @@ pub(crate) fn rpc(path: &str) -> Option<(&'static str, &'static str)> {
 
 fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
     let path = request.uri().path();
-    if OPEN_SERVICES.iter().any(|open| path.starts_with(open)) {
+    if is_open(path) {
         return Ok(());
     }
     let (path, scope) =

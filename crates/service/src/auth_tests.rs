@@ -17,6 +17,7 @@ fn keys(entry: KeyEntry) -> Arc<Keys> {
     let text = toml::to_string(&KeysFile { token: vec![entry] }).unwrap();
     let table = parse_keys(&text).unwrap();
     Arc::new(Keys {
+        rates: None,
         path: PathBuf::new(),
         table: ArcSwap::from_pointee(table),
         changed: watch::Sender::new(()),

@@ -9,16 +9,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use crate::{Error, Kind};
-
-/// When callers that found no room are told to come again: about as long as it
-/// takes to work off what is there.
-const COME_AGAIN: Duration = Duration::from_secs(1);
+use crate::Error;
 
 /// A stream whose largest message is no larger keeps nothing worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
@@ -57,8 +52,7 @@ impl Budget {
         if bytes > self.bytes_max {
             return Error::request_too_large();
         }
-        Error::new(Kind::ResourceExhausted, "OVERLOADED", "too much is being worked on; come again")
-            .retry_after(COME_AGAIN)
+        Error::overloaded()
     }
 
     fn take(&self, bytes: usize) -> bool {

@@ -20,6 +20,10 @@ const REQUEST_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
 /// The reason of a body that is no JSON, or of the wrong shape.
 const INVALID_BODY: &str = "INVALID_BODY";
 
+/// When callers that found no room are told to come again: about as long as it
+/// takes to work off what is there.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
 /// What kind of failure it is; each maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -117,6 +121,13 @@ impl Error {
     #[must_use]
     pub fn request_too_large() -> Self {
         Self::new(Kind::ResourceExhausted, REQUEST_TOO_LARGE, "the request is larger than is taken")
+    }
+
+    /// The process has no room for the request now.
+    #[must_use]
+    pub(crate) fn overloaded() -> Self {
+        Self::new(Kind::ResourceExhausted, "OVERLOADED", "too much is being worked on; come again")
+            .retry_after(COME_AGAIN)
     }
 
     /// The bytes of a gRPC request are not what the contract says.

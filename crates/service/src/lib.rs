@@ -3,9 +3,11 @@
 //! graceful shutdown. No business word is known here.
 
 pub mod admin;
+mod admission;
 pub mod answers;
 pub mod audit;
 pub mod auth;
+pub mod backoff;
 mod body;
 pub mod budget;
 pub mod client;
@@ -14,6 +16,7 @@ mod error;
 mod follow;
 pub mod health;
 pub mod http;
+pub mod leaving;
 pub mod limits;
 pub mod metrics;
 mod observe;
@@ -22,6 +25,7 @@ pub mod peer;
 pub mod postgres;
 pub mod probes;
 pub mod program;
+mod rate;
 pub mod serve;
 pub mod shutdown;
 mod stack;

@@ -2,14 +2,18 @@
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
+use refinery::Runner;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Faults, Setting, help},
+    config::{Faults, Part as _, Setting, Source, help},
+    postgres::{self, Migrated},
     shutdown,
     telemetry::{self, Telemetry},
 };
 
+/// The flag that asks how the service would be set up.
+const PRINT_CONFIG: &str = "--print-config";
 /// Exit code for bad configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 /// How long the last spans may take to be delivered.
@@ -18,8 +22,72 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Any failure that ends a service.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// The word that asks for the schema to be brought up to date.
+const MIGRATE: &str = "migrate";
+
+/// Brings a service's schema up to date, if that is what `args` ask for
+/// (`migrate`, then flags); says what it did. Only what concerns the database is
+/// read; the rest of the settings may be there, or not. Exit codes as [`main`]'s.
+pub fn migrate(
+    program: &str,
+    table: &'static [Setting],
+    args: &[String],
+    runner: impl FnOnce() -> Runner,
+) -> Option<ExitCode> {
+    let (MIGRATE, args) = args.split_first().map(|(word, args)| (word.as_str(), args))? else { return None };
+    let program = format!("{program} {MIGRATE}");
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{}", help(&program, postgres::Settings::TABLE));
+        return Some(ExitCode::SUCCESS);
+    }
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let mut source = Source::collect(table, args.iter().cloned(), env);
+    let settings = postgres::Settings::take(&mut source);
+    let migration = source.finish().and_then(|()| {
+        let migration = settings.map(|settings| settings.migration());
+        migration.unwrap_or_else(|| Err("a setting is missing".into())).map_err(|fault| Faults(vec![fault]))
+    });
+    let migration = match migration {
+        Ok(migration) => migration,
+        Err(faults) => {
+            eprintln!("{program}: {faults}");
+            return Some(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let migrated = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(migration.run(runner())));
+    Some(match migrated {
+        Ok(Migrated { applied, version }) => {
+            applied.iter().for_each(|migration| println!("applied {migration}"));
+            println!("the schema has version {version}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{program}: {}", explained(&*error));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// An error with its causes, and with what a database server said.
+fn explained(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Runs a service until SIGTERM or SIGINT. `args` are the flags after the
-/// program's name. Exit codes: 0 a clean stop, 64 bad configuration (every
+/// program's name; with `--print-config` it only says how it would be set up. Exit codes: 0 a clean stop, 64 bad configuration (every
 /// fault is printed), 1 anything else.
 pub fn main<S, Fut>(
     program: &str,
@@ -37,13 +105,21 @@ where
         return ExitCode::SUCCESS;
     }
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let settings = match load(args, env.collect()) {
+    let env: Vec<_> = env.collect();
+    let (asked, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg == PRINT_CONFIG);
+    let described = (!asked.is_empty())
+        .then(|| Source::collect(table, args.iter().cloned(), env.iter().cloned()).describe(table));
+    let settings = match load(args, env) {
         Ok(settings) => settings,
         Err(faults) => {
             eprintln!("{program}: {faults}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if let Some(described) = described {
+        print!("{described}");
+        return ExitCode::SUCCESS;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

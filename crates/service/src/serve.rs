@@ -1,5 +1,5 @@
 //! Serving: one listener, with TLS or without, for gRPC, h2c and HTTP/1.1, the tower stack, health,
-//! reflection v1 and v1alpha, and a stop that never hangs: unready, drain, hard
+//! reflection v1 and v1alpha, and a stop that never hangs: unready, wait, drain, hard
 //! deadline. hyper is driven here and not by tonic's server, which has no say
 //! over HTTP/1.1's time limits.
 
@@ -13,6 +13,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -21,6 +22,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::{
     auth::Keys,
     http::Api,
+    leaving::{Leaving, Telling},
     limits::Limits,
     metrics::Requests,
     program::Failure,
@@ -28,27 +30,21 @@ use crate::{
     tls::{Listener, Tls},
 };
 
-/// Open requests get this long to end after the stop was asked for.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long after a failed accept (out of file descriptors, say) to try again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long the first byte of a connection, and each head of an HTTP/1.1 request
 /// may take; so also how long an HTTP/1.1 connection may idle.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(4);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Long-lived connections would pin all load to one replica.
-const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
-const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(60);
+/// How much longer or shorter than the others a connection may live, so that those
+/// that began together don't end together.
+const AGE_JITTER: f64 = 0.1;
 /// Flow-control windows that let a batch of some hundred observations through
 /// without waiting for an update; what nobody has read yet waits there, unseen by
 /// the budget for bodies.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Largest head of an HTTP/1.1 request.
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
-const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 
 /// Health and reflection of both versions, which names `services` and these two:
 /// what every service answers.
@@ -86,28 +82,44 @@ pub struct Served {
     pub limits: Limits,
 }
 
-/// Serves until shutdown, then lets open requests end, but not for ever.
+/// Serves until shutdown, and for a while after it: callers hear only later that
+/// they are to go elsewhere. Then lets open requests end, but not for ever.
 pub async fn serve(listener: Listener, served: Served, shutdown: CancellationToken) {
-    let service = TowerToHyperService::new(stack(served));
-    let builder = builder();
+    let (wait, drain) = (served.limits.shutdown_wait(), served.limits.drain());
+    let (open, refused) = (served.requests.connections.clone(), served.requests.refusals.connections.clone());
+    let places = Arc::new(Semaphore::new(served.limits.connections_max));
+    let draining = CancellationToken::new();
+    let connection =
+        Connection { limits: served.limits.clone(), stack: stack(served), tls: listener.tls, draining };
     let connections = TaskTracker::new();
     // Ends what is still open when this function does.
     let cut_off = CancellationToken::new();
     let _cut_off = cut_off.clone().drop_guard();
+    let mut closing = pin!(async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(wait).await;
+    });
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = closing.as_mut() => break,
             accepted = listener.socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                let (builder, service, tls) = (builder.clone(), service.clone(), listener.tls.clone());
-                let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
+                // Closed at once: who is told nothing would wait, and try nobody else.
+                let Ok(place) = places.clone().try_acquire_owned() else {
+                    refused.inc();
+                    continue;
+                };
+                let (connection, cut_off, open) = (connection.clone(), cut_off.clone(), open.clone());
                 connections.spawn(async move {
+                    open.inc();
                     tokio::select! {
                         () = cut_off.cancelled() => {}
-                        () = connection(stream, tls, builder, service, shutdown) => {}
+                        () = connection.run(stream) => {}
                     }
+                    open.dec();
+                    drop(place);
                 });
             }
             Err(error) => {
@@ -116,15 +128,16 @@ pub async fn serve(listener: Listener, served: Served, shutdown: CancellationTok
             }
         }
     }
-    drop(listener);
+    drop(listener.socket);
+    connection.draining.cancel();
     connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
         tracing::warn!("open requests were cut off at the deadline");
     }
 }
 
 /// gRPC and h2c by HTTP/2's preface, else HTTP/1.1.
-fn builder() -> Builder<TokioExecutor> {
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -136,66 +149,96 @@ fn builder() -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_interval(Duration::from_secs(limits.keepalive_interval_seconds))
+        .keep_alive_timeout(Duration::from_secs(limits.keepalive_timeout_seconds))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX);
+        .max_header_list_size(limits.header_list_bytes_max)
+        .max_concurrent_streams(limits.streams_per_connection_max);
     builder
 }
 
-/// One connection, from its first byte on.
-async fn connection(
-    stream: TcpStream,
+/// How long a connection takes requests: the age that is set, ten percent more or
+/// less.
+fn age(limits: &Limits) -> Duration {
+    let jitter = rand::random_range(1.0 - AGE_JITTER..=1.0 + AGE_JITTER);
+    Duration::from_secs(limits.connection_age_max_seconds).mul_f64(jitter)
+}
+
+/// What every connection is made of.
+#[derive(Clone)]
+struct Connection {
+    limits: Limits,
+    stack: Stack,
     tls: Option<Arc<Tls>>,
-    builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<Stack>,
-    shutdown: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection without nodelay");
+    /// The service takes no more requests.
+    draining: CancellationToken,
+}
+
+impl Connection {
+    /// One connection, from its first byte on.
+    async fn run(self, stream: TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection without nodelay");
+        }
+        // Who connects and says nothing keeps nothing open.
+        let mut first = [0];
+        let spoken = tokio::select! {
+            () = self.draining.cancelled() => false,
+            spoken = tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)) => spoken.is_ok(),
+        };
+        if !spoken {
+            return;
+        }
+        let Some(tls) = self.tls.clone() else { return self.speak(stream).await };
+        let accepted = tokio::select! {
+            () = self.draining.cancelled() => return,
+            accepted = tls.accept(stream) => accepted,
+        };
+        match accepted {
+            Ok(stream) => self.speak(stream).await,
+            Err(error) => tracing::debug!(%error, "no TLS session"),
+        }
     }
-    // Who connects and says nothing keeps nothing open.
-    let mut first = [0];
-    let spoken = tokio::select! {
-        () = shutdown.cancelled() => false,
-        spoken = tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)) => spoken.is_ok(),
-    };
-    if !spoken {
-        return;
-    }
-    let Some(tls) = tls else { return speak(stream, builder, service, shutdown).await };
-    let accepted = tokio::select! {
-        () = shutdown.cancelled() => return,
-        accepted = tls.accept(stream) => accepted,
-    };
-    match accepted {
-        Ok(stream) => speak(stream, builder, service, shutdown).await,
-        Err(error) => tracing::debug!(%error, "no TLS session"),
+
+    /// What is said on it, until it ends, is too old, or the service stops.
+    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let ended = |ended: Result<(), Failure>| {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke");
+            }
+        };
+        let leaving = self.draining.child_token();
+        let service = Telling { inner: self.stack, leaving: Leaving(leaving.clone()) };
+        let builder = builder(&self.limits);
+        let mut open =
+            pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+        let grace = tokio::select! {
+            done = open.as_mut() => return ended(done),
+            () = tokio::time::sleep(age(&self.limits)) => {
+                Duration::from_secs(self.limits.connection_age_grace_seconds)
+            }
+            // Cut off by whoever drains, not here.
+            () = self.draining.cancelled() => Duration::MAX,
+        };
+        open.as_mut().graceful_shutdown();
+        leaving.cancel();
+        if let Ok(done) = tokio::time::timeout(grace, open).await {
+            ended(done);
+        }
     }
 }
 
-/// What is said on a connection, until it ends, is too old, or the service stops.
-async fn speak(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    builder: Builder<TokioExecutor>,
-    service: TowerToHyperService<Stack>,
-    shutdown: CancellationToken,
-) {
-    let ended = |ended: Result<(), Failure>| {
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection broke");
-        }
-    };
-    let mut open = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        done = open.as_mut() => return ended(done),
-        () = tokio::time::sleep(CONNECTION_AGE_MAX) => {}
-        () = shutdown.cancelled() => {}
-    }
-    open.as_mut().graceful_shutdown();
-    if let Ok(done) = tokio::time::timeout(CONNECTION_AGE_GRACE, open).await {
-        ended(done);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_began_together_do_not_end_together() {
+        let flag = "--connection-age-max-seconds=1000".to_owned();
+        let limits = Limits::load([flag], []).unwrap();
+        let ages: Vec<_> = (0..100).map(|_| age(&limits)).collect();
+        assert!(ages.iter().all(|age| (900..=1100).contains(&age.as_secs())), "{ages:?}");
+        assert!(ages.iter().any(|age| *age != ages[0]));
     }
 }

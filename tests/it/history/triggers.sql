@@ -1,5 +1,6 @@
 -- Writes down what each transaction of the gate wrote, in the same transaction:
--- the gate's own tables keep only the last row of each key.
+-- the gate's own tables keep only the last row of each key. As their owner: the
+-- user that the service logs in as may not write here.
 CREATE TABLE history_log (
     n            bigserial   PRIMARY KEY,
     at           timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -13,7 +14,7 @@ CREATE TABLE history_log (
     used         bigint
 );
 
-CREATE FUNCTION history_marker() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION history_marker() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO history_log (kind, key, ingest_id, outcome)
     VALUES ('marker', NEW.key, NEW.ingest_id, NEW.outcome);
@@ -22,7 +23,7 @@ END
 $$;
 CREATE TRIGGER history AFTER INSERT OR UPDATE ON marker FOR EACH ROW EXECUTE FUNCTION history_marker();
 
-CREATE FUNCTION history_window() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION history_window() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO history_log (kind, key, ingest_id, accepted_at)
     VALUES ('window', NEW.key, NEW.ingest_id, NEW.accepted_at);
@@ -31,7 +32,7 @@ END
 $$;
 CREATE TRIGGER history AFTER INSERT OR UPDATE ON unique_window FOR EACH ROW EXECUTE FUNCTION history_window();
 
-CREATE FUNCTION history_counter() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION history_counter() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO history_log (kind, key, window_start, used)
     VALUES ('counter', NEW.key, NEW.window_start, NEW.used);

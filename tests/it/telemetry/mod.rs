@@ -1,7 +1,7 @@
 //! What the services tell of themselves: metrics, traces, logs.
 
 mod collector;
-mod exposition;
+pub mod exposition;
 mod logs;
 mod metrics;
 mod traces;

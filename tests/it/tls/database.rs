@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::support::*;
 
-const SESSION: Session = Session { application_name: "sluice-tests-tls", parameters: &[] };
+const SESSION: Session = Session { application_name: "sluice-tests-tls", parameters: &[], role: None };
 
 /// Why there is no session.
 async fn refused(url: &str, ca: &std::path::Path) -> String {

@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// A content as JSON.
-pub(super) fn parsed(data: &[u8]) -> Result<json::Document<'_>, Fault> {
-    json::parse(data).map_err(|e| {
+pub(super) fn parsed(data: &[u8], bounds: json::Bounds) -> Result<json::Document<'_>, Fault> {
+    json::parse_within(data, bounds).map_err(|e| {
         let place = if e.pointer.is_empty() { String::new() } else { format!(" at {}", shown(&e.pointer)) };
         fault("INVALID_JSON", format!("{}{place} (byte {})", e.rule, e.offset))
     })
@@ -25,10 +25,11 @@ pub(super) fn check_content(
     observation: &Observation,
     data: &[u8],
     content: blake3::Hash,
+    limits: &Limits,
     organisation: &OrganisationId,
     definition: &Definition,
 ) -> Result<Option<(Uuid, i64)>, Fault> {
-    let document = if must_be_json(observation) { Some(parsed(data)?) } else { None };
+    let document = if must_be_json(observation) { Some(parsed(data, limits.json)?) } else { None };
     window(document.as_ref(), content, organisation, definition)
 }
 
@@ -49,7 +50,7 @@ pub(super) fn check_file(
         // Whether the definition takes it is certain already; the key is not.
         None => window(None, content, organisation, definition).map(|_| None),
         Some(FileRead { held: Some(data), .. }) => {
-            check_content(observation, data, content, organisation, definition)
+            check_content(observation, data, content, limits, organisation, definition)
         }
         Some(_) if json && looks_inside(definition) => {
             let rule = "the definition looks into the content, which is done up to";

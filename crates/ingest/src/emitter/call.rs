@@ -24,8 +24,6 @@ use crate::{metrics::Emission, outbox};
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 const RECORD_RESULTS: &str = "sluice.results.v1.ResultsIntakeService/RecordResults";
 
-type Request = tonic::Request<RecordResultsRequest>;
-
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
@@ -109,26 +107,43 @@ impl Caller {
         if sent.is_empty() {
             return Vec::new();
         }
-        let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
-        let mut request = tonic::Request::new(RecordResultsRequest { batches });
-        request.set_timeout(CALL_TIMEOUT);
-        let answer = self.call(request).instrument(trace::call_span(RECORD_RESULTS)).await;
+        let answer = match self.call(sent).instrument(trace::call_span(RECORD_RESULTS)).await {
+            // Recording again is harmless: another replica may do better at once.
+            Err((_, lost)) if lost && self.results.has_others() => {
+                self.call(sent).instrument(trace::call_span(RECORD_RESULTS)).await
+            }
+            answer => answer,
+        };
         match answer {
             Ok(answer) => handovers(sent, answer.into_inner()),
-            Err(status) => {
+            Err((status, _)) => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "results not recorded");
                 vec![Handover::Failed; sent.len()]
             }
         }
     }
 
-    async fn call(&self, mut request: Request) -> Result<Response<RecordResultsResponse>, Status> {
+    /// One call to one replica; an error says whether it did not get through.
+    async fn call(
+        &self,
+        sent: &[(Row, Arc<ResultBatch>)],
+    ) -> Result<Response<RecordResultsResponse>, (Status, bool)> {
+        let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
+        let mut request = tonic::Request::new(RecordResultsRequest { batches });
+        request.set_timeout(CALL_TIMEOUT);
         trace::inject(request.metadata_mut());
         let started = Instant::now();
-        let mut client =
-            ResultsIntakeServiceClient::with_interceptor(self.results.channel(), self.token.clone());
-        let answer = client.record_results(request).await;
-        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        let answer = match self.results.pick().await {
+            None => Err((Status::unavailable("the results service has no address"), false)),
+            Some(picked) => {
+                let channel = picked.channel();
+                let mut client = ResultsIntakeServiceClient::with_interceptor(channel, self.token.clone());
+                let answer = client.record_results(request).await;
+                let lost = picked.ended(answer.as_ref().err());
+                answer.map_err(|status| (status, lost))
+            }
+        };
+        let code = answer.as_ref().err().map_or(Code::Ok, |(status, _)| status.code());
         self.metrics.called(code, started.elapsed());
         trace::called(code);
         answer

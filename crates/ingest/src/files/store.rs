@@ -65,12 +65,17 @@ impl Store {
         upload: FileUpload,
     ) -> (Chunks, impl Future<Output = Result<StoreFileResponse, NotStored>> + Send + use<>) {
         let (chunks, waiting) = mpsc::channel(WAITING_CHUNKS_MAX);
-        let channel = self.results.endpoint().connect_lazy();
-        let mut client = ResultsIntakeServiceClient::with_interceptor(channel, self.token.clone());
+        let (results, token) = (self.results.clone(), self.token.clone());
         let answer = async move {
+            let picked = results
+                .pick()
+                .await
+                .ok_or_else(|| NotStored::Retry(Retry::not_kept("the results service has no address")))?;
+            let mut client = ResultsIntakeServiceClient::with_interceptor(picked.own_channel(), token);
             let mut request = Request::new(requests(upload, waiting));
             trace::inject(request.metadata_mut());
             let answer = client.store_file(request).await;
+            let _lost = picked.ended(answer.as_ref().err());
             trace::called(answer.as_ref().err().map_or(Code::Ok, Status::code));
             match answer {
                 Ok(answer) => Ok(answer.into_inner()),
@@ -136,7 +141,7 @@ impl NotStored {
             (Code::FailedPrecondition, Some("UPLOAD_EXISTS")) => {
                 Self::Retry(Retry::not_kept("the file was given up while it was stored"))
             }
-            (Code::Unavailable, _) => {
+            (Code::Unavailable | Code::ResourceExhausted, _) => {
                 tracing::warn!(message = status.message(), "a file is not stored now");
                 Self::Retry(Retry::not_kept("the file can't be stored now"))
             }
@@ -171,6 +176,7 @@ mod tests {
             assert!(matches!(of(kind, reason), NotStored::Fault(fault) if fault.reason == told));
         }
         assert!(matches!(of(Kind::Unavailable, "UNAVAILABLE"), NotStored::Retry(_)));
+        assert!(matches!(of(Kind::ResourceExhausted, "OVERLOADED"), NotStored::Retry(_)));
         assert!(matches!(of(Kind::FailedPrecondition, "UPLOAD_EXISTS"), NotStored::Retry(_)));
         for status in [Status::unknown("h2"), Status::internal("h2"), Status::cancelled("h2")] {
             assert!(matches!(NotStored::of(status), NotStored::Retry(_)));

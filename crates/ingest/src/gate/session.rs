@@ -24,6 +24,7 @@ pub const GATE_LOCK: i64 = 0x67_61_74_65;
 /// waited for longer than the callers of others can bear.
 pub const GATE_SESSION: Session = Session {
     application_name: "sluice-ingest-gate",
+    role: None,
     parameters: &[
         ("synchronous_commit", "on"),
         ("lock_timeout", "1s"),

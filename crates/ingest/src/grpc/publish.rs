@@ -1,6 +1,9 @@
 //! `IngestService`: publishing over gRPC.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use futures_util::{Stream, StreamExt, future, stream};
 use prost::Message;
@@ -16,6 +19,7 @@ use sluice_service::{
     answers::in_contract_words,
     auth::Access,
     budget::{Account, Share},
+    leaving::{Ending, Leaving},
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -97,16 +101,24 @@ impl IngestService for Ingest {
         request: Request<Streaming<PublishObservationsRequest>>,
     ) -> Result<Response<Self::StreamObservationsStream>, Status> {
         let access = Access::of(&request)?;
+        let leaving = Leaving::of(&request);
         let account = request.extensions().get::<Account>().cloned();
         let handlers = self.clone();
         // Requests are begun one after the other, so decided in order; their
         // answers are waited for side by side and given in order.
-        // A revoked token ends the requests; what they began is still answered.
-        let revocation = access.clone();
-        let ended = access.clone();
+        // A revoked token, or the end of the connection, ends the requests; what
+        // they began is still answered.
+        let (revocation, ended) = (access.clone(), access.clone());
+        let left = Arc::new(OnceLock::new());
+        let leaves = left.clone();
         let answers = request
             .into_inner()
-            .take_until(async move { revocation.revoked().await })
+            .take_until(async move {
+                tokio::select! {
+                    () = revocation.revoked() => {}
+                    ending = leaving.ending() => drop(leaves.set(ending)),
+                }
+            })
             .then(move |message| {
                 let (handlers, access) = (handlers.clone(), access.clone());
                 let share = account.as_ref().and_then(Account::of_message);
@@ -124,9 +136,10 @@ impl IngestService for Ingest {
                 }
             })
             .buffered(STREAM_AHEAD)
-            .chain(stream::once(async move { ended.still_valid() }).filter_map(|valid| {
+            .chain(stream::once(async move { ended.still_valid().err() }).filter_map(move |revoked| {
                 // Nothing, if the publisher ended the stream.
-                future::ready(valid.err().map(|error| Err(error.into())))
+                let end = revoked.or_else(|| left.get().map(|Ending| Ending.into()));
+                future::ready(end.map(|error| Err(error.into())))
             }));
         Ok(Response::new(Box::pin(answers)))
     }

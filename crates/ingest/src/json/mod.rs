@@ -10,16 +10,34 @@ mod value;
 
 use std::borrow::Cow;
 
-pub use reader::parse;
+pub use reader::{parse, parse_within};
 
 /// Deepest nesting of arrays and objects.
 pub const DEPTH_MAX: usize = 128;
+
+/// How far a text may go. Operators may set less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Deepest nesting, up to [`DEPTH_MAX`].
+    pub depth_max: usize,
+    /// Most keys in all of its objects together.
+    pub keys_max: usize,
+    /// Longest string or key, in bytes as it is written, without the quotes.
+    pub string_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    /// No other bounds than the reader's own.
+    fn default() -> Self {
+        Self { depth_max: DEPTH_MAX, keys_max: usize::MAX, string_bytes_max: usize::MAX }
+    }
+}
 
 /// Why a text is not acceptable JSON, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonError {
     /// The rule that is broken, for people.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
     /// JSON pointer (RFC 6901) to the value that breaks it.
     pub pointer: String,
     /// Byte offset where the reader stopped.

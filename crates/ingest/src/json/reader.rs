@@ -2,19 +2,28 @@
 
 use std::borrow::Cow;
 
-use super::{DEPTH_MAX, Document, JsonError, Kind, Node, decode};
+use super::{Bounds, Document, JsonError, Kind, Node, decode};
 
 /// Reads a whole text.
 ///
 /// # Errors
 /// The first rule that is broken.
 pub fn parse(bytes: &[u8]) -> Result<Document<'_>, JsonError> {
-    let error = |rule, offset| JsonError { rule, pointer: String::new(), offset };
+    parse_within(bytes, Bounds::default())
+}
+
+/// Reads a whole text that goes no further than the bounds.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_within(bytes: &[u8], bounds: Bounds) -> Result<Document<'_>, JsonError> {
+    let error = |rule, offset| JsonError { rule: Cow::Borrowed(rule), pointer: String::new(), offset };
     let text = std::str::from_utf8(bytes).map_err(|e| error("not UTF-8", e.valid_up_to()))?;
     if u32::try_from(bytes.len()).is_err() {
         return Err(error("longer than 4 GiB", 0));
     }
-    let mut reader = Reader { text, bytes, at: 0, nodes: Vec::with_capacity(bytes.len() / 16 + 4) };
+    let nodes = Vec::with_capacity(bytes.len() / 16 + 4);
+    let mut reader = Reader { text, bytes, at: 0, keys: 0, bounds, nodes };
     reader.white_space();
     reader.value(0)?;
     reader.white_space();
@@ -28,12 +37,15 @@ struct Reader<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    /// Met so far.
+    keys: usize,
+    bounds: Bounds,
     nodes: Vec<Node>,
 }
 
 impl Reader<'_> {
-    fn error(&self, rule: &'static str) -> JsonError {
-        JsonError { rule, pointer: String::new(), offset: self.at }
+    fn error(&self, rule: impl Into<Cow<'static, str>>) -> JsonError {
+        JsonError { rule: rule.into(), pointer: String::new(), offset: self.at }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -61,9 +73,11 @@ impl Reader<'_> {
 
     fn value(&mut self, depth: usize) -> Result<(), JsonError> {
         match self.peek() {
-            Some(b'{') if depth < DEPTH_MAX => self.object(depth + 1),
-            Some(b'[') if depth < DEPTH_MAX => self.array(depth + 1),
-            Some(b'{' | b'[') => Err(self.error("nested deeper than 128 levels")),
+            Some(b'{') if depth < self.bounds.depth_max => self.object(depth + 1),
+            Some(b'[') if depth < self.bounds.depth_max => self.array(depth + 1),
+            Some(b'{' | b'[') => {
+                Err(self.error(format!("nested deeper than {} levels", self.bounds.depth_max)))
+            }
             Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word("true", Kind::True),
@@ -115,6 +129,10 @@ impl Reader<'_> {
                 self.white_space();
                 if self.peek() != Some(b'"') {
                     return Err(self.error("a key was expected"));
+                }
+                self.keys += 1;
+                if self.keys > self.bounds.keys_max {
+                    return Err(self.error(format!("more than {} keys", self.bounds.keys_max)));
                 }
                 let key = self.string()?;
                 self.white_space();
@@ -179,6 +197,9 @@ impl Reader<'_> {
                 Some(_) => self.at += 1,
                 None => return Err(self.error("the text ends too early")),
             }
+        }
+        if self.at - start > self.bounds.string_bytes_max {
+            return Err(self.error(format!("a string of more than {} bytes", self.bounds.string_bytes_max)));
         }
         let node = self.push(kind, start, self.at);
         self.at += 1;

@@ -13,7 +13,11 @@ fn hash(text: &str) -> blake3::Hash {
 
 fn broken(text: &str) -> (&'static str, String) {
     let error = parse(text.as_bytes()).expect_err(text);
-    (error.rule, error.pointer)
+    let rule = match error.rule {
+        Cow::Borrowed(rule) => rule,
+        Cow::Owned(rule) => rule.leak(),
+    };
+    (rule, error.pointer)
 }
 
 #[test]
@@ -63,6 +67,25 @@ fn what_the_contract_refuses_is_refused_with_its_place() {
     assert_eq!(broken(&"9".repeat(400)).0, "a number is out of range");
     assert_eq!(broken("\"a\u{1}\"").0, "a control character stands in a string");
     assert_eq!(parse(b"\"\xff\"").unwrap_err().rule, "not UTF-8");
+}
+
+#[test]
+fn keys_and_strings_are_bounded_on_both_sides() {
+    let bounds = Bounds { depth_max: 2, keys_max: 3, string_bytes_max: 4 };
+    let rule = |text: &str| parse_within(text.as_bytes(), bounds).err().map(|error| error.rule.into_owned());
+    for good in [r#"{"a":{"b":1,"c":2}}"#, r#"{"abcd":"efgh"}"#, r#"["\n\n","é é"]"#, "[[]]"] {
+        let good = good.replace("[]}}", "1}}");
+        assert_eq!(rule(&good), None, "{good}");
+    }
+    for (bad, broken) in [
+        (r#"{"a":{"b":1,"c":2},"d":3}"#, "more than 3 keys"),
+        (r#"{"abcde":1}"#, "a string of more than 4 bytes"),
+        (r#"["\n\n1"]"#, "a string of more than 4 bytes"),
+        (r#"["ééé"]"#, "a string of more than 4 bytes"),
+        ("[[[]]]", "nested deeper than 2 levels"),
+    ] {
+        assert_eq!(rule(bad).as_deref(), Some(broken), "{bad}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
-    sessions::query,
+    sessions::{Tenants, query},
     storage::keyring::Sealed,
     storage_config::{State, StorageConfig, Terms},
 };
@@ -37,6 +37,9 @@ type Remembered = HashMap<Name, (Instant, Arc<StorageConfig>)>;
 /// The storage configs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Configs {
+    /// For the calls of an organisation.
+    tenants: Tenants,
+    /// For what concerns several.
     pool: Pool,
     remembered: Arc<Mutex<Remembered>>,
 }
@@ -63,10 +66,23 @@ fn sealed_parts(sealed: Option<&Sealed>) -> (Option<&str>, Option<&[u8]>) {
 }
 
 impl Configs {
-    /// Over a pool of sessions.
+    /// Over sessions for tenants and for the service's own work.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
-        Self { pool, remembered: Arc::default() }
+    pub fn new(tenants: Tenants, pool: Pool) -> Self {
+        Self { tenants, pool, remembered: Arc::default() }
+    }
+
+    /// Runs an organisation's statement and reads the storage configs it returns.
+    async fn query_of(
+        &self,
+        organisation: &OrganisationId,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<StorageConfig>, Error> {
+        // Boxed: part of large futures.
+        let rows = Box::pin(self.tenants.query(organisation, sql, params)).await?;
+        let configs = rows.iter().map(rows::config).collect::<Result<Vec<_>, _>>()?;
+        Ok(configs)
     }
 
     /// Runs a statement and reads the storage configs it returns.
@@ -78,10 +94,11 @@ impl Configs {
 
     async fn query_one(
         &self,
+        organisation: &OrganisationId,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<StorageConfig>, Error> {
-        Ok(self.query(sql, params).await?.pop())
+        Ok(self.query_of(organisation, sql, params).await?.pop())
     }
 
     /// Creates one, NEW.
@@ -103,7 +120,8 @@ impl Configs {
             &retention_seconds,
             &IN_USE_MAX,
         ];
-        let created = self.query_one(include_str!("../sql/config_insert.sql"), &params).await?;
+        let created =
+            self.query_one(new.organisation, include_str!("../sql/config_insert.sql"), &params).await?;
         created.ok_or_else(|| {
             let text = format!("an organisation has up to {IN_USE_MAX} storage configs in use");
             Error::new(Kind::ResourceExhausted, "TOO_MANY_STORAGE_CONFIGS", text)
@@ -116,7 +134,9 @@ impl Configs {
     /// NOT_FOUND.
     pub async fn get(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
         let params: [&(dyn ToSql + Sync); 2] = [&organisation.as_str(), &id];
-        self.query_one(include_str!("../sql/config_get.sql"), &params).await?.ok_or_else(not_found)
+        self.query_one(organisation, include_str!("../sql/config_get.sql"), &params)
+            .await?
+            .ok_or_else(not_found)
     }
 
     /// Those after an id, in order.
@@ -129,7 +149,12 @@ impl Configs {
         after: Uuid,
         limit: i64,
     ) -> Result<Vec<StorageConfig>, Error> {
-        self.query(include_str!("../sql/config_list.sql"), &[&organisation.as_str(), &after, &limit]).await
+        self.query_of(
+            organisation,
+            include_str!("../sql/config_list.sql"),
+            &[&organisation.as_str(), &after, &limit],
+        )
+        .await
     }
 
     /// Changes one as it was read. `None`: somebody else changed it meanwhile.
@@ -155,7 +180,8 @@ impl Configs {
             &managed,
             &retention_seconds,
         ];
-        let updated = self.query_one(include_str!("../sql/config_update.sql"), &params).await?;
+        let updated =
+            self.query_one(&read.organisation, include_str!("../sql/config_update.sql"), &params).await?;
         self.forget(&read.organisation, read.id);
         Ok(updated)
     }
@@ -166,7 +192,8 @@ impl Configs {
     /// NOT_FOUND.
     pub async fn deactivate(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
         let params: [&(dyn ToSql + Sync); 2] = [&organisation.as_str(), &id];
-        let changed = self.query_one(include_str!("../sql/config_deactivate.sql"), &params).await?;
+        let changed =
+            self.query_one(organisation, include_str!("../sql/config_deactivate.sql"), &params).await?;
         self.forget(organisation, id);
         changed.ok_or_else(not_found)
     }
@@ -180,7 +207,12 @@ impl Configs {
         organisation: &OrganisationId,
         id: Uuid,
     ) -> Result<Option<StorageConfig>, Error> {
-        self.query_one(include_str!("../sql/config_set_default.sql"), &[&organisation.as_str(), &id]).await
+        self.query_one(
+            organisation,
+            include_str!("../sql/config_set_default.sql"),
+            &[&organisation.as_str(), &id],
+        )
+        .await
     }
 
     /// Makes the built-in `db` the default.
@@ -188,7 +220,13 @@ impl Configs {
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
     pub async fn clear_default(&self, organisation: &OrganisationId) -> Result<(), Error> {
-        self.query(include_str!("../sql/config_clear_default.sql"), &[&organisation.as_str()]).await.map(drop)
+        self.query_of(
+            organisation,
+            include_str!("../sql/config_clear_default.sql"),
+            &[&organisation.as_str()],
+        )
+        .await
+        .map(drop)
     }
 
     /// Keeps what a probe found of one as it was read. `None`: it was changed
@@ -204,7 +242,7 @@ impl Configs {
     ) -> Result<Option<StorageConfig>, Error> {
         let params: [&(dyn ToSql + Sync); 5] =
             [&read.organisation.as_str(), &read.id, &read.revision, &state.code(), &details];
-        self.query_one(include_str!("../sql/config_set_state.sql"), &params).await
+        Ok(self.query(include_str!("../sql/config_set_state.sql"), &params).await?.pop())
     }
 
     /// Those that wait for a probe, and are this replica's to probe.

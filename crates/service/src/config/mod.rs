@@ -60,6 +60,9 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
+/// What is shown instead of a secret.
+const REDACTED: &str = "[redacted]";
+
 /// Text that is never shown: tokens, database URLs.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -74,7 +77,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 
@@ -104,6 +107,7 @@ impl std::error::Error for Faults {}
 pub fn help(program: &str, table: &[Setting]) -> String {
     let mut text =
         format!("{program}\n\nSettings (--flag, SLUICE_NAME, or a line of the TOML --config FILE):\n");
+    text.push_str("  --print-config  Say how it would be set up, and by what, and end.\n");
     for setting in table {
         let flag = setting.name.replace('_', "-");
         let default = match setting.default {
@@ -190,5 +194,30 @@ mod tests {
     #[test]
     fn a_secret_is_not_printed() {
         assert_eq!(format!("{:?}", Secret("hunter2".into())), "[redacted]");
+    }
+
+    #[test]
+    fn what_is_described_says_whence_and_can_be_read_again() {
+        let file = std::env::temp_dir().join(format!("sluice-described-{}", std::process::id()));
+        std::fs::write(&file, "items_max = 5\nkeys_file = 'a \"b\" # c'").unwrap();
+        let env = [("SLUICE_DATABASE_URL".to_owned(), "postgres://me:hunter2@h/d".to_owned())];
+        let flags = format!("--config {} --most 7", file.display());
+        let described = Source::collect(Example::TABLE, args(&flags), env).describe(Example::TABLE);
+        let lines: Vec<_> = described.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "listen = \"127.0.0.1:1\" # default",
+                "keys_file = 'a \"b\" # c' # file",
+                "items_max = 5 # file",
+                "database_url = \"[redacted]\" # environment",
+                "least = 1 # default",
+                "most = 7 # flag",
+            ]
+        );
+        std::fs::write(&file, &described).unwrap();
+        let again = Example::load(args(&format!("--config {}", file.display())), []).unwrap();
+        std::fs::remove_file(file).unwrap();
+        assert_eq!((again.items_max, again.shared.most, again.keys_file), (5, 7, "a \"b\" # c".into()));
     }
 }

@@ -2,13 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use super::{Faults, Setting, Value};
+use super::{Faults, REDACTED, Setting, Value};
 
 /// Raw values on their way to a settings struct, with the faults met so far.
 #[derive(Debug, Default)]
 pub struct Source {
-    pub(super) values: BTreeMap<String, String>,
+    values: BTreeMap<String, Given>,
     faults: Vec<String>,
+}
+
+/// A value and where it came from.
+#[derive(Clone, Debug)]
+struct Given {
+    text: String,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Default,
+    File,
+    Environment,
+    Flag,
+}
+
+impl Origin {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
+        }
+    }
 }
 
 impl Source {
@@ -27,17 +53,46 @@ impl Source {
         }
         for setting in table {
             if let Some(value) = env.get(&format!("SLUICE_{}", setting.name.to_uppercase())) {
-                source.values.insert(setting.name.into(), value.clone());
+                source.give(setting.name.into(), value.clone(), Origin::Environment);
             }
         }
-        source.values.extend(flags.into_iter().filter(|(name, _)| name != "config"));
+        for (name, text) in flags.into_iter().filter(|(name, _)| name != "config") {
+            source.give(name, text, Origin::Flag);
+        }
         source
+    }
+
+    fn give(&mut self, name: String, text: String, origin: Origin) {
+        self.values.insert(name, Given { text, origin });
+    }
+
+    /// The value of a setting, if there is any.
+    fn given(&self, setting: &Setting) -> Option<Given> {
+        let default = || setting.default.map(|text| Given { text: text.to_owned(), origin: Origin::Default });
+        self.values.get(setting.name).cloned().or_else(default)
+    }
+
+    /// Every setting of `table` with its value and where that came from, as a TOML
+    /// file that can be read again, but for the secrets in it.
+    #[must_use]
+    pub fn describe(&self, table: &[Setting]) -> String {
+        let mut text = String::new();
+        for setting in table {
+            let Some(Given { text: value, origin }) = self.given(setting) else { continue };
+            let value = if setting.secret && !value.is_empty() { REDACTED.to_owned() } else { value };
+            let value = match (value.parse::<i64>(), value.parse::<bool>()) {
+                (Ok(number), _) if number.to_string() == value => value,
+                (_, Ok(_)) => value,
+                _ => toml::Value::String(value).to_string(),
+            };
+            text.push_str(&format!("{} = {value} # {}\n", setting.name, origin.name()));
+        }
+        text
     }
 
     /// Takes one value out; remembers the fault if it is missing or malformed.
     pub fn take<T: Value>(&mut self, setting: &Setting) -> Option<T> {
-        let given = self.values.remove(setting.name);
-        let Some(text) = given.or_else(|| setting.default.map(str::to_owned)) else {
+        let Some(Given { text, .. }) = self.given(setting) else {
             self.faults.push(format!("{}: must be given ({})", setting.name, setting.meaning));
             return None;
         };
@@ -111,7 +166,7 @@ impl Source {
                     continue;
                 }
             };
-            self.values.insert(name, text);
+            self.give(name, text, Origin::File);
         }
     }
 }

@@ -13,6 +13,7 @@ pub use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Ga
 use prometheus_client::{encoding::prometheus_text, metrics::TypedMetric, registry::Metric};
 
 pub(crate) use requests::Code;
+pub(crate) use requests::Refusals;
 pub use requests::{Requests, grpc_code_name};
 
 /// A gauge of seconds and other measures that are no whole numbers.

@@ -64,6 +64,16 @@ pub struct Requests {
     ended: Family<Ended, Counter>,
     seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
     pub(crate) open: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) refusals: Refusals,
+}
+
+/// What found no place, by the limit that was met.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusals {
+    pub(crate) connections: Counter,
+    pub(crate) in_flight: Counter,
+    pub(crate) headers: Counter,
 }
 
 impl Requests {
@@ -81,6 +91,8 @@ impl Requests {
                 Family::new_with_constructor(super::seconds),
             ),
             open: registry.add("sluice_requests_open", "Requests under way", Gauge::default()),
+            connections: registry.add("sluice_connections_open", "Connections of callers", Gauge::default()),
+            refusals: Refusals::register(registry),
         }
     }
 
@@ -88,5 +100,14 @@ impl Requests {
     pub(crate) fn count(&self, route: &'static str, method: &'static str, code: Code, took: Duration) {
         self.ended.get_or_create(&Ended { route, method, code }).inc();
         self.seconds.get_or_create(&[("route", route), ("method", method)]).observe(took.as_secs_f64());
+    }
+}
+
+impl Refusals {
+    fn register(registry: &mut Registry) -> Self {
+        let limits = &["connections_max", "requests_in_flight_max", "header_list_bytes_max"];
+        let help = "What found no place, by the limit that was met";
+        let by = registry.add_by("sluice_refused_total", help, "limit", limits, Counter::default);
+        Self { connections: by.of(limits[0]), in_flight: by.of(limits[1]), headers: by.of(limits[2]) }
     }
 }

@@ -1,13 +1,14 @@
 //! Migrations under one advisory lock (refinery takes none itself), and the
 //! check whether the schema fits this build.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use refinery::Runner;
 use tokio_postgres::{Client, error::SqlState};
 use tokio_util::sync::CancellationToken;
 
 use super::{Database, Session};
+use crate::{config::Secret, program::Failure, settings};
 
 /// The advisory lock all migrations of a database take: the bytes of `sluice`.
 const LOCK: i64 = 0x73_6c_75_69_63_65;
@@ -17,47 +18,114 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 const SESSION: Session = Session {
     application_name: "sluice-migrate",
+    role: None,
     // DDL that has to wait for a long transaction gives up instead of queueing
     // everybody else behind it.
     parameters: &[("lock_timeout", "10s"), ("synchronous_commit", "on")],
 };
 
-/// Brings the schema up to date; waits while another process does the same.
-///
-/// # Errors
-/// If the database can't be reached or a migration fails.
-pub async fn migrate(
-    database: &Database,
-    runner: Runner,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut client = database.connect(SESSION).await?;
-    // The lock may be held for as long as another process migrates.
-    client.batch_execute("SET lock_timeout = 0").await?;
-    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
-    client.batch_execute("RESET lock_timeout").await?;
-    let report = runner.run_async(&mut client).await?;
-    for migration in report.applied_migrations() {
-        tracing::info!(%migration, "migration applied");
+settings! {
+    /// Where the database is, and who may change its schema.
+    pub struct Settings {
+        database_url: Secret = None, "URL or key-value string of the database, of the user that serves.";
+        database_owner_url: Option<Secret> = Some(""), "The same of the user that owns the tables, for migrating. Empty: database_url.";
+        database_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the database's certificate: sessions are encrypted, certificate and host name verified. Empty: as sslmode in the URL says (require: the system's CAs).";
     }
-    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
-    Ok(())
+    checks {
+        database_url, database_ca_file => {
+            let database = Database::with_ca(database_url.expose(), database_ca_file.as_deref());
+            database.err().map(|fault| format!("database_url and database_ca_file: {fault}"))
+        };
+        database_owner_url, database_ca_file => {
+            let url = database_owner_url.as_ref().map(|url| url.expose());
+            let owners = url.and_then(|url| Database::with_ca(url, database_ca_file.as_deref()).err());
+            owners.map(|fault| format!("database_owner_url and database_ca_file: {fault}"))
+        };
+    }
 }
 
-/// Migrates as soon as the database is there, however long that takes; ends at
-/// shutdown.
-pub async fn migrate_when_possible(
-    database: &Database,
-    runner: impl Fn() -> Runner,
-    shutdown: &CancellationToken,
-) {
-    while !shutdown.is_cancelled() {
-        match migrate(database, runner()).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "not migrated, trying again"),
+impl Settings {
+    /// The database as the user that serves.
+    ///
+    /// # Errors
+    /// None that was not found when the settings were read.
+    pub fn database(&self) -> Result<Database, String> {
+        Database::with_ca(self.database_url.expose(), self.database_ca_file.as_deref())
+    }
+
+    /// How its schema is brought up to date.
+    ///
+    /// # Errors
+    /// As [`Self::database`].
+    pub fn migration(&self) -> Result<Migration, String> {
+        let serving = self.database()?;
+        let Some(url) = &self.database_owner_url else { return Ok(Migration::of_owner(serving)) };
+        let owner = Database::with_ca(url.expose(), self.database_ca_file.as_deref())?;
+        let user = serving.user().filter(|user| Some(*user) != owner.user());
+        Ok(Migration { serving: user.map(str::to_owned), owner })
+    }
+}
+
+/// How a database's schema is brought up to date.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    owner: Database,
+    /// The user that is to serve, if it is another one.
+    serving: Option<String>,
+}
+
+/// What migrating did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The migrations that were applied, in order.
+    pub applied: Vec<String>,
+    /// The version the schema has now.
+    pub version: i32,
+}
+
+impl Migration {
+    /// Of a database whose owner serves, too.
+    #[must_use]
+    pub fn of_owner(owner: Database) -> Self {
+        Self { owner, serving: None }
+    }
+
+    /// Brings the schema up to date; waits while another process does the same.
+    /// Then lets the user serve that is to.
+    ///
+    /// # Errors
+    /// If the database can't be reached or a migration fails.
+    pub async fn run(&self, runner: Runner) -> Result<Migrated, Failure> {
+        let mut client = self.owner.connect(SESSION).await?;
+        // The lock may be held for as long as another process migrates.
+        client.batch_execute("SET lock_timeout = 0").await?;
+        client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+        client.batch_execute("RESET lock_timeout").await?;
+        let report = runner.run_async(&mut client).await?;
+        let applied: Vec<_> = report.applied_migrations().iter().map(ToString::to_string).collect();
+        for migration in &applied {
+            tracing::info!(%migration, "migration applied");
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(AGAIN) => {}
+        if let Some(user) = &self.serving {
+            client.execute(include_str!("let_serve.sql"), &[user]).await?;
+        }
+        client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+        let version = client.query_one(include_str!("schema_state.sql"), &[]).await?.get("version");
+        Ok(Migrated { applied, version })
+    }
+
+    /// Migrates as soon as the database is there, however long that takes; ends at
+    /// shutdown.
+    pub async fn run_when_possible(&self, runner: impl Fn() -> Runner, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            match self.run(runner()).await {
+                Ok(_) => return,
+                Err(error) => tracing::warn!(%error, "not migrated, trying again"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod sqlstate;
 mod tls;
 mod tx;
 
-pub use migrate::{Schema, migrate, migrate_when_possible};
+pub use migrate::{Migrated, Migration, Schema, Settings};
 pub use pool::{Database, Session, give_back_after};
 pub use sqlstate::{Failure, blames_values, classify};
 pub use tx::{TxError, retry};

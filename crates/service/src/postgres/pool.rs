@@ -19,6 +19,15 @@ pub struct Session {
     pub application_name: &'static str,
     /// Run-time parameters, set at the start of each session.
     pub parameters: &'static [(&'static str, &'static str)],
+    /// The role to act as. `None`: the user's own.
+    pub role: Option<&'static str>,
+}
+
+/// A session that nothing is special about.
+impl Default for Session {
+    fn default() -> Self {
+        Self { application_name: "sluice", parameters: &[], role: None }
+    }
 }
 
 /// A database: where it is and how sessions to it are set up.
@@ -53,10 +62,17 @@ impl Database {
         Ok(Self { config, connector })
     }
 
+    /// The user that it logs in as.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.config.get_user()
+    }
+
     fn configured(&self, session: Session) -> tokio_postgres::Config {
         let mut config = self.config.clone();
         let mut options = config.get_options().unwrap_or_default().to_owned();
-        for (name, value) in session.parameters {
+        for (name, value) in session.parameters.iter().copied().chain(session.role.map(|role| ("role", role)))
+        {
             options.push_str(&format!(" -c {name}={value}"));
         }
         config.options(options);

@@ -4,6 +4,7 @@
 //!
 //! In the folder: `data` (the data directory), `password`, `server.log`, `lock`.
 
+mod databases;
 mod guard;
 mod owner;
 mod programs;
@@ -74,6 +75,7 @@ pub struct Cluster {
     password: String,
     wal_compression: &'static str,
     port: u16,
+    more_settings: Vec<String>,
     server: Option<Child>,
     _lock: File,
 }
@@ -107,6 +109,7 @@ impl Cluster {
             password: String::new(),
             wal_compression: "pglz",
             port: 0,
+            more_settings: Vec::new(),
             server: None,
             _lock: lock,
         };
@@ -147,6 +150,12 @@ impl Cluster {
         Err(Failure::new(format!("PostgreSQL did not start; see {}/server.log", self.folder.display())))
     }
 
+    /// Settings that win over the cluster's own from the next start on, each as
+    /// `name=value`.
+    pub fn set_more(&mut self, settings: &[&str]) {
+        self.more_settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    }
+
     /// Starts a helper process that ends the server when this process is gone,
     /// however it went. `executable` is the `sluice` program; the helper
     /// then also removes the folder `remove`.
@@ -180,31 +189,6 @@ impl Cluster {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
-    }
-
-    /// Creates a database unless it exists.
-    ///
-    /// # Errors
-    /// If the server says no.
-    pub async fn create_database(&self, name: &str) -> Result<(), Failure> {
-        let (client, connection) =
-            tokio_postgres::connect(&self.url("postgres"), NoTls).await.context("PostgreSQL")?;
-        let connection = tokio::spawn(connection);
-        let known = client
-            .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
-            .await
-            .context("PostgreSQL")?;
-        if known.is_none() {
-            // The name is ours, never a caller's; identifiers take no parameters.
-            // Copied as files and not by the log, a crash soon after has little
-            // to recover.
-            client
-                .batch_execute(&format!("CREATE DATABASE {name} STRATEGY file_copy"))
-                .await
-                .context(format_args!("database {name}"))?;
-        }
-        connection.abort();
-        Ok(())
     }
 
     /// Waits until the server ends by itself. For ever, if it isn't running.
@@ -260,6 +244,9 @@ impl Cluster {
             command.args(["-c", setting]);
         }
         command.arg("-c").arg(format!("wal_compression={}", self.wal_compression));
+        for setting in &self.more_settings {
+            command.args(["-c", setting]);
+        }
         if cfg!(target_os = "linux") {
             // Recovery begins with making all files durable: at once instead of
             // one by one, which takes seconds.

@@ -71,6 +71,11 @@ impl Options {
     }
 }
 
+/// The user a service of a private pair logs in as. It owns nothing.
+fn login(service: &str) -> String {
+    format!("sluice_{service}_service")
+}
+
 /// A running private pair. Stop it; when it is only dropped, or this process is
 /// killed, its processes end by themselves.
 #[derive(Debug)]
@@ -107,8 +112,9 @@ impl PrivatePair {
         let (ingest, results) = (settle(options.ingest).await?, settle(options.results).await?);
         let tokens = Tokens::load(&data_dir)?;
         cluster.start().await?;
-        for database in ["sluice_ingest", "sluice_results"] {
-            cluster.create_database(database).await?;
+        for name in ["ingest", "results"] {
+            cluster.create_database(&format!("sluice_{name}")).await?;
+            cluster.create_login(&login(name)).await?;
         }
         let shared = Arc::new(Shared::default());
         let ready = ready(ingest, results, &tokens);
@@ -118,11 +124,15 @@ impl PrivatePair {
         let spec = |name, address: SocketAddr, more: Vec<String>| {
             let mut flags = vec![format!("--listen={address}"), format!("--keys-file={keys}")];
             flags.push("--migrate=true".into());
+            // Nobody balances over these: there is nothing to wait for.
+            flags.push("--shutdown-wait-seconds=0".into());
             // Whoever names another address than loopback asks for just that.
             flags.push(format!("--plaintext={}", !address.ip().is_loopback()));
             flags.extend(more);
-            let database_url = cluster.url(&format!("sluice_{name}"));
-            Spec { name, flags, database_url, executable: executable.clone(), logs: logs.clone() }
+            let database = format!("sluice_{name}");
+            let database_url = cluster.url_of(&login(name), &database);
+            let owner_url = cluster.url(&database);
+            Spec { name, flags, database_url, owner_url, executable: executable.clone(), logs: logs.clone() }
         };
         let intake = data_dir.join("intake-token").display().to_string();
         let to_results =

@@ -39,6 +39,8 @@ pub(super) struct Spec {
     pub(super) flags: Vec<String>,
     /// The database's URL. Goes by the environment: flags are seen by everybody.
     pub(super) database_url: String,
+    /// Of the user that may change its schema.
+    pub(super) owner_url: String,
     pub(super) executable: PathBuf,
     pub(super) logs: PathBuf,
 }
@@ -101,7 +103,8 @@ impl Spec {
         let log = open_log(&path)?;
         let mut command = std::process::Command::new(existing(&self.executable));
         command.arg0("sluice").args(["serve", self.name]).args(&self.flags);
-        command.env("SLUICE_DATABASE_URL", &self.database_url).env(STOP_ON_STDIN_EOF, "1");
+        command.env("SLUICE_DATABASE_URL", &self.database_url);
+        command.env("SLUICE_DATABASE_OWNER_URL", &self.owner_url).env(STOP_ON_STDIN_EOF, "1");
         command.env_remove("SLUICE_CONFIG");
         // A terminal's Ctrl-C is for us alone: we stop things in order.
         command.process_group(0).stdin(Stdio::piped());

@@ -1,14 +1,10 @@
-//! Another service that is called: its URL, and the files by which TLS trusts it
-//! and is trusted. They are followed; when they change, new connections are made
-//! with them.
+//! The files by which TLS trusts another service and is trusted by it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use arc_swap::ArcSwap;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::{follow::follow, tls};
+use crate::tls;
 
 /// The client's side of TLS, in PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,11 +18,11 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    fn paths(&self) -> Vec<PathBuf> {
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
         [&self.ca_file, &self.certificate_file, &self.key_file].into_iter().flatten().cloned().collect()
     }
 
-    fn contents(&self) -> Result<Vec<Vec<u8>>, String> {
+    pub(super) fn contents(&self) -> Result<Vec<Vec<u8>>, String> {
         let read =
             |path: PathBuf| std::fs::read(&path).map_err(|fault| format!("{}: {fault}", path.display()));
         self.paths().into_iter().map(read).collect()
@@ -40,7 +36,7 @@ impl ClientTls {
         self.secure_with(endpoint, &self.contents()?)
     }
 
-    fn secure_with(&self, endpoint: Endpoint, contents: &[Vec<u8>]) -> Result<Endpoint, String> {
+    pub(super) fn secure_with(&self, endpoint: Endpoint, contents: &[Vec<u8>]) -> Result<Endpoint, String> {
         if self.certificate_file.is_some() != self.key_file.is_some() {
             return Err("a client certificate and its key are given together".into());
         }
@@ -71,65 +67,6 @@ impl ClientTls {
             format!("{fault}{}", cause.unwrap_or_default())
         })
     }
-}
-
-/// A service that is called.
-#[derive(Clone, Debug)]
-pub struct Peer(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    /// Without TLS.
-    endpoint: Endpoint,
-    tls: ClientTls,
-    now: ArcSwap<(Endpoint, Channel)>,
-}
-
-impl Peer {
-    /// A peer; it is connected to when it is first called. To be made within a
-    /// runtime.
-    ///
-    /// # Errors
-    /// As [`ClientTls::secure`].
-    pub fn new(endpoint: Endpoint, tls: ClientTls) -> Result<Self, String> {
-        let now = ArcSwap::from_pointee(dialled(tls.secure(endpoint.clone())?));
-        Ok(Self(Arc::new(Inner { endpoint, tls, now })))
-    }
-
-    /// How to make a connection of its own.
-    #[must_use]
-    pub fn endpoint(&self) -> Endpoint {
-        self.0.now.load().0.clone()
-    }
-
-    /// The connection that all share.
-    #[must_use]
-    pub fn channel(&self) -> Channel {
-        self.0.now.load().1.clone()
-    }
-
-    /// Follows changes of the files until shutdown: calls that come after use
-    /// them, open ones end as they began. Files that don't fit together change
-    /// nothing, and are logged once.
-    pub async fn follow(self, shutdown: CancellationToken) {
-        let inner = &self.0;
-        let mut known = inner.tls.contents().ok();
-        follow("client certificates", inner.tls.paths(), shutdown, |contents| {
-            if known.as_deref() == Some(contents) {
-                return Ok(());
-            }
-            inner.now.store(Arc::new(dialled(inner.tls.secure_with(inner.endpoint.clone(), contents)?)));
-            known = Some(contents.to_vec());
-            tracing::info!("client certificates reloaded");
-            Ok(())
-        })
-        .await;
-    }
-}
-
-fn dialled(endpoint: Endpoint) -> (Endpoint, Channel) {
-    let channel = endpoint.connect_lazy();
-    (endpoint, channel)
 }
 
 #[cfg(test)]

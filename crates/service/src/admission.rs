@@ -1,0 +1,138 @@
+//! How many requests are worked on at a time in the whole process (tonic's own
+//! limits act per connection), and how large their headers may be. What finds no
+//! place is refused at once: nobody is served sooner by a longer queue.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Status, body::Body};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{Error, auth::is_open, limits::Limits, metrics::Refusals, stack::is_grpc};
+
+/// What RFC 9113 adds to each header's name and value.
+const HEADER_OVERHEAD_BYTES: usize = 32;
+
+/// Puts the limits around what answers.
+#[derive(Clone, Debug)]
+pub(crate) struct AdmissionLayer {
+    places: Arc<Semaphore>,
+    header_list_bytes_max: usize,
+    refusals: Refusals,
+}
+
+impl AdmissionLayer {
+    pub(crate) fn new(limits: &Limits, refusals: Refusals) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
+            header_list_bytes_max: limits.header_list_bytes_max as usize,
+            refusals,
+        }
+    }
+
+    /// A place for a request, if it needs one.
+    fn admit<B>(&self, request: &Request<B>) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
+        if header_list_bytes(request.headers()) > self.header_list_bytes_max {
+            self.refusals.headers.inc();
+            return Err(Error::request_too_large());
+        }
+        if is_grpc(request) && is_open(request.uri().path()) {
+            return Ok(None);
+        }
+        self.places.clone().try_acquire_owned().map(Some).map_err(|_| {
+            self.refusals.in_flight.inc();
+            Error::overloaded()
+        })
+    }
+}
+
+fn header_list_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES).sum()
+}
+
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = Admission<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Admission { inner, layer: self.clone() }
+    }
+}
+
+/// See [`AdmissionLayer`].
+#[derive(Clone, Debug)]
+pub(crate) struct Admission<S> {
+    inner: S,
+    layer: AdmissionLayer,
+}
+
+impl<S, B> Service<Request<B>> for Admission<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.layer.admit(&request) {
+            Ok(None) => Box::pin(self.inner.call(request)),
+            Ok(Some(place)) => {
+                let answer = self.inner.call(request);
+                Box::pin(
+                    async move { Ok(answer.await?.map(|body| Body::new(Placed { body, _place: place }))) },
+                )
+            }
+            Err(error) if is_grpc(&request) => {
+                let answer = Status::from(error).into_http();
+                Box::pin(async move { Ok(answer) })
+            }
+            Err(error) => {
+                let answer = error.into_response().map(Body::new);
+                Box::pin(async move { Ok(answer) })
+            }
+        }
+    }
+}
+
+/// The body of an answer; the request's place is free when it has been sent.
+struct Placed {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Placed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,235 @@
+//! Schemas of earlier builds, and what an earlier build left: `migrate` brings them
+//! up to date, nothing is lost, and a service waits until it is done.
+
+use std::process::{Command, Output};
+
+use sluice::keys::{NewToken, append_entries};
+use sluice_proto::{ingest::v1::Outcome, results::v1::AcknowledgeResultRequest};
+use sluice_service::auth::INTAKE_SCOPE;
+use sluice_tests::{Database, Pair, Replica, Service, Tenant, eventually, program, scratch};
+use tokio_postgres::Client;
+
+use crate::support::*;
+
+/// The newest schema of both services.
+const NEWEST: i32 = 3;
+
+fn migrate(service: Service, args: &[String]) -> Output {
+    let mut command = Command::new(program());
+    command.args(["serve", service.name(), "migrate"]).args(args);
+    command.output().unwrap()
+}
+
+fn urls(database: &Database) -> Vec<String> {
+    vec![
+        format!("--database-url={}", database.service_url()),
+        format!("--database-owner-url={}", database.url()),
+    ]
+}
+
+fn said(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap())
+}
+
+/// Copies all rows of a table into one of the same name that has other columns.
+async fn copy(from: &Client, to: &Client, table: &str) {
+    let read = format!("SELECT coalesce(json_agg(t), '[]')::text FROM {table} t");
+    let rows: String = from.query_one(&read, &[]).await.unwrap().get(0);
+    let write = format!(
+        "INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, $1::text::json)
+         ON CONFLICT DO NOTHING"
+    );
+    to.execute(&write, &[&rows]).await.unwrap();
+}
+
+/// What was published before, and is to be found afterwards.
+struct Left {
+    pair: Pair,
+    recorded: Contents,
+    consumed: String,
+    waiting: Contents,
+}
+
+/// A pair that has recorded some results, of which one is consumed, and has accepted
+/// others that are still in its outbox.
+async fn left() -> Left {
+    let mut pair = builder().processes().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, unique("alerts")).await;
+    let batch = |name: &str| -> Vec<_> {
+        (0..5)
+            .map(|n| marked("alerts", &format!("{name}/{n}"), &format!(r#"{{"keys":["{name}",{n}]}}"#)))
+            .collect()
+    };
+    let first = batch("first");
+    let recorded = accepted(&first, &publish(&acme, first.clone()).await);
+    drained(&pair).await;
+    let consumed = recorded.keys().next().unwrap().clone();
+    let request = AcknowledgeResultRequest { id: consumed.clone(), ..AcknowledgeResultRequest::default() };
+    acme.results.clone().acknowledge_result(request).await.unwrap();
+    pair.results[0].kill();
+    let second = batch("second");
+    let waiting = accepted(&second, &publish(&acme, second.clone()).await);
+    assert_eq!((recorded.len(), waiting.len()), (5, 5));
+    pair.ingest[0].kill();
+    Left { pair, recorded, consumed, waiting }
+}
+
+/// The databases of an earlier build with all that was left, migrated.
+async fn migrated_from(left: &Left, version: i32) -> (Database, Database) {
+    let ingest = Database::of_version(Service::Ingest, version).await;
+    let results = Database::of_version(Service::Results, version).await;
+    let (from, to) = (left.pair.ingest_database.sql().await, ingest.sql().await);
+    to.batch_execute("DELETE FROM registry_revision; DELETE FROM gate_slot").await.unwrap();
+    for table in [
+        "definition",
+        "registry_revision",
+        "gate_slot",
+        "marker",
+        "unique_window",
+        "throttle_counter",
+        "instance",
+        "outbox",
+    ] {
+        copy(&from, &to, table).await;
+    }
+    let (from, to) = (left.pair.results_database.sql().await, results.sql().await);
+    for table in ["result", "data_block", "available", "consumed"] {
+        copy(&from, &to, table).await;
+    }
+    for (service, database) in [(Service::Ingest, &ingest), (Service::Results, &results)] {
+        let (code, text) = said(&migrate(service, &urls(database)));
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(text.lines().count(), usize::try_from(NEWEST - version).unwrap() + 1, "{text}");
+        assert!(text.ends_with("the schema has version 3\n"), "{text}");
+    }
+    (ingest, results)
+}
+
+#[tokio::test]
+async fn what_earlier_builds_left_is_there_after_migrating() {
+    let left = left().await;
+    for version in 1..NEWEST {
+        let (ingest, results) = migrated_from(&left, version).await;
+        let pair = builder().on(ingest, results).start().await;
+        let acme = pair.clients(Tenant::Acme);
+        // What was on its way arrives, what was consumed stays so.
+        drained(&pair).await;
+        let mut expected = left.recorded.clone();
+        let consumed = expected.remove(&left.consumed).unwrap();
+        expected.extend(left.waiting.clone());
+        are_the_results(&acme, &expected).await;
+        assert_eq!(download(&acme, &left.consumed).await, consumed);
+        // Markers and windows hold.
+        let again = marked("alerts", "first/0", r#"{"keys":["first",0]}"#);
+        let similar = marked("alerts", "other", r#"{"keys":["second",3]}"#);
+        let said = publish(&acme, vec![again, similar, marked("alerts", "new", r#"{"keys":[1]}"#)]).await;
+        assert_eq!(kinds(&said), [Outcome::Duplicate, Outcome::Suppressed, Outcome::Success], "{version}");
+        assert!(
+            left.recorded.contains_key(&said[0].ingest_id) && left.waiting.contains_key(&said[1].ingest_id)
+        );
+    }
+}
+
+/// A row of the outbox as the first build wrote it, byte for byte. It stays as it is:
+/// should the format change, a row of the new one is added beside it.
+const OUTBOX_FORMAT_1: &str = include_str!("outbox_format_1.hex");
+
+#[tokio::test]
+async fn a_row_of_the_first_outbox_format_is_recorded() {
+    let pair = Pair::start().await;
+    let sql = pair.ingest_database.sql().await;
+    let insert = "INSERT INTO outbox (id, organisation, format, results, traceparent, payload)
+                  VALUES (gen_random_uuid(), 'acme', 1, 2, '', decode($1, 'hex'))";
+    sql.execute(insert, &[&OUTBOX_FORMAT_1.trim()]).await.unwrap();
+    drained(&pair).await;
+    let acme = pair.clients(Tenant::Acme);
+    let records = list(&acme).await;
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let labels = (record.definition.as_str(), record.poll.as_str(), record.r#type.as_str());
+            (labels, record.data.clone().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (("scans/tls", "monday", "application/json"), r#"{"host":"a.example","port":443}"#.into()),
+            (("scans/tls", "monday", "text/plain"), "as it was sent".into())
+        ]
+    );
+    assert_eq!(records[0].identifier, "a.example");
+}
+
+#[tokio::test]
+async fn a_service_waits_until_its_schema_is_there() {
+    let files = scratch("waiting");
+    let (keys, intake) = (files.join("keys.toml"), files.join("intake"));
+    let token = NewToken::new(None, [INTAKE_SCOPE]);
+    append_entries(&keys, &[token.entry]).unwrap();
+    std::fs::write(&intake, token.text).unwrap();
+    for (service, version) in
+        [(Service::Ingest, 0), (Service::Ingest, NEWEST - 1), (Service::Results, NEWEST - 1)]
+    {
+        let database = Database::of_version(service, version).await;
+        // The user that serves has no rights there yet: those come with the schema.
+        let mut flags = vec![format!("--database-url={}", database.url())];
+        flags.push(format!("--keys-file={}", keys.display()));
+        flags.push("--shutdown-wait-seconds=0".into());
+        if service == Service::Ingest {
+            flags.push("--results-url=http://127.0.0.1:1".into());
+            flags.push(format!("--results-token-file={}", intake.display()));
+        }
+        let mut replica = Replica::start_process(service, flags, vec![]).await;
+        let reason = if version == 0 { "the schema is missing, version 3 is needed" } else { "3 is needed" };
+        eventually("the reason in the log", || async { replica.log().contains(reason).then_some(()) }).await;
+        assert!(!sluice::connection::is_serving(&replica.url()).await);
+        let (code, text) = said(&migrate(service, &urls(&database)));
+        assert_eq!(code, Some(0), "{text}");
+        replica.serving().await;
+        replica.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn migrating_twice_at_once_or_again_changes_nothing_more() {
+    for service in [Service::Ingest, Service::Results] {
+        let database = Database::of_version(service, 0).await;
+        let at_once: Vec<_> = (0..3)
+            .map(|_| {
+                let args = urls(&database);
+                tokio::task::spawn_blocking(move || said(&migrate(service, &args)))
+            })
+            .collect();
+        let mut applied = 0;
+        for one in at_once {
+            let (code, text) = one.await.unwrap();
+            assert_eq!(code, Some(0), "{text}");
+            applied += text.lines().filter(|line| line.starts_with("applied V")).count();
+        }
+        assert_eq!(applied, 3);
+        let (code, text) = said(&migrate(service, &urls(&database)));
+        assert_eq!((code, text.as_str()), (Some(0), "the schema has version 3\n"));
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_of_migrating_is_said() {
+    let output = migrate(Service::Results, &["--nonsense=1".into()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{text}");
+    assert!(text.contains("database_url: must be given") && text.contains("--nonsense"), "{text}");
+    // The rest of a service's settings may be there, too.
+    let nobody = "--database-url=postgres://nobody:secret@127.0.0.1:1/none".to_owned();
+    let output = migrate(Service::Ingest, &[nobody, "--lanes=2".into()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("Connection refused") && !text.contains("secret"), "{text}");
+    // The user that serves may not.
+    let database = Database::of_version(Service::Results, NEWEST - 1).await;
+    let output = migrate(Service::Results, &[format!("--database-url={}", database.service_url())]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("permission denied"), "{text}");
+}
