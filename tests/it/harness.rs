@@ -1,6 +1,6 @@
 //! The harness itself: what the other tests trust.
 
-use sluice_tests::{Cut, Database, Proxy, Service, cluster, eventually};
+use sluice_tests::{Cut, Database, OwnServer, Proxy, Service, cluster, eventually};
 use tokio_postgres::NoTls;
 
 #[tokio::test]
@@ -68,4 +68,30 @@ async fn a_refusing_proxy_ends_what_is_open_and_lets_nothing_new_in() {
     let address = proxy.address();
     let url = format!("postgres://sluice@127.0.0.1:{}/postgres", address.port());
     assert!(tokio_postgres::connect(&url, NoTls).await.is_err());
+}
+
+/// The states of a process and its children, as `ps` has them. `T`: stopped.
+fn states(pid: u32) -> Vec<String> {
+    let listed = std::process::Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let of = pid.to_string();
+    let fields = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields[..2].contains(&of.as_str())).map(|fields| fields[2].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_paused_server_stands_still_with_all_its_processes_and_then_goes_on() {
+    let server = OwnServer::start().await;
+    let database = Database::create_on(&server, Service::Ingest).await;
+    let sql = database.sql().await;
+    let pid = server.pid();
+    let paused = server.pause();
+    eventually("all to stop", || async {
+        let states = states(pid);
+        (states.len() > 3 && states.iter().all(|state| state.starts_with('T'))).then_some(())
+    })
+    .await;
+    drop(paused);
+    sql.batch_execute("SELECT 1").await.unwrap();
+    assert!(states(pid).iter().all(|state| !state.starts_with('T')));
 }

@@ -17,6 +17,7 @@ mod files_publish;
 mod files_races;
 mod files_support;
 mod harness;
+mod history;
 mod http_anything;
 mod http_definitions;
 mod http_openapi;

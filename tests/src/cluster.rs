@@ -15,7 +15,7 @@ use sluice_service::postgres as service_postgres;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-use crate::Ca;
+use crate::{Ca, server::OwnServer};
 
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +68,7 @@ fn start() -> Shared {
         cluster.start().await.expect("a private PostgreSQL");
         let guard = cluster.guard(&crate::program(), Some(&folder)).expect("its guard");
         for service in [Service::Ingest, Service::Results] {
-            let template = template(service);
-            cluster.create_database(&template).await.expect("a template");
-            cluster.create_login(&login(service)).await.expect("its service's user");
-            let urls = (cluster.url_of(&login(service), &template), cluster.url(&template));
-            migrate(urls, service.migrations()).await;
+            migrated(&cluster, service, &template(service)).await;
         }
         Shared { cluster, _guard: guard }
     });
@@ -116,6 +112,14 @@ pub async fn encrypting_cluster() -> PathBuf {
 const PROBE: service_postgres::Session =
     service_postgres::Session { application_name: "sluice-tests", parameters: &[], role: None };
 
+/// A new database with a service's schema.
+async fn migrated(cluster: &Cluster, service: Service, name: &str) {
+    cluster.create_database(name).await.expect("a database");
+    cluster.create_login(&login(service)).await.expect("its service's user");
+    let urls = (cluster.url_of(&login(service), name), cluster.url(name));
+    migrate(urls, service.migrations()).await;
+}
+
 /// Migrates a database, by the URLs of the user that serves and of its owner.
 async fn migrate((url, owner_url): (String, String), runner: refinery::Runner) {
     let flags = [format!("--database-url={url}"), format!("--database-owner-url={owner_url}")];
@@ -135,8 +139,9 @@ fn template(service: Service) -> String {
 /// A database of one test, with the schema of one service.
 #[derive(Clone, Debug)]
 pub struct Database {
-    service: Service,
-    name: String,
+    url: String,
+    service_url: String,
+    port: u16,
 }
 
 impl Database {
@@ -145,8 +150,9 @@ impl Database {
     /// # Panics
     /// If the server says no.
     pub async fn of_version(service: Service, version: i32) -> Self {
-        let database = Self { service, name: Self::next_name(service) };
-        cluster().create_database(&database.name).await.expect("a database");
+        let name = Self::next_name(service);
+        let database = Self::of(cluster(), service, &name);
+        cluster().create_database(&name).await.expect("a database");
         if version > 0 {
             let runner = service.migrations().set_target(refinery::Target::Version(version));
             let owner = service_postgres::Database::parse(&database.url()).expect("a URL");
@@ -177,7 +183,27 @@ impl Database {
                 .ok()
         })
         .await;
-        Self { service, name }
+        Self::of(cluster(), service, &name)
+    }
+
+    /// Makes it on a server of the test's own.
+    ///
+    /// # Panics
+    /// If the server says no.
+    pub async fn create_on(server: &OwnServer, service: Service) -> Self {
+        migrated(&server.cluster, service, service.name()).await;
+        Self::of(&server.cluster, service, service.name())
+    }
+
+    fn of(cluster: &Cluster, service: Service, name: &str) -> Self {
+        let (url, service_url) = (cluster.url(name), cluster.url_of(&login(service), name));
+        Self { url, service_url, port: cluster.port() }
+    }
+
+    /// Its server's port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its name.
@@ -189,20 +215,20 @@ impl Database {
     /// Its URL, as its owner.
     #[must_use]
     pub fn url(&self) -> String {
-        cluster().url(&self.name)
+        self.url.clone()
     }
 
     /// Its URL, as the user the service logs in as.
     #[must_use]
     pub fn service_url(&self) -> String {
-        cluster().url_of(&login(self.service), &self.name)
+        self.service_url.clone()
     }
 
     /// The same by way of another port on loopback: a proxy.
     #[must_use]
     pub fn service_url_via(&self, port: u16) -> String {
-        let direct = format!("127.0.0.1:{}/", cluster().port());
-        self.service_url().replace(&direct, &format!("127.0.0.1:{port}/"))
+        let direct = format!("127.0.0.1:{}/", self.port);
+        self.service_url.replace(&direct, &format!("127.0.0.1:{port}/"))
     }
 
     /// A session for raw SQL.

@@ -7,10 +7,13 @@
 
 mod certificates;
 mod cluster;
+pub mod history;
 mod pair;
 mod program;
 mod proxy;
 mod replica;
+mod server;
+mod signal;
 mod storage;
 
 use std::{
@@ -24,6 +27,7 @@ pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
 pub use proxy::{Cut, Proxy};
 pub use replica::Replica;
+pub use server::{OwnServer, Paused};
 pub use storage::{Answers, Azurite, GsServer, S3Server, install_tls};
 
 /// How long something may take that must happen.

@@ -10,10 +10,7 @@ use sluice_service::auth::{INTAKE_SCOPE, SCOPES};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::Channel;
 
-use crate::{
-    Certificates, Database, Proxy, Replica, Service,
-    cluster::{cluster, scratch},
-};
+use crate::{Certificates, Database, OwnServer, Proxy, Replica, Service, cluster::scratch};
 
 /// How many replicas may run at a time in one test process, so that parallel
 /// tests on many cores stay below the server's connections.
@@ -50,6 +47,7 @@ pub struct PairBuilder {
     results: u32,
     processes: bool,
     admin: bool,
+    own_server: bool,
     tls: Option<Certificates>,
     links: Vec<Link>,
     ingest_flags: Vec<String>,
@@ -62,8 +60,7 @@ pub struct PairBuilder {
 pub struct Pair {
     /// The replicas of ingest.
     pub ingest: Vec<Replica>,
-    /// The replicas of results. Ingest hands over to all of them; with a proxy on
-    /// [`Link::Intake`] to the first.
+    /// The replicas of results. Ingest hands over to all of them.
     pub results: Vec<Replica>,
     /// The database of ingest.
     pub ingest_database: Database,
@@ -74,6 +71,7 @@ pub struct Pair {
     tls: Option<Certificates>,
     tokens: Tokens,
     proxies: Vec<(Link, Proxy)>,
+    server: Option<OwnServer>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -98,6 +96,7 @@ impl Pair {
             results: 1,
             processes: false,
             admin: false,
+            own_server: false,
             tls: None,
             links: vec![],
             ingest_flags: vec![],
@@ -159,14 +158,28 @@ impl Pair {
         self.tls.as_ref().expect("the pair was built without TLS")
     }
 
-    /// The proxy on a link.
+    /// The proxy on a link; of several, that of the first replica.
     ///
     /// # Panics
     /// If the pair was built without it.
     #[must_use]
     pub fn proxy(&self, link: Link) -> &Proxy {
-        let found = self.proxies.iter().find(|(of, _)| *of == link);
-        &found.expect("the pair was built without this proxy").1
+        self.proxies(link).next().expect("the pair was built without this proxy")
+    }
+
+    /// The proxies on a link: towards a database one, towards results one for each
+    /// of its replicas.
+    pub fn proxies(&self, link: Link) -> impl Iterator<Item = &Proxy> {
+        self.proxies.iter().filter(move |(of, _)| *of == link).map(|(_, proxy)| proxy)
+    }
+
+    /// The PostgreSQL of its own.
+    ///
+    /// # Panics
+    /// If the pair was built without it.
+    #[must_use]
+    pub fn server(&mut self) -> &mut OwnServer {
+        self.server.as_mut().expect("the pair was built without a server of its own")
     }
 }
 
@@ -189,6 +202,13 @@ impl PairBuilder {
     #[must_use]
     pub fn processes(mut self) -> Self {
         self.processes = true;
+        self
+    }
+
+    /// Its databases are on a PostgreSQL of their own, which may be killed.
+    #[must_use]
+    pub fn own_server(mut self) -> Self {
+        self.own_server = true;
         self
     }
 
@@ -255,9 +275,13 @@ impl PairBuilder {
         let (tokens, keys_file) = tokens(&files);
         let intake_file = files.join("intake-token");
         std::fs::write(&intake_file, &tokens.intake).expect("intake token");
+        let server = if self.own_server { Some(OwnServer::start().await) } else { None };
         let (ingest_database, results_database) = match &self.databases {
             Some(databases) => databases.clone(),
-            None => (Database::create(Service::Ingest).await, Database::create(Service::Results).await),
+            None => (
+                database(server.as_ref(), Service::Ingest).await,
+                database(server.as_ref(), Service::Results).await,
+            ),
         };
         let mut pair = Pair {
             ingest: vec![],
@@ -268,6 +292,7 @@ impl PairBuilder {
             tls: None,
             tokens,
             proxies: vec![],
+            server,
             _permit: permit,
         };
         let common = |url: String, keys: &std::path::Path| {
@@ -285,17 +310,10 @@ impl PairBuilder {
             pair.results.push(self.replica(Service::Results, flags.clone()).await);
         }
 
-        let mut results: Vec<_> = pair.results.iter().map(Replica::address).collect();
-        if self.links.contains(&Link::Intake) {
-            let proxy = Proxy::start(results[0]).await;
-            results = vec![proxy.address()];
-            pair.proxies.push((Link::Intake, proxy));
-        }
+        let intakes = self.intakes(&mut pair).await;
         let url = self.database_url(&mut pair, Link::IngestDatabase).await;
         let mut flags = common(url, &pair.keys_file);
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let urls: Vec<_> = results.iter().map(|address| format!("{scheme}://{address}")).collect();
-        flags.extend(["--results-url".into(), urls.join(",")]);
+        flags.extend(["--results-url".into(), intakes.join(",")]);
         flags.extend(["--results-token-file".into(), intake_file.display().to_string()]);
         flags.extend(self.ingest_flags.iter().cloned());
         for _ in 0..self.ingest {
@@ -325,6 +343,22 @@ impl PairBuilder {
         }
     }
 
+    /// The URLs at which ingest hands over, through proxies if these are wanted.
+    async fn intakes(&self, pair: &mut Pair) -> Vec<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut urls = Vec::new();
+        for replica in &pair.results {
+            let mut address = replica.address();
+            if self.links.contains(&Link::Intake) {
+                let proxy = Proxy::start(address).await;
+                address = proxy.address();
+                pair.proxies.push((Link::Intake, proxy));
+            }
+            urls.push(format!("{scheme}://{address}"));
+        }
+        urls
+    }
+
     /// The URL of a service's database, through a proxy if one is wanted.
     async fn database_url(&self, pair: &mut Pair, link: Link) -> String {
         let database =
@@ -332,10 +366,17 @@ impl PairBuilder {
         if !self.links.contains(&link) {
             return database.service_url();
         }
-        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], cluster().port()))).await;
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], database.port()))).await;
         let url = database.service_url_via(proxy.address().port());
         pair.proxies.push((link, proxy));
         url
+    }
+}
+
+async fn database(server: Option<&OwnServer>, service: Service) -> Database {
+    match server {
+        Some(server) => Database::create_on(server, service).await,
+        None => Database::create(service).await,
     }
 }
 

@@ -128,6 +128,11 @@ impl Proxy {
         *self.shared.armed.lock().expect("not poisoned") = Some(cut);
     }
 
+    /// Takes back a cut that was not made yet.
+    pub fn disarm(&self) {
+        *self.shared.armed.lock().expect("not poisoned") = None;
+    }
+
     /// How many armed cuts were made so far.
     #[must_use]
     pub fn cuts(&self) -> usize {

@@ -12,7 +12,7 @@ use sluice::connection::is_serving;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Service, eventually, program, scratch};
+use crate::{Paused, Service, eventually, program, scratch};
 
 /// A running replica. Ends when dropped.
 pub struct Replica {
@@ -152,6 +152,15 @@ impl Replica {
             }
             Body::Stopped => {}
         }
+    }
+
+    /// SIGSTOP, for a process of its own. It goes on when the answer is dropped.
+    ///
+    /// # Panics
+    /// If it runs in this process, or not at all.
+    #[must_use]
+    pub fn pause(&self) -> Paused {
+        Paused::of(self.pid().expect("a process of its own"))
     }
 
     /// SIGKILL, for a process of its own.

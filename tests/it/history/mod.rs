@@ -1,0 +1,188 @@
+//! Crashes and races, in the manner of Jepsen: publishers and consumers of two
+//! organisations work on two replicas of each service, while a nemesis kills,
+//! pauses and cuts. Every call and answer goes into a history; in the end the
+//! checker (`sluice_tests::history`) proves the invariants of the design from it
+//! and from the databases, or shows what breaks them.
+//!
+//! `SLUICE_HISTORY_SEED` replays the choices of a run (not its timing), and
+//! `SLUICE_HISTORY_SECONDS` makes it a long one.
+
+mod consumer;
+mod evidence;
+mod nemesis;
+mod observations;
+mod publisher;
+mod random;
+mod recorder;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use sluice_tests::{
+    Link, Pair,
+    history::{History, check},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    consumer::Consumer,
+    nemesis::{CUT, Nemesis, Ways, token},
+    observations::ORGANISATIONS,
+    publisher::Publisher,
+    random::Random,
+    recorder::Recorder,
+};
+
+/// How long the nemesis rages at least.
+const SECONDS: u64 = 10;
+/// Counter-examples that are printed at most.
+const SHOWN_MAX: usize = 5;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+/// Everybody who works, until told to end.
+fn work(
+    pair: &Pair,
+    ways: &Ways,
+    recorder: &Recorder,
+    random: &mut Random,
+) -> (JoinSet<()>, CancellationToken) {
+    let ending = CancellationToken::new();
+    let mut all = JoinSet::new();
+    for organisation in ORGANISATIONS {
+        let clients = ways.clients(token(pair, organisation));
+        let mut publisher = |process| {
+            let who = (organisation, process);
+            Publisher::new(who, random.fork(), recorder.clone(), clients.clone(), ending.clone())
+        };
+        all.spawn(publisher("batch-0").batches());
+        all.spawn(publisher("batch-1").batches());
+        all.spawn(publisher("stream").streams());
+        all.spawn(publisher("file").files());
+        for process in ["consumer-0", "consumer-1"] {
+            let consumer = Consumer {
+                process: process.into(),
+                organisation,
+                random: random.fork(),
+                recorder: recorder.clone(),
+                clients: clients.clone(),
+                signing: ways.signing(token(pair, organisation)),
+                ending: ending.clone(),
+            };
+            all.spawn(consumer.consume());
+        }
+    }
+    (all, ending)
+}
+
+/// Keeps the history where it can be looked at.
+fn keep(history: &History, seed: u64) -> PathBuf {
+    let target = sluice_tests::program().parent().unwrap().parent().unwrap().to_owned();
+    let path = target.join(format!("history-{seed}.jsonl"));
+    let file = std::fs::File::create(&path).unwrap();
+    history.write(std::io::BufWriter::new(file)).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_crash_and_no_race_breaks_an_invariant() {
+    let seed = number("SLUICE_HISTORY_SEED").unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+    let seconds = number("SLUICE_HISTORY_SECONDS").unwrap_or(SECONDS);
+    println!("SLUICE_HISTORY_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut pair = Pair::builder()
+        .own_server()
+        .processes()
+        .ingest_replicas(2)
+        .results_replicas(2)
+        .proxied(Link::IngestDatabase)
+        .proxied(Link::ResultsDatabase)
+        .proxied(Link::Intake)
+        .start()
+        .await;
+    let ways = Ways::to(&pair).await;
+    let recorder = Recorder::new();
+    let direct = ORGANISATIONS.map(|organisation| {
+        let (ingest, results) = (pair.ingest[0].url(), pair.results[1].url());
+        sluice::connection::Clients::new(&ingest, &results, token(&pair, organisation)).unwrap()
+    });
+    evidence::prepare(&pair, &recorder, &direct).await;
+
+    let (all, ending) = work(&pair, &ways, &recorder, &mut random);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let (nemesis, told) = (random.fork(), recorder.clone());
+    Nemesis { pair: &mut pair, ways: &ways, random: nemesis, recorder: told, until }.rage().await;
+    ending.cancel();
+    all.join_all().await;
+    evidence::ask_again(&recorder, &direct).await;
+    evidence::gather(&pair, &recorder, &direct).await;
+
+    let history = recorder.history();
+    summarise(&history);
+    let violations = check(&history);
+    let wrong = recorder.wrong();
+    if !violations.is_empty() || !wrong.is_empty() {
+        let path = keep(&history, seed);
+        for violation in violations.iter().take(SHOWN_MAX) {
+            println!("{}", violation.explain(&history));
+        }
+        panic!(
+            "{} violation(s), {} wrong answer(s) {:?}; SLUICE_HISTORY_SEED={seed}; the history is in {}",
+            violations.len(),
+            wrong.len(),
+            &wrong[..wrong.len().min(SHOWN_MAX)],
+            path.display()
+        );
+    }
+}
+
+/// Says what happened, and fails if it was too little to prove anything.
+fn summarise(history: &History) {
+    use sluice_tests::history::{Answer, Did, Event, GateRow, Kind, Outcome};
+    use std::collections::BTreeMap;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut count = |what: String| *counts.entry(what).or_default() += 1;
+    for event in &history.events {
+        match event {
+            Event::Call(call) => match &call.did {
+                Did::Publish { told: Answer::Said(told), .. } => {
+                    told.iter().for_each(|told| count(format!("{:?}", told.outcome)));
+                }
+                Did::Publish { sent, told: Answer::Unknown(why), .. } => {
+                    sent.iter().for_each(|_| count("no answer".into()));
+                    count(format!("calls that ended {why}"));
+                }
+                Did::List { .. } => count("lists".into()),
+                Did::Get { .. } | Did::Download { .. } => count("looks".into()),
+                Did::Acknowledge { changed: Answer::Said(_), .. } => count("acknowledgements".into()),
+                Did::Acknowledge { changed: Answer::Unknown(why), .. } => {
+                    count("acknowledgements without an answer".into());
+                    count(format!("acknowledgements that ended {why}"));
+                }
+            },
+            Event::Last { .. } => count("results".into()),
+            Event::Gate(GateRow { row: Kind::Window { .. }, .. }) => count("windows".into()),
+            Event::Gate(GateRow { row: Kind::Counter { .. }, .. }) => count("counters".into()),
+            Event::Fault { at, did } => {
+                println!("{at} {did}");
+                count(if did == CUT { "cuts" } else { "faults" }.into());
+            }
+            _ => {}
+        }
+    }
+    println!("{counts:#?}");
+    for outcome in
+        [Outcome::Success, Outcome::Suppressed, Outcome::Throttled, Outcome::Duplicate, Outcome::Error]
+    {
+        assert!(counts.contains_key(&format!("{outcome:?}")), "{outcome:?} never came: {counts:?}");
+    }
+    for what in ["acknowledgements", "lists", "looks", "results", "windows", "counters", "cuts"] {
+        assert!(counts.contains_key(what), "no {what}: {counts:?}");
+    }
+}

@@ -1,0 +1,307 @@
+//! Publishers: batches, streams and files. Each sends again what it doesn't know
+//! the end of, to whichever replica, and sometimes what it knows.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use sluice::connection::Clients;
+use sluice_proto::ingest::v1::{
+    FileMetadata, Observation, PublicationOutcome, PublishObservationsRequest, PublishObservationsResponse,
+};
+use sluice_tests::history::{Answer, Did, Micros, Outcome, Sent, Told, Via};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Streaming};
+
+use super::{
+    observations::Maker,
+    random::Random,
+    recorder::{Recorder, told},
+};
+use crate::files_support::{chunk_message, metadata_message};
+
+const ITEMS_MAX: usize = 15;
+/// How often something is sent again at most.
+const TRIES_MAX: usize = 5;
+/// Requests under way in one stream.
+const PIPELINED_MAX: usize = 3;
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// A request and how its observations are known.
+#[derive(Clone, Default)]
+struct Batch {
+    request_id: String,
+    items: Vec<(Sent, Observation)>,
+}
+
+impl Batch {
+    fn request(&self) -> PublishObservationsRequest {
+        PublishObservationsRequest {
+            request_id: self.request_id.clone(),
+            observations: self.items.iter().map(|(_, observation)| observation.clone()).collect(),
+            ..PublishObservationsRequest::default()
+        }
+    }
+
+    /// What of it may be sent again: without a mark it would be kept twice.
+    fn marked(&self) -> Self {
+        let has_mark =
+            |(sent, _): &&(Sent, Observation)| !self.request_id.is_empty() || !sent.chkpt.is_empty();
+        Self { items: self.items.iter().filter(has_mark).cloned().collect(), ..self.clone() }
+    }
+}
+
+pub struct Publisher {
+    pub process: String,
+    pub maker: Maker,
+    pub random: Random,
+    pub recorder: Recorder,
+    /// Of each replica.
+    pub clients: [Clients; 2],
+    pub ending: CancellationToken,
+    sent: usize,
+    earlier: Vec<Batch>,
+}
+
+impl Publisher {
+    pub fn new(
+        (organisation, process): (&'static str, &str),
+        random: Random,
+        recorder: Recorder,
+        clients: [Clients; 2],
+        ending: CancellationToken,
+    ) -> Self {
+        let maker = Maker::new(organisation, process);
+        Self { process: process.into(), maker, random, recorder, clients, ending, sent: 0, earlier: vec![] }
+    }
+
+    fn any(&mut self) -> Clients {
+        self.clients[self.random.below(2)].clone()
+    }
+
+    /// A new batch, or an earlier one, or one with old marks and other content.
+    fn batch(&mut self) -> Batch {
+        self.sent += 1;
+        if self.random.percent(12)
+            && let Some(earlier) = self.random.pick(&self.earlier).map(Batch::marked)
+            && !earlier.items.is_empty()
+        {
+            return earlier;
+        }
+        let has_request = self.random.percent(40);
+        let request_id =
+            if has_request { format!("request/{}/{}", self.process, self.sent) } else { String::new() };
+        let count = 1 + self.random.below(ITEMS_MAX);
+        let items = (0..count).map(|_| self.maker.observation(&mut self.random, has_request));
+        let mut batch = Batch { request_id, items: items.collect() };
+        if self.random.percent(10)
+            && let Some(earlier) = self.random.pick(&self.earlier).cloned()
+        {
+            for (sent, _) in earlier.items.iter().filter(|(sent, _)| !sent.chkpt.is_empty()) {
+                let (definition, chkpt) = (sent.definition.clone(), sent.chkpt.clone());
+                batch.items.push(self.maker.of(&mut self.random, &definition, chkpt, true));
+            }
+        }
+        self.earlier.push(batch.clone());
+        if self.earlier.len() > 20 {
+            self.earlier.remove(0);
+        }
+        batch
+    }
+
+    fn record(&self, via: Via, began: Micros, batch: &Batch, told: Answer<Vec<Told>>) {
+        let sent = batch.items.iter().map(|(sent, _)| sent.clone()).collect();
+        let did = Did::Publish { via, request_id: batch.request_id.clone(), sent, told };
+        self.recorder.call(&self.process, self.maker.organisation, began, did);
+    }
+
+    /// What of it is not decided, as far as is known, and may be sent again.
+    fn undecided(batch: &Batch, told: &Answer<Vec<Told>>) -> Batch {
+        let Answer::Said(told) = told else { return batch.marked() };
+        let undecided = batch
+            .items
+            .iter()
+            .zip(told)
+            .filter(|(_, told)| matches!(told.outcome, Outcome::NotKept | Outcome::OutcomeUnknown));
+        let items = undecided.map(|(item, _)| item.clone()).collect();
+        Batch { items, request_id: batch.request_id.clone() }.marked()
+    }
+
+    /// Publishes by single calls until told to end.
+    pub async fn batches(mut self) {
+        while !self.ending.is_cancelled() {
+            let mut batch = self.batch();
+            for _ in 0..TRIES_MAX {
+                if batch.items.is_empty() {
+                    break;
+                }
+                let told = self.publish(&batch).await;
+                if told.said().is_none() {
+                    // A replica that is gone says so at once; asking it all the time
+                    // proves nothing more.
+                    self.breathe().await;
+                }
+                batch = Self::undecided(&batch, &told);
+                self.breathe().await;
+            }
+        }
+    }
+
+    async fn breathe(&mut self) {
+        tokio::time::sleep(self.random.millis(60)).await;
+    }
+
+    async fn publish(&mut self, batch: &Batch) -> Answer<Vec<Told>> {
+        let mut request = Request::new(batch.request());
+        // Some callers leave before they can be answered.
+        if self.random.percent(4) {
+            request.set_timeout(Duration::from_millis(1 + self.random.below(8) as u64));
+        }
+        let mut ingest = self.any().ingest;
+        let began = self.recorder.now();
+        let answer = self.recorder.answer(ingest.publish_observations(request)).await;
+        let told = outcomes(answer, |answer| answer.into_inner().observations);
+        self.record(Via::Batch, began, batch, told.clone());
+        told
+    }
+
+    /// Publishes over long-lived streams until told to end.
+    pub async fn streams(mut self) {
+        let mut left: Vec<Batch> = Vec::new();
+        while !self.ending.is_cancelled() {
+            let mut ingest = self.any().ingest;
+            let (requests, sent) = mpsc::channel(PIPELINED_MAX);
+            let opening = ingest.stream_observations(ReceiverStream::new(sent));
+            // It is answered at once, before the first request.
+            let Answer::Said(answers) = self.recorder.answer(opening).await else {
+                self.breathe().await;
+                continue;
+            };
+            let mut stream = (requests, answers.into_inner());
+            while !self.ending.is_cancelled() {
+                let (goes_on, undecided) = self.stream_some(&mut stream, std::mem::take(&mut left)).await;
+                left = undecided;
+                self.breathe().await;
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sends a few requests before it reads their answers. Whether the stream goes
+    /// on, and what has to be sent again.
+    async fn stream_some(
+        &mut self,
+        (requests, answers): &mut (
+            mpsc::Sender<PublishObservationsRequest>,
+            Streaming<PublishObservationsResponse>,
+        ),
+        left: Vec<Batch>,
+    ) -> (bool, Vec<Batch>) {
+        let count = 1 + self.random.below(PIPELINED_MAX);
+        let mut batches: Vec<_> = left.into_iter().filter(|batch| !batch.items.is_empty()).collect();
+        while batches.len() < count {
+            batches.push(self.batch());
+        }
+        let later = batches.split_off(count);
+        let mut began = Vec::new();
+        for batch in &batches {
+            began.push(self.recorder.now());
+            drop(requests.send(batch.request()).await);
+        }
+        let mut goes_on = true;
+        let mut undecided = later;
+        for (batch, began) in batches.iter().zip(began) {
+            let answer = if goes_on {
+                let next = async {
+                    let ended = || tonic::Status::cancelled("the stream ended");
+                    answers.message().await?.ok_or_else(ended)
+                };
+                self.recorder.answer(next).await
+            } else {
+                Answer::Unknown("the stream broke".into())
+            };
+            goes_on = answer.said().is_some();
+            let told = outcomes(answer, |answer| {
+                assert_eq!(answer.status, None, "no request is refused");
+                answer.observations
+            });
+            self.record(Via::Stream, began, batch, told.clone());
+            undecided.push(Self::undecided(batch, &told));
+        }
+        // What was sent too often, nobody waits for.
+        undecided.truncate(2 * PIPELINED_MAX);
+        (goes_on, undecided)
+    }
+
+    /// Publishes files until told to end.
+    pub async fn files(mut self) {
+        while !self.ending.is_cancelled() {
+            let (sent, bytes) = self.maker.file(&mut self.random);
+            let again = self.random.percent(15);
+            for _ in 0..TRIES_MAX {
+                let told = self.file(&sent, &bytes).await;
+                self.breathe().await;
+                let decided = !matches!(told, None | Some(Outcome::NotKept | Outcome::OutcomeUnknown));
+                if decided && !again {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn file(&mut self, sent: &Sent, bytes: &[u8]) -> Option<Outcome> {
+        let metadata = FileMetadata {
+            definition: sent.definition.clone(),
+            chkpt: sent.chkpt.clone(),
+            identifier: sent.nonce.clone(),
+            r#type: "text/plain".into(),
+            checksum: sent.data.md5.clone(),
+            ..FileMetadata::default()
+        };
+        let chunks = bytes.chunks(CHUNK_BYTES).map(|chunk| chunk_message(chunk.to_vec()));
+        let mut messages: Vec<_> = [metadata_message(metadata)].into_iter().chain(chunks).collect();
+        // Some break off: their last chunk never comes, and neither does an end.
+        let breaks_off = self.random.percent(15);
+        if breaks_off {
+            messages.pop();
+        }
+        let leaves_after = self.random.millis(200);
+        let ends = futures_util::stream::iter(messages);
+        let mut ingest = self.any().ingest;
+        let began = self.recorder.now();
+        let told = if breaks_off {
+            let call = ingest.publish_file(ends.chain(futures_util::stream::pending()));
+            match tokio::time::timeout(leaves_after, call).await {
+                // Certain without the bytes.
+                Ok(Ok(answer)) => Answer::Said(vec![told(&answer.into_inner().outcome.unwrap())]),
+                // Nothing is kept of it; but that it is throttled may be known before
+                // its end, and decided.
+                _ if sent.definition == "plain" => Answer::Said(vec![told(&never_sent())]),
+                _ => Answer::Unknown("broken off".into()),
+            }
+        } else {
+            let answer = self.recorder.answer(ingest.publish_file(ends)).await;
+            outcomes(answer, |answer| vec![answer.into_inner().outcome.unwrap()])
+        };
+        let batch = Batch { request_id: String::new(), items: vec![(sent.clone(), Observation::default())] };
+        self.record(Via::File, began, &batch, told.clone());
+        told.said().map(|told| told[0].outcome)
+    }
+}
+
+/// What is known of a file of which some bytes were never sent: it leaves nothing.
+fn never_sent() -> PublicationOutcome {
+    let mut outcome = PublicationOutcome { reason: "NOT_KEPT".into(), ..PublicationOutcome::default() };
+    outcome.set_outcome(sluice_proto::ingest::v1::Outcome::Retry);
+    outcome
+}
+
+fn outcomes<T>(answer: Answer<T>, of: impl FnOnce(T) -> Vec<PublicationOutcome>) -> Answer<Vec<Told>> {
+    match answer {
+        Answer::Said(answer) => Answer::Said(of(answer).iter().map(told).collect()),
+        Answer::Unknown(why) => Answer::Unknown(why),
+    }
+}

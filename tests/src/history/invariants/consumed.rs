@@ -1,0 +1,88 @@
+//! Invariant 6: CONSUMED never becomes AVAILABLE; and one call at most is told that it was
+//! the one that consumed.
+
+use super::Findings;
+use crate::history::{
+    Invariant, Micros, Place, State, Violation,
+    index::{Index, Sighting, Signing},
+};
+
+pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
+    let mut findings = Findings { invariant: Invariant::Consumed, all };
+    for (key, sightings) in &index.sightings {
+        let signings = index.signings.get(key).map_or(&[][..], Vec::as_slice);
+        stays(key.1, sightings, signings, &mut findings);
+        by_somebody(key.1, sightings, signings, &mut findings);
+        dates(key.1, sightings, &mut findings);
+    }
+    for (key, signings) in &index.signings {
+        once(key.1, signings, &mut findings);
+    }
+    for (key, (place, row)) in &index.kept {
+        if row.available == row.consumed {
+            let says = if row.available { "both available and consumed" } else { "in no state" };
+            findings.add(key.1, says, [*place]);
+        }
+    }
+}
+
+/// The first moment at which the result was certainly consumed, and what says so.
+fn consumed_at(sightings: &[Sighting<'_>], signings: &[Signing<'_>]) -> Option<(Micros, Place)> {
+    // An acknowledgement answered for a result that was there before consumed it,
+    // or found it so.
+    let known = sightings.iter().filter_map(|seen| seen.call.map(|call| call.ended)).min();
+    let known = known.unwrap_or(Micros::MAX);
+    let signed = signings.iter().filter(|s| match s.changed {
+        Some(true) => true,
+        Some(false) => known < s.call.began,
+        None => false,
+    });
+    let signed = signed.map(|s| (s.call.ended, s.place));
+    let seen = sightings.iter().filter(|seen| seen.record.state == State::Consumed);
+    let seen = seen.filter_map(|seen| Some((seen.call?.ended, seen.place)));
+    signed.chain(seen).min()
+}
+
+fn stays(id: &str, sightings: &[Sighting<'_>], signings: &[Signing<'_>], findings: &mut Findings<'_>) {
+    let Some((consumed, proof)) = consumed_at(sightings, signings) else { return };
+    for seen in sightings.iter().filter(|seen| seen.record.state == State::Available) {
+        if seen.call.is_none_or(|call| call.began > consumed) {
+            findings.add(id, "it was consumed, and is AVAILABLE", [proof, seen.place]);
+            return;
+        }
+    }
+    // Whoever changes it is the first.
+    let late = signings.iter().find(|s| s.changed == Some(true) && s.call.began > consumed);
+    if let Some(late) = late {
+        findings.add(id, "it was consumed, and then consumed anew", [proof, late.place]);
+    }
+}
+
+/// What is CONSUMED was acknowledged by a call that may have done it.
+fn by_somebody(id: &str, sightings: &[Sighting<'_>], signings: &[Signing<'_>], findings: &mut Findings<'_>) {
+    for seen in sightings.iter().filter(|seen| seen.record.state == State::Consumed) {
+        let before = seen.call.map_or(Micros::MAX, |call| call.ended);
+        if !signings.iter().any(|s| s.changed != Some(false) && s.call.began < before) {
+            let says = format!("it is {} and nobody was told to have consumed it", State::Consumed.name());
+            let places = signings.iter().map(|s| s.place).chain([seen.place]);
+            findings.add(id, says, places);
+            return;
+        }
+    }
+}
+
+/// It was consumed at one moment.
+fn dates(id: &str, sightings: &[Sighting<'_>], findings: &mut Findings<'_>) {
+    let mut dated = sightings.iter().filter_map(|seen| Some((seen.record.date_consumed?, seen.place)));
+    let Some((date, first)) = dated.next() else { return };
+    if let Some((_, other)) = dated.find(|(other, _)| *other != date) {
+        findings.add(id, "it was consumed at two moments", [first, other]);
+    }
+}
+
+fn once(id: &str, signings: &[Signing<'_>], findings: &mut Findings<'_>) {
+    let changed: Vec<_> = signings.iter().filter(|s| s.changed == Some(true)).collect();
+    if changed.len() > 1 {
+        findings.add(id, "two calls were told that they consumed it", changed.iter().map(|s| s.place));
+    }
+}

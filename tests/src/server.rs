@@ -1,0 +1,101 @@
+//! A PostgreSQL of one test's own, which it may kill and pause.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sluice::postgres::{Cluster, Guard};
+
+use crate::signal::signal;
+
+/// The server. Ends when dropped.
+pub struct OwnServer {
+    pub(crate) cluster: Cluster,
+    _guard: Guard,
+}
+
+impl OwnServer {
+    /// Makes one, as durable as that of `sluice dev`.
+    ///
+    /// # Panics
+    /// If it doesn't come up.
+    pub async fn start() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("sluice-server-{}-{number}", std::process::id()));
+        let mut cluster = Cluster::open(&folder, true).await.expect("a private PostgreSQL");
+        cluster.start().await.expect("a private PostgreSQL");
+        let guard = cluster.guard(&crate::program(), Some(&folder)).expect("its guard");
+        Self { cluster, _guard: guard }
+    }
+
+    /// The process id of its first process.
+    ///
+    /// # Panics
+    /// If it doesn't run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.cluster.pid().expect("it runs")
+    }
+
+    /// Ends it as a crash does: by `-KILL`, or by `-QUIT` as `pg_ctl -m immediate`
+    /// does.
+    ///
+    /// # Panics
+    /// If it doesn't run.
+    pub async fn crash(&mut self, with: &str) {
+        signal(with, &[self.pid()]);
+        self.cluster.ended().await;
+    }
+
+    /// Starts it again, on the same port.
+    ///
+    /// # Panics
+    /// If it doesn't come up.
+    pub async fn restart(&mut self) {
+        self.cluster.start().await.expect("PostgreSQL again");
+    }
+
+    /// Stops all of its processes where they are. They go on when the answer is
+    /// dropped.
+    ///
+    /// # Panics
+    /// If it doesn't run.
+    #[must_use]
+    pub fn pause(&self) -> Paused {
+        Paused::of_family(self.pid())
+    }
+}
+
+/// Processes that stand still until this is dropped.
+#[derive(Debug)]
+pub struct Paused(Vec<u32>);
+
+impl Paused {
+    /// One process alone.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        signal("-STOP", &[pid]);
+        Self(vec![pid])
+    }
+
+    /// A process, then its children: it makes no new ones.
+    fn of_family(pid: u32) -> Self {
+        signal("-STOP", &[pid]);
+        let listed = std::process::Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().expect("ps");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let children = listed.lines().filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            let (child, parent) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            (parent == pid).then_some(child)
+        });
+        let mut all = vec![pid];
+        all.extend(children);
+        signal("-STOP", &all);
+        Self(all)
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        signal("-CONT", &self.0);
+    }
+}
