@@ -209,7 +209,7 @@ impl Database {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.url.rsplit('/').next().unwrap_or_default()
     }
 
     /// Its URL, as its owner.

@@ -106,7 +106,10 @@ impl Report {
     pub(super) fn is_clean(&self) -> bool {
         let refused =
             |seen: &Seen| seen.failed_calls + seen.count(Outcome::Error) + seen.count(Outcome::Retry);
-        self.corrupt == 0 && self.missing == 0 && self.done() > 0 && self.seen.as_ref().map_or(0, refused) == 0
+        self.corrupt == 0
+            && self.missing == 0
+            && self.done() > 0
+            && self.seen.as_ref().map_or(0, refused) == 0
     }
 
     pub(super) fn to_json(&self) -> Value {

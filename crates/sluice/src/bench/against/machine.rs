@@ -19,7 +19,8 @@ pub(super) async fn describe(client: &Client) -> Result<String, Failure> {
         Some(line.split_once(':')?.1.trim().to_owned())
     };
     let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
-    let kib: Option<u64> = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok());
+    let kib: Option<u64> =
+        field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok());
     let memory = kib.map_or(String::new(), |kib| format!(", {} GiB of memory", kib / 1024 / 1024));
     Ok(format!("{cores} cores ({processor}){memory}; {version}: {settings}"))
 }

@@ -265,6 +265,9 @@ mod tests {
         let json = outcome.to_json();
         assert_eq!((json["ratio"].as_f64(), json["met"].as_bool()), (Some(3.0), Some(false)));
         let table = tables(&[outcome]);
-        assert!(table.contains("3.00") && table.contains("**missed**") && table.contains("below 2.5"), "{table}");
+        assert!(
+            table.contains("3.00") && table.contains("**missed**") && table.contains("below 2.5"),
+            "{table}"
+        );
     }
 }

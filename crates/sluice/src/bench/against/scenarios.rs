@@ -254,7 +254,8 @@ impl<'a> Runner<'a> {
     async fn s9(&mut self, stage: &mut Stage) -> Result<Outcome, Failure> {
         let sluice = Side { name: "Sluice", rounds: vec![stage.end_to_end().await?] };
         let figures = memory::measure(stage).await?;
-        let what = format!("memory of ingest and results: peak under S2, with {} idle streams", memory::STREAMS);
+        let what =
+            format!("memory of ingest and results: peak under S2, with {} idle streams", memory::STREAMS);
         Ok(Outcome { scenario: "S9", what, sluice: Some(sluice), floor: None, figures })
     }
 

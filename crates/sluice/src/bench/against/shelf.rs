@@ -61,7 +61,8 @@ async fn walk(
     request: &ListResultsRequest,
 ) -> Result<(Vec<ListResultsRequest>, Vec<Record>), Failure> {
     let (mut places, mut known) = (Vec::new(), Vec::new());
-    let mut next = ListResultsRequest { page_size: STEP, order: Order::OldestFirst.into(), ..request.clone() };
+    let mut next =
+        ListResultsRequest { page_size: STEP, order: Order::OldestFirst.into(), ..request.clone() };
     loop {
         places.push(ListResultsRequest { page_size: PAGE, ..next.clone() });
         let page = client.list_results(next.clone()).await?.into_inner();
@@ -111,8 +112,7 @@ async fn gets(client: &mut Client, known: &[Record]) -> Result<Figure, Failure> 
     let mut micros = Vec::with_capacity(GETS);
     for _ in 0..GETS {
         let Some(record) = known.choose(&mut rand::rng()) else { break };
-        let request =
-            GetResultRequest { organisation: record.organisation.clone(), id: record.id.clone() };
+        let request = GetResultRequest { organisation: record.organisation.clone(), id: record.id.clone() };
         let began = Instant::now();
         client.get_result(request).await?;
         micros.push(micros_since(began));

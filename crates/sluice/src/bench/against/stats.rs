@@ -79,7 +79,10 @@ mod tests {
 
     #[test]
     fn numbers_are_shown_with_their_spread() {
-        assert_eq!(Spread { median: 17500.4, min: 950.0, max: 1_234_567.0 }.show(0, "/s"), "17,500/s (950..1,234,567)");
+        assert_eq!(
+            Spread { median: 17500.4, min: 950.0, max: 1_234_567.0 }.show(0, "/s"),
+            "17,500/s (950..1,234,567)"
+        );
         assert_eq!(Spread::of([0.256]).unwrap().show(2, ""), "0.26");
         assert_eq!(Spread::of([1000.5]).unwrap().show(1, " ms"), "1,000.5 ms");
     }
