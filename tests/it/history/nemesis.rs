@@ -126,6 +126,9 @@ impl Nemesis<'_> {
             let mut steps = STEPS;
             self.random.shuffle(&mut steps);
             for step in steps {
+                if round > 0 && Instant::now() > self.until {
+                    break;
+                }
                 self.goes_on(3).await;
                 let a_while = self.a_while(round == 0);
                 self.step(step, a_while).await;
