@@ -67,6 +67,10 @@ impl Upkeep {
                 tracing::warn!(%error, "upkeep of the outbox fails");
             }
             failing = done.is_err();
+            if failing {
+                // Sessions that can't write, on a standby after a failover, would stay.
+                self.pool.retain(|_, _| false);
+            }
             beats += 1;
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -146,6 +150,7 @@ pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<U
         let mut tries = 0;
         while let Err(error) = delete(&pool, &ids).await {
             tries += 1;
+            pool.retain(|_, _| false);
             if done.is_closed() && tries > 2 {
                 return;
             }
