@@ -2,64 +2,71 @@
 //! is a standby, or that takes no writes. A service says so, promises nothing
 //! meanwhile, and goes on by itself when it is over.
 
-use sluice::connection::is_serving;
+use sluice::connection::{Clients, is_serving};
 use sluice_proto::{ingest::v1::Outcome, results::v1::AcknowledgeResultRequest};
-use sluice_tests::{Replica, Tenant, eventually};
+use sluice_tests::{Pair, Replica, Tenant, eventually};
 use tonic::Code;
 
-use crate::{own_server::OnOwnServer, support::*};
+use crate::{
+    files_support::{file, outcome},
+    support::*,
+};
 
 async fn is_not_serving_since(replica: &Replica, reason: &str) {
     eventually(reason, || async { replica.log().contains(reason).then_some(()) }).await;
     eventually("NOT_SERVING", || async { (!is_serving(&replica.url()).await).then_some(()) }).await;
 }
 
+/// A pair of processes on a server of its own.
+async fn start() -> (Pair, Clients) {
+    let pair = builder().processes().own_server().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    (pair, acme)
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_durable_is_not_served_from() {
-    let mut server = OnOwnServer::start().await;
-    put(&server.clients, definition("plain")).await;
-    server.stop_server().await;
-    server.cluster.set_more(&["fsync=off"]);
-    server.start_server().await;
-    for replica in [&server.ingest, &server.results] {
+    let (mut pair, acme) = start().await;
+    pair.server().stop().await;
+    pair.server().set_more(&["fsync=off"]);
+    pair.server().restart().await;
+    for replica in [&pair.ingest[0], &pair.results[0]] {
         is_not_serving_since(replica, "fsync is off: nothing would be durable").await;
     }
-    server.stop_server().await;
-    server.cluster.set_more(&[]);
-    server.start_server().await;
-    server.ingest.serving().await;
-    server.results.serving().await;
-    let said = publish_one(&server.clients, json("plain", "1")).await;
+    pair.server().stop().await;
+    pair.server().set_more(&[]);
+    pair.server().restart().await;
+    pair.ingest[0].serving().await;
+    pair.results[0].serving().await;
+    let said = publish_one(&acme, json("plain", "1")).await;
     assert_eq!(said.outcome(), Outcome::Success);
 }
 
 #[tokio::test]
 async fn a_standby_is_not_served_from_until_it_is_promoted() {
-    let mut server = OnOwnServer::start().await;
-    put(&server.clients, definition("plain")).await;
+    let (mut pair, acme) = start().await;
     let observation = || marked("plain", "m", "1");
-    server.stop_server().await;
-    std::fs::write(server.cluster.folder().join("data/standby.signal"), "").unwrap();
-    server.start_server().await;
-    for replica in [&server.ingest, &server.results] {
+    pair.server().stop().await;
+    std::fs::write(pair.server().data().join("standby.signal"), "").unwrap();
+    pair.server().restart().await;
+    for replica in [&pair.ingest[0], &pair.results[0]] {
         is_not_serving_since(replica, "the server is in recovery").await;
     }
     // Whoever calls all the same is told to come again, and nothing is kept.
-    let said = publish_one(&server.clients, observation()).await;
+    let said = publish_one(&acme, observation()).await;
     assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"));
-    let promoted = server.sql("postgres").await.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    let promoted = pair.ingest_database.sql().await.query_one("SELECT pg_promote()", &[]).await.unwrap();
     assert!(promoted.get::<_, bool>(0));
     // Sessions from before, in which nothing can be written, are not kept.
-    server.ingest.serving().await;
-    server.results.serving().await;
+    pair.ingest[0].serving().await;
+    pair.results[0].serving().await;
     let let_in = || async {
-        let said = publish_one(&server.clients, observation()).await;
+        let said = publish_one(&acme, observation()).await;
         (said.outcome() == Outcome::Success).then_some(said.ingest_id)
     };
     let id = eventually("success", let_in).await;
-    let sql = server.sql("ingest").await;
-    eventually("an empty outbox", || async { (backlog(&sql).await == 0).then_some(()) }).await;
-    are_the_results(&server.clients, &[(id, "1".into())].into()).await;
+    adds_up(&pair, &acme, &[(id, "1".into())].into()).await;
 }
 
 /// After a failover, sessions may be on a server that takes no writes any more
@@ -98,6 +105,7 @@ async fn sessions_that_can_not_write_are_given_up() {
         let said = publish_one(&acme, marked("plain", "m", "2")).await;
         assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"));
         assert_eq!(acknowledge().await, Err(Code::Unavailable));
+        assert_eq!(outcome(&acme, file("plain"), b"3").await.outcome(), Outcome::Retry);
     }
     read_only("off").await;
     // No session of before is in use any more: all works at once, or after one that
@@ -108,6 +116,9 @@ async fn sessions_that_can_not_write_are_given_up() {
     };
     eventually("success", let_in).await;
     eventually("an acknowledgement", || async { acknowledge().await.ok() }).await;
+    let file_let_in =
+        || async { (outcome(&acme, file("plain"), b"3").await.outcome() == Outcome::Success).then_some(()) };
+    eventually("a file", file_let_in).await;
     drained(&pair).await;
-    assert_eq!(results(&acme).await.len(), 1);
+    assert_eq!(results(&acme).await.len(), 2);
 }

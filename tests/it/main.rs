@@ -36,7 +36,6 @@ mod migrations;
 mod model;
 mod outages;
 mod outbox;
-mod own_server;
 mod plans;
 mod races;
 mod rehearsal;

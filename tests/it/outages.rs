@@ -1,14 +1,7 @@
 //! Processes and servers die while publishers publish. These are told `retry`
 //! or UNAVAILABLE and nothing else; afterwards all adds up.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use sluice::connection::{Clients, is_serving};
 use sluice_proto::{
@@ -19,53 +12,26 @@ use sluice_tests::{Link, Tenant, eventually};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use crate::{own_server::OnOwnServer, support::*};
+use crate::{rolling::Load, support::*};
 
 /// Publishers that go on until they are told to end, and then until each of
 /// their observations has its final outcome.
-struct Load {
-    publishers: JoinSet<Contents>,
-    ending: Arc<AtomicBool>,
-    finished: Arc<AtomicUsize>,
-}
-
-impl Load {
-    fn start(clients: &[Clients]) -> Self {
-        let (ending, finished) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let mut publishers = JoinSet::new();
-        for (publisher, clients) in clients.iter().cloned().enumerate() {
-            let (ending, finished) = (ending.clone(), finished.clone());
-            publishers.spawn(async move {
-                let mut all = Contents::new();
-                for batch in 0.. {
-                    if ending.load(Relaxed) {
-                        break;
-                    }
-                    let mark =
-                        |n| marked("plain", &format!("{publisher}/{batch}/{n}"), &format!("[{batch},{n}]"));
-                    all.extend(until_final(&clients, (0..10).map(mark).collect()).await);
-                    finished.fetch_add(1, Relaxed);
+fn load_of(clients: &[Clients]) -> (Load, JoinSet<()>) {
+    let (load, mut publishers) = (Load::default(), JoinSet::new());
+    for (publisher, clients) in clients.iter().cloned().enumerate() {
+        let load = load.clone();
+        publishers.spawn(async move {
+            for batch in 0.. {
+                let mark =
+                    |n| marked("plain", &format!("{publisher}/{batch}/{n}"), &format!("[{batch},{n}]"));
+                load.keep(until_final(&clients, (0..10).map(mark).collect()).await);
+                if !load.goes_on().await {
+                    return;
                 }
-                all
-            });
-        }
-        Self { publishers, ending, finished }
+            }
+        });
     }
-
-    /// Waits until that many more batches have their outcomes.
-    async fn goes_on(&self, batches: usize) {
-        let aim = self.finished.load(Relaxed) + batches;
-        eventually("the publishers to go on", || async {
-            (self.finished.load(Relaxed) >= aim).then_some(())
-        })
-        .await;
-    }
-
-    /// Ends it. All that was accepted.
-    async fn end(self) -> Contents {
-        self.ending.store(true, Relaxed);
-        self.publishers.join_all().await.into_iter().flatten().collect()
-    }
+    (load, publishers)
 }
 
 /// Sends again whatever has no final outcome yet. Only what may happen in an
@@ -123,14 +89,14 @@ async fn killing_results_while_publishing_is_not_noticed_by_publishers() {
     let mut pair = builder().processes().start().await;
     let acme = pair.clients(Tenant::Acme);
     put(&acme, definition("plain")).await;
-    let load = Load::start(&[acme.clone(), acme.clone()]);
+    let (load, publishers) = load_of(&[acme.clone(), acme.clone()]);
     for _ in 0..2 {
-        load.goes_on(20).await;
+        load.more(20).await;
         pair.results[0].kill();
-        load.goes_on(20).await;
+        load.more(20).await;
         pair.results[0].restart(true).await;
     }
-    let all = load.end().await;
+    let all = load.end(publishers).await;
     adds_up(&pair, &acme, &all).await;
 }
 
@@ -139,7 +105,7 @@ async fn killing_one_of_two_replicas_of_ingest_while_publishing_loses_nothing() 
     let mut pair = builder().processes().ingest_replicas(2).start().await;
     let (first, second) = (pair.clients_of(Tenant::Acme, 0, 0), pair.clients_of(Tenant::Acme, 1, 0));
     put(&first, definition("plain")).await;
-    let load = Load::start(&[second.clone(), second.clone()]);
+    let (load, publishers) = load_of(&[second.clone(), second.clone()]);
     // Their answers are lost with the replica: nobody knows what was kept.
     let lost: JoinSet<_> = (0..8)
         .map(|n| {
@@ -152,10 +118,10 @@ async fn killing_one_of_two_replicas_of_ingest_while_publishing_loses_nothing() 
             }
         })
         .collect();
-    load.goes_on(5).await;
+    load.more(5).await;
     pair.ingest[0].kill();
-    load.goes_on(5).await;
-    let mut all = load.end().await;
+    load.more(5).await;
+    let mut all = load.end(publishers).await;
     for (observations, answer) in lost.join_all().await {
         let again = until_final(&second, observations.clone()).await;
         if let Ok(said) = answer {
@@ -168,21 +134,23 @@ async fn killing_one_of_two_replicas_of_ingest_while_publishing_loses_nothing() 
 
 #[tokio::test]
 async fn killing_postgresql_while_publishing_leads_to_retries_and_afterwards_all_adds_up() {
-    let mut server = OnOwnServer::start().await;
-    put(&server.clients, definition("plain")).await;
-    let load = Load::start(&vec![server.clients.clone(); 4]);
+    let mut pair = builder().processes().own_server().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let (load, publishers) = load_of(&vec![acme.clone(); 4]);
     for signal in ["-KILL", "-QUIT"] {
-        load.goes_on(40).await;
-        server.crash(signal).await;
+        load.more(40).await;
+        pair.server().crash(signal).await;
+        let url = pair.ingest[0].url();
+        eventually("a replica that knows it", || async { (!is_serving(&url).await).then_some(()) }).await;
+        pair.server().restart().await;
     }
-    load.goes_on(40).await;
-    let all = load.end().await;
-    server.ingest.serving().await;
-    let sql = server.sql("ingest").await;
-    eventually("an empty outbox", || async { (backlog(&sql).await == 0).then_some(()) }).await;
-    are_the_results(&server.clients, &all).await;
+    load.more(40).await;
+    let all = load.end(publishers).await;
+    pair.ingest[0].serving().await;
+    adds_up(&pair, &acme, &all).await;
     assert_eq!(all.keys().collect::<BTreeSet<_>>().len(), all.len());
-    server.ingest.stop().await;
+    pair.ingest[0].stop().await;
 }
 
 #[tokio::test]

@@ -40,7 +40,6 @@ async fn every_replica_of_results_takes_its_share_and_the_others_that_of_one_tha
             publish_some(&mut all).await;
         }
     }
-    // Files go where there is a replica, too.
     for killed in 0..2 {
         pair.results[killed].kill();
         for _ in 0..10 {

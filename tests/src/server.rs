@@ -1,6 +1,10 @@
-//! A PostgreSQL of one test's own, which it may kill and pause.
+//! A PostgreSQL of one test's own, which it may kill, pause, and start with other
+//! settings.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use sluice::postgres::{Cluster, Guard};
 
@@ -9,7 +13,7 @@ use crate::signal::signal;
 /// The server. Ends when dropped.
 pub struct OwnServer {
     pub(crate) cluster: Cluster,
-    _guard: Guard,
+    guard: Guard,
 }
 
 impl OwnServer {
@@ -23,8 +27,27 @@ impl OwnServer {
         let folder = std::env::temp_dir().join(format!("sluice-server-{}-{number}", std::process::id()));
         let mut cluster = Cluster::open(&folder, true).await.expect("a private PostgreSQL");
         cluster.start().await.expect("a private PostgreSQL");
-        let guard = cluster.guard(&crate::program(), Some(&folder)).expect("its guard");
-        Self { cluster, _guard: guard }
+        let guard = guard(&cluster);
+        Self { cluster, guard }
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.cluster.folder().join("data")
+    }
+
+    /// Settings that win over its own from the next start on, each as `name=value`.
+    pub fn set_more(&mut self, settings: &[&str]) {
+        self.cluster.set_more(settings);
+    }
+
+    /// Stops it in good order.
+    ///
+    /// # Panics
+    /// If it doesn't end.
+    pub async fn stop(&mut self) {
+        self.cluster.stop().await.expect("PostgreSQL stops");
     }
 
     /// The process id of its first process.
@@ -52,6 +75,8 @@ impl OwnServer {
     /// If it doesn't come up.
     pub async fn restart(&mut self) {
         self.cluster.start().await.expect("PostgreSQL again");
+        // The one before looks after a process that has gone.
+        self.guard = guard(&self.cluster);
     }
 
     /// Stops all of its processes where they are. They go on when the answer is
@@ -63,6 +88,11 @@ impl OwnServer {
     pub fn pause(&self) -> Paused {
         Paused::of_family(self.pid())
     }
+}
+
+/// Ends the server, and removes its folder, when the test process is gone.
+fn guard(cluster: &Cluster) -> Guard {
+    cluster.guard(&crate::program(), Some(cluster.folder())).expect("its guard")
 }
 
 /// Processes that stand still until this is dropped.

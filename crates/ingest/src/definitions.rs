@@ -2,7 +2,12 @@
 //! change counts up the registry's revision in the same transaction.
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, Kind, OrganisationId, postgres::TxError, transaction};
+use sluice_service::{
+    Error, Kind, OrganisationId,
+    postgres::{TxError, query},
+    transaction,
+};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
@@ -97,19 +102,16 @@ impl Definitions {
     /// # Errors
     /// NOT_FOUND if there is none.
     pub async fn get(&self, organisation: Option<&OrganisationId>, name: &Name) -> Result<Definition, Error> {
-        let client = self.pool.get().await?;
         let tenant = tenant(organisation);
-        let row = match name {
+        let rows = match name {
             Name::Path(path) => {
-                let statement = client.prepare_cached(include_str!("sql/definition_by_path.sql")).await?;
-                client.query_opt(&statement, &[&tenant, path]).await?
+                query(&self.pool, include_str!("sql/definition_by_path.sql"), &[&tenant, path]).await?
             }
             Name::Id(id) => {
-                let statement = client.prepare_cached(include_str!("sql/definition_by_id.sql")).await?;
-                client.query_opt(&statement, &[&tenant, id]).await?
+                query(&self.pool, include_str!("sql/definition_by_id.sql"), &[&tenant, id]).await?
             }
         };
-        row.as_ref().map(from_row).transpose()?.ok_or_else(|| Error::not_found("definition"))
+        rows.first().map(from_row).transpose()?.ok_or_else(|| Error::not_found("definition"))
     }
 
     /// Up to `page_size` definitions whose path comes after `after`.
@@ -123,10 +125,9 @@ impl Definitions {
         after: &str,
         page_size: i64,
     ) -> Result<Vec<Definition>, Error> {
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("sql/list_definitions.sql")).await?;
-        let tenant = tenant(organisation);
-        let rows = client.query(&statement, &[&tenant, &after, &page_size, &include_system_wide]).await?;
+        let params: [&(dyn ToSql + Sync); 4] =
+            [&tenant(organisation), &after, &page_size, &include_system_wide];
+        let rows = query(&self.pool, include_str!("sql/list_definitions.sql"), &params).await?;
         rows.iter().map(from_row).collect()
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, postgres::query};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
@@ -183,10 +183,10 @@ impl Follower {
     }
 
     async fn look(&self, loaded: bool) -> Result<(), Error> {
-        let client = self.pool.get().await?;
         let known = self.current.load();
-        let statement = client.prepare_cached(include_str!("sql/select_revision.sql")).await?;
-        let revision: i64 = client.query_one(&statement, &[]).await?.get(0);
+        let rows = query(&self.pool, include_str!("sql/select_revision.sql"), &[]).await?;
+        let revision: i64 =
+            rows.first().ok_or_else(|| Error::internal("definitions without a revision"))?.get(0);
         if loaded && revision == known.revision {
             return Ok(());
         }
@@ -194,8 +194,7 @@ impl Follower {
         // restored from a backup: begin anew.
         let base = if revision < known.revision { Snapshot::default() } else { (**known).clone() };
         let since = if loaded { base.revision } else { -1 };
-        let statement = client.prepare_cached(include_str!("sql/select_changed_definitions.sql")).await?;
-        let rows = client.query(&statement, &[&since]).await?;
+        let rows = query(&self.pool, include_str!("sql/select_changed_definitions.sql"), &[&since]).await?;
         let next = apply(base, &rows);
         tracing::debug!(revision = next.revision, changed = rows.len(), "definitions changed");
         self.current.store(Arc::new(next));

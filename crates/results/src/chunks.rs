@@ -6,11 +6,11 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::Pool;
 use futures_util::{Stream, stream};
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, postgres::query};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::sessions::{Tenants, query};
+use crate::sessions::Tenants;
 
 /// Size of every chunk but the last, in bytes.
 const CHUNK_BYTES: usize = 512 * 1024;

@@ -9,14 +9,13 @@ use std::{
 
 use deadpool_postgres::Pool;
 use futures_util::{StreamExt, stream};
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, postgres::query};
 use uuid::Uuid;
 
 use crate::{
     configs::{Configs, probe::probe, stores::Stores},
     recorder::{Recorder, Recording},
     result::{NewRecord, Storage},
-    sessions::query,
     storage::place::Provider,
     storage_config::{State, StorageConfig},
     uploads::{Key, Name, Uploads},

@@ -11,7 +11,7 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::{TryStreamExt, future::try_join};
 use sluice_service::{
     Error, Kind, OrganisationId,
-    postgres::{Failure, classify},
+    postgres::{Failure, classify, patiently},
 };
 use tokio_postgres::{Error as PgError, Row, Statement, types::ToSql};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     filter::{Key, Order, Source, States, Walk},
     result::{Checksum, Labels, Placement, Record, State},
-    sessions::{Tenants, patiently},
+    sessions::{Tenants, within},
     storage::inline::{self, Block},
     time::Micros,
 };
@@ -71,7 +71,7 @@ impl Shelf {
     /// NOT_FOUND if the organisation has none with this id.
     pub async fn get(&self, organisation: &OrganisationId, id: Uuid) -> Result<Record, Error> {
         let session = self.tenants.borrow().await?;
-        let found = patiently(session.within(organisation, get(session.client(), organisation, id))).await;
+        let found = patiently(within(&session, organisation, get(session.client(), organisation, id))).await;
         session.settle(found)?.ok_or_else(not_found)
     }
 
@@ -91,7 +91,7 @@ impl Shelf {
             return Ok(Page::default());
         }
         let session = self.tenants.borrow().await?;
-        let outcome = patiently(session.within(&walk.organisation, async {
+        let outcome = patiently(within(&session, &walk.organisation, async {
             let rows = list(session.client(), walk, between, page_size).await?;
             let (records, next) = cut(&rows, page_size)?;
             let mut data = HashMap::new();
@@ -116,7 +116,7 @@ impl Shelf {
     /// if it is not what was published.
     pub async fn inline_data(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
         let session = self.tenants.borrow().await?;
-        let outcome = patiently(session.within(organisation, async {
+        let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
             let Some(record) = get(client, organisation, id).await? else { return Ok(None) };
             let data = read(client, organisation, &[&record]).await?.remove(&id);
@@ -146,7 +146,7 @@ impl Shelf {
         id: Uuid,
     ) -> Result<(Record, bool), Error> {
         let session = self.tenants.borrow().await?;
-        let outcome = patiently(session.within(organisation, async {
+        let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
             // Both are prepared first, so that they are sent together and run in
             // this order: the second sees what the first committed.
@@ -188,7 +188,7 @@ impl Shelf {
                 let acknowledging = session.client().prepare_cached(ACKNOWLEDGE).await?;
                 acknowledge(session.client(), &acknowledging, organisation, &ids).await
             };
-            match patiently(session.within(organisation, outcome)).await {
+            match patiently(within(&session, organisation, outcome)).await {
                 Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
                 outcome => return Ok(session.settle(outcome)?.into_iter().collect()),
             }

@@ -5,14 +5,11 @@
 use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{Error, OrganisationId, postgres::query};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::{
-    result::{Checksum, NewRecord, Sealed, Storage},
-    sessions::query,
-};
+use crate::result::{Checksum, NewRecord, Sealed, Storage};
 
 /// A result's name: its organisation and its id.
 pub type Name = (OrganisationId, Uuid);

@@ -297,8 +297,8 @@ impl From<Error> for Status {
     }
 }
 
-/// The messages of an error and of all its sources, for logs.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// The messages of an error and of all its sources, for logs and operators.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(next) = source {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Faults, Part as _, Setting, Source, help},
+    error::chain,
     postgres::{self, Migrated},
     shutdown,
     telemetry::{self, Telemetry},
@@ -40,8 +41,7 @@ pub fn migrate(
         print!("{}", help(&program, postgres::Settings::TABLE));
         return Some(ExitCode::SUCCESS);
     }
-    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let mut source = Source::collect(table, args.iter().cloned(), env);
+    let mut source = Source::collect(table, args.iter().cloned(), environment());
     // Who serves may have been settled already.
     source.stand_in("database_url", "database_owner_url");
     let settings = postgres::Settings::take(&mut source);
@@ -68,29 +68,21 @@ pub fn migrate(
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{program}: {}", explained(&*error));
+            eprintln!("{program}: {}", chain(&*error));
             ExitCode::FAILURE
         }
     })
 }
 
-/// An error with its causes, and with what a database server said.
-fn explained(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(&format!(": {said}"));
-        }
-        source = cause.source();
-    }
-    text
+/// The environment, as far as it is text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
 /// Runs a service until SIGTERM or SIGINT. `args` are the flags after the
-/// program's name; with `--print-config` it only says how it would be set up. Exit codes: 0 a clean stop, 64 bad configuration (every
-/// fault is printed), 1 anything else.
+/// program's name; with `--print-config` it only says how it would be set up. Exit
+/// codes: 0 a clean stop, 64 bad configuration (every fault is printed), 1 anything
+/// else.
 pub fn main<S, Fut>(
     program: &str,
     table: &[Setting],
@@ -106,8 +98,7 @@ where
         print!("{}", help(program, table));
         return ExitCode::SUCCESS;
     }
-    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let env: Vec<_> = env.collect();
+    let env = environment();
     let (asked, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg == PRINT_CONFIG);
     let described = (!asked.is_empty())
         .then(|| Source::collect(table, args.iter().cloned(), env.iter().cloned()).describe(table));

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sluice_proto::ingest::v1::{Outcome, PublicationOutcome};
+use sluice_service::backoff;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -13,21 +14,19 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// The waits between calls that fail one after the other.
 #[derive(Debug)]
-pub(crate) struct Backoff(Duration);
+pub(crate) struct Backoff(backoff::Backoff);
 
 impl Backoff {
     /// Nothing failed yet, or not any more.
     pub(crate) fn new() -> Self {
-        Self(BACKOFF_FIRST)
+        Self(backoff::Backoff::new(BACKOFF_FIRST, BACKOFF_MAX))
     }
 
     /// How long to wait after one more failed call: at least as long as the
     /// service advises.
     pub(crate) fn after(&mut self, status: &Status) -> Duration {
         let advised = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
-        let wait = advised.unwrap_or_default().max(jittered(self.0));
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
-        wait
+        advised.unwrap_or_default().max(self.0.failed())
     }
 }
 
@@ -56,11 +55,6 @@ pub(crate) fn undecided(status: &Status, reason: &str) -> PublicationOutcome {
     }
 }
 
-/// Half to all of a wait, so that many callers don't come back at once.
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(rand::random_range(0.5..=1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,8 +71,13 @@ mod tests {
 
     #[test]
     fn a_wait_is_never_longer_than_said() {
+        let mut backoff = Backoff::new();
+        // It has doubled up to the longest.
+        for _ in 0..10 {
+            backoff.after(&Status::unavailable(""));
+        }
         for _ in 0..100 {
-            let wait = jittered(BACKOFF_MAX);
+            let wait = backoff.after(&Status::unavailable(""));
             assert!(wait <= BACKOFF_MAX && wait >= BACKOFF_MAX / 2);
         }
     }

@@ -12,7 +12,14 @@ use sluice_proto::results::v1::{
     RecordResultsRequest, RecordResultsResponse, ResultBatch, record_results_response::Recording,
     results_intake_service_client::ResultsIntakeServiceClient,
 };
-use sluice_service::{Error, client::TokenInterceptor, peer::Peer, trace};
+use sluice_service::{
+    Error,
+    client::TokenInterceptor,
+    peer::Peer,
+    postgres::{execute, query},
+    trace,
+};
+use tokio_postgres::types::ToSql;
 use tonic::{Code, Response, Status};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
@@ -155,9 +162,8 @@ impl Caller {
         if missing.is_empty() {
             return Ok(HashMap::new());
         }
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("../sql/load_outbox.sql")).await?;
-        let rows = client.query(&statement, &[&missing, &self.instance]).await?;
+        let params: [&(dyn ToSql + Sync); 2] = [&missing, &self.instance];
+        let rows = query(&self.pool, include_str!("../sql/load_outbox.sql"), &params).await?;
         Ok(rows
             .iter()
             .map(|row| (row.get("id"), outbox::decode(row.get("format"), row.get("payload")).map(Arc::new)))
@@ -166,13 +172,7 @@ impl Caller {
 
     /// Gives all rows of this instance to whoever comes first.
     pub async fn release(&self) {
-        let release = async {
-            let client = self.pool.get().await?;
-            Ok::<u64, Error>(
-                client.execute(include_str!("../sql/release_outbox.sql"), &[&self.instance]).await?,
-            )
-        };
-        match release.await {
+        match execute(&self.pool, include_str!("../sql/release_outbox.sql"), &[&self.instance]).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "outbox rows released"),
             Err(error) => tracing::warn!(%error, "outbox rows not released; another instance will find them"),
@@ -225,12 +225,8 @@ pub async fn set_aside(pool: &Pool, id: Uuid, organisation: &str, why: &str) {
         outbox = %id, organisation, why,
         "ALERT: an accepted batch can't be recorded and was set aside"
     );
-    let set_aside = async {
-        let client = pool.get().await?;
-        client.execute(include_str!("../sql/set_aside_outbox.sql"), &[&id, &why]).await?;
-        Ok::<(), Error>(())
-    };
-    if let Err(error) = set_aside.await {
+    let set_aside = execute(pool, include_str!("../sql/set_aside_outbox.sql"), &[&id, &why]).await;
+    if let Err(error) = set_aside {
         tracing::error!(outbox = %id, %error, "the batch could not be marked as set aside");
     }
 }

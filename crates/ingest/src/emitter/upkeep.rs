@@ -7,8 +7,12 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId};
+use sluice_service::{
+    Error, OrganisationId,
+    postgres::{execute, query},
+};
 use tokio::sync::mpsc;
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -49,10 +53,7 @@ impl Upkeep {
     /// # Errors
     /// If the database can't be written now.
     pub async fn beat(&self) -> Result<(), Error> {
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("../sql/heartbeat.sql")).await?;
-        client.execute(&statement, &[&self.instance]).await?;
-        Ok(())
+        execute(&self.pool, include_str!("../sql/heartbeat.sql"), &[&self.instance]).await.map(drop)
     }
 
     /// Beats until shutdown.
@@ -67,10 +68,6 @@ impl Upkeep {
                 tracing::warn!(%error, "upkeep of the outbox fails");
             }
             failing = done.is_err();
-            if failing {
-                // Sessions that can't write, on a standby after a failover, would stay.
-                self.pool.retain(|_, _| false);
-            }
             beats += 1;
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -81,10 +78,8 @@ impl Upkeep {
 
     async fn once(&self, beats: u64, looked_through: &mut Uuid) -> Result<(), Error> {
         self.beat().await?;
-        let client = self.pool.get().await?;
         if beats.is_multiple_of(MEASURE_EVERY_BEATS) {
-            let statement = client.prepare_cached(include_str!("../sql/outbox_bytes.sql")).await?;
-            let measured = client.query(&statement, &[]).await?;
+            let measured = query(&self.pool, include_str!("../sql/outbox_bytes.sql"), &[]).await?;
             self.backlog.set(measured.iter().filter_map(backlog_of).collect());
             let sum = |column: &str| measured.iter().map(|row| row.get::<_, i64>(column)).sum();
             let ages = measured.iter().map(|row| row.get::<_, f64>("oldest_age_seconds"));
@@ -92,7 +87,7 @@ impl Upkeep {
             self.metrics.measured(sum("rows"), sum("bytes"), sum("set_aside"), oldest);
         }
         if beats.is_multiple_of(FORGET_EVERY_BEATS) {
-            client.execute(include_str!("../sql/forget_instances.sql"), &[]).await?;
+            execute(&self.pool, include_str!("../sql/forget_instances.sql"), &[]).await?;
         }
         if !self.healthy.load(Relaxed) {
             return Ok(());
@@ -103,16 +98,16 @@ impl Upkeep {
         if room == 0 {
             return Ok(());
         }
-        let statement = client.prepare_cached(include_str!("../sql/take_over_outbox.sql")).await?;
-        let rows = client.query(&statement, &[&self.instance, &room]).await?;
+        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &room];
+        let rows = query(&self.pool, include_str!("../sql/take_over_outbox.sql"), &params).await?;
         if !rows.is_empty() {
             tracing::info!(rows = rows.len(), "outbox rows taken over");
         }
         self.hand_to_emitter(&rows).await;
         if beats.is_multiple_of(LOOK_THROUGH_EVERY_BEATS) {
-            let statement = client.prepare_cached(include_str!("../sql/waiting_outbox.sql")).await?;
             let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
-            let rows = client.query(&statement, &[&self.instance, &*looked_through, &room]).await?;
+            let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &room];
+            let rows = query(&self.pool, include_str!("../sql/waiting_outbox.sql"), &params).await?;
             *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
             self.hand_to_emitter(&rows).await;
         }
@@ -150,7 +145,6 @@ pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<U
         let mut tries = 0;
         while let Err(error) = delete(&pool, &ids).await {
             tries += 1;
-            pool.retain(|_, _| false);
             if done.is_closed() && tries > 2 {
                 return;
             }
@@ -161,8 +155,5 @@ pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<U
 }
 
 async fn delete(pool: &Pool, ids: &[Uuid]) -> Result<(), Error> {
-    let client = pool.get().await?;
-    let statement = client.prepare_cached(include_str!("../sql/delete_outbox.sql")).await?;
-    client.execute(&statement, &[&ids]).await?;
-    Ok(())
+    execute(pool, include_str!("../sql/delete_outbox.sql"), &[&ids]).await.map(drop)
 }

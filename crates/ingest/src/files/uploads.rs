@@ -13,7 +13,12 @@ use std::{
 };
 
 use deadpool_postgres::{GenericClient, Pool};
-use sluice_service::{Error, OrganisationId, postgres::TxError, transaction};
+use sluice_service::{
+    Error, OrganisationId,
+    postgres::{Borrowed, TxError, execute, query},
+    transaction,
+};
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -71,12 +76,11 @@ impl Uploads {
         if marker.is_none() && counter.is_none() {
             return Ok(None);
         }
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("../sql/look_ahead.sql")).await?;
-        let row = client.query_one(&statement, &[&marker, &counter]).await?;
+        let rows = query(&self.pool, include_str!("../sql/look_ahead.sql"), &[&marker, &counter]).await?;
+        let row = rows.first().ok_or_else(|| Error::internal("a look ahead that saw nothing"))?;
         let mut seen = Seen::at(row.get("now"));
         if let Some(key) = row.get::<_, Option<Uuid>>("marker") {
-            let marker = marker_of(&row).ok_or_else(|| Error::internal("a marker of no known outcome"))?;
+            let marker = marker_of(row).ok_or_else(|| Error::internal("a marker of no known outcome"))?;
             seen.markers.insert(key, Found { row: marker, in_current_slot: true });
         }
         if let Some(key) = row.get::<_, Option<Uuid>>("counter") {
@@ -95,9 +99,8 @@ impl Uploads {
         // Known before its row is there: a row that is not known has been left.
         self.active().insert(id);
         let upload = Upload { id, organisation: organisation.clone(), uploads: self.clone() };
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("../sql/open_upload.sql")).await?;
-        client.execute(&statement, &[&id, &organisation.as_str(), &self.instance]).await?;
+        let params: [&(dyn ToSql + Sync); 3] = [&id, &organisation.as_str(), &self.instance];
+        execute(&self.pool, include_str!("../sql/open_upload.sql"), &params).await?;
         Ok(upload)
     }
 
@@ -144,9 +147,8 @@ impl Uploads {
 
     /// Uploads of instances that are silent.
     async fn orphaned(&self) -> Result<Vec<Uuid>, Error> {
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("../sql/orphaned_uploads.sql")).await?;
-        let rows = client.query(&statement, &[&self.instance, &GIVE_UP_MAX]).await?;
+        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &GIVE_UP_MAX];
+        let rows = query(&self.pool, include_str!("../sql/orphaned_uploads.sql"), &params).await?;
         Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
@@ -154,9 +156,8 @@ impl Uploads {
     /// call. The rows are read first: what is not known after that was known
     /// before, and has been left.
     async fn left(&self, looked_through: &mut Uuid) -> Result<Vec<Uuid>, Error> {
-        let client = self.pool.get().await?;
-        let statement = client.prepare_cached(include_str!("../sql/own_uploads.sql")).await?;
-        let rows = client.query(&statement, &[&self.instance, &*looked_through, &GIVE_UP_MAX]).await?;
+        let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &GIVE_UP_MAX];
+        let rows = query(&self.pool, include_str!("../sql/own_uploads.sql"), &params).await?;
         *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
         let active = self.active();
         Ok(rows.iter().map(|row| row.get("id")).filter(|id| !active.contains(id)).collect())
@@ -168,8 +169,12 @@ impl Upload {
     /// can't be done now the upkeep does.
     pub async fn give_up(self) {
         let given_up = async {
-            let client = self.uploads.pool.get().await?;
-            give_up_in_tx(&client, self.organisation.as_str(), &[self.id]).await.map_err(Error::from)
+            let session = Borrowed::from(&self.uploads.pool).await?;
+            match give_up_in_tx(session.client(), self.organisation.as_str(), &[self.id]).await {
+                Err(TxError::Domain(error)) => Err(error),
+                Err(TxError::Database(error)) => session.settle(Ok(Err(error))),
+                Ok(()) => Ok(()),
+            }
         };
         if let Err(error) = given_up.await {
             tracing::warn!(upload = %self.id, %error, "an upload is not given up yet");

@@ -4,14 +4,13 @@
 //! `date_deleted` set.
 
 use futures_util::{StreamExt, stream};
-use sluice_service::{Error, Kind, OrganisationId};
+use sluice_service::{Error, Kind, OrganisationId, postgres::query};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Cleanup, REMOVALS_AT_ONCE};
 use crate::{
     files::object_of,
-    sessions::query,
     storage::{place::Provider, store::Store},
     storage_config::{StorageConfig, Terms},
     time::Micros,

@@ -8,14 +8,13 @@ mod uploads;
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
-use sluice_service::Error;
+use sluice_service::{Error, postgres::query};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     configs::{Configs, stores::Stores},
     metrics,
-    sessions::query,
     time::Micros,
 };
 

@@ -4,12 +4,12 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use sluice_service::{Error, Kind, OrganisationId};
+use sluice_service::{Error, Kind, OrganisationId, postgres::query};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::Cleanup;
-use crate::{files::object_of, sessions::query, storage::place::Provider, storage_config::StorageConfig};
+use crate::{files::object_of, storage::place::Provider, storage_config::StorageConfig};
 
 /// An upload that is to be removed.
 struct Left {

@@ -12,12 +12,12 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, Kind, OrganisationId};
+use sluice_service::{Error, Kind, OrganisationId, postgres::query};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
-    sessions::{Tenants, query},
+    sessions::Tenants,
     storage::keyring::Sealed,
     storage_config::{State, StorageConfig, Terms},
 };

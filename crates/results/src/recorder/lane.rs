@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, blames_values, classify},
+    postgres::{Database, Failure, blames_values, classify, patiently},
 };
 use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::{
     metrics::Recordings,
     partitions,
     result::{NewRecord, Placement},
-    sessions::{RECORDING, patiently},
+    sessions::RECORDING,
     storage::inline::{self, PackedBlock},
 };
 

@@ -1,11 +1,13 @@
 //! PostgreSQL: sessions, pools, named transactions, SQLSTATE, migrations.
 
+mod borrow;
 mod migrate;
 mod pool;
 mod sqlstate;
 mod tls;
 mod tx;
 
+pub use borrow::{Borrowed, execute, patiently, query};
 pub use migrate::{Migrated, Migration, Schema, Settings};
 pub use pool::{Database, Session, give_back_after};
 pub use sqlstate::{Failure, blames_values, classify};

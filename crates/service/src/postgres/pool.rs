@@ -23,13 +23,6 @@ pub struct Session {
     pub role: Option<&'static str>,
 }
 
-/// A session that nothing is special about.
-impl Default for Session {
-    fn default() -> Self {
-        Self { application_name: "sluice", parameters: &[], role: None }
-    }
-}
-
 /// A database: where it is and how sessions to it are set up.
 #[derive(Clone, Debug)]
 pub struct Database {

@@ -1,6 +1,6 @@
 //! The floor that Sluice is compared with: the same work as SQL statements, sent
 //! from here over as many connections, without a service in between. The SQL and
-//! what it stands for are in `bench/floor` at the top of the repository.
+//! what it stands for are in `sql` beside it.
 
 mod chain;
 mod gate;
@@ -23,7 +23,7 @@ use crate::failure::{Context, Failure};
 
 macro_rules! floor_sql {
     ($name:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/floor/", $name, ".sql"))
+        include_str!(concat!("sql/", $name, ".sql"))
     };
 }
 use floor_sql;
@@ -38,7 +38,7 @@ const IDLE: Duration = Duration::from_millis(1);
 /// What stands below the publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The statements of `bench/floor`.
+    /// The statements of `sql`.
     Sql,
     /// pgmq, installed before.
     Pgmq,
