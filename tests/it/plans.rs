@@ -22,7 +22,7 @@ macro_rules! statement {
 }
 
 /// Each with how many parameters it has.
-const GATE: [((&str, &str), usize); 12] = [
+const GATE: [((&str, &str), usize); 13] = [
     (statement!("lock_uploads"), 1),
     (statement!("delete_uploads"), 1),
     (statement!("insert_markers"), 4),
@@ -30,6 +30,7 @@ const GATE: [((&str, &str), usize); 12] = [
     (statement!("insert_counters"), 1),
     (statement!("select_markers"), 2),
     (statement!("lock_windows"), 2),
+    (statement!("select_old_markers"), 1),
     (statement!("select_old_windows"), 1),
     (statement!("lock_counters"), 1),
     (statement!("correct_markers"), 4),

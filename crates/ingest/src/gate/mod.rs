@@ -5,3 +5,4 @@
 pub mod decide;
 pub mod rows;
 pub mod session;
+mod trip;

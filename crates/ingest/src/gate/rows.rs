@@ -42,17 +42,14 @@ pub fn marker_of(row: &Row) -> Option<Marker> {
     Some(Marker { outcome, ingest_id: row.get("ingest_id"), fingerprint: row.get("fingerprint") })
 }
 
-/// Markers by key.
-pub fn markers_of(rows: &[Row]) -> HashMap<Uuid, Found<Marker>> {
-    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::with_capacity(rows.len());
-    for row in rows {
+/// Markers by key, of the current slot and of older ones.
+pub fn markers_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Marker>> {
+    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::with_capacity(current.len() + old.len());
+    let tagged = current.iter().map(|row| (row, true)).chain(old.iter().map(|row| (row, false)));
+    for (row, in_current_slot) in tagged {
         let Some(marker) = marker_of(row) else { continue };
-        let found = Found { row: marker, in_current_slot: row.get("in_current_slot") };
         // Carried over from slot to slot all rows of a key say the same.
-        markers
-            .entry(row.get("key"))
-            .and_modify(|known| known.in_current_slot |= found.in_current_slot)
-            .or_insert(found);
+        markers.entry(row.get("key")).or_insert(Found { row: marker, in_current_slot });
     }
     markers
 }

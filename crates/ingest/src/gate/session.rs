@@ -1,19 +1,19 @@
 //! The gate's transaction on one database session: two round trips. First all
 //! presumed rows, locks and reads; then, after the decision, the corrections,
-//! the outbox and COMMIT. Statements of one trip are pipelined.
-
-use std::time::Duration;
+//! the outbox and COMMIT. Where something presumed was there before, a trip
+//! between them reads it. Statements of one trip are pipelined.
 
 use sluice_service::{
     Error,
     postgres::{Database, Failure, Session, classify},
 };
-use tokio_postgres::{Client, Error as PgError, Row, Statement, types::ToSql};
+use tokio_postgres::{Client, Error as PgError, Statement};
 use uuid::Uuid;
 
 use super::{
     decide::{Presumed, Seen, Unfit, Verdict, decide},
     rows::{PresumedColumns, columns, counters_of, markers_of, windows_of},
+    trip::{Answer, TRIP_TIMEOUT, Trip},
 };
 use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
 
@@ -40,9 +40,6 @@ pub const GATE_SESSION: Session = Session {
         ("jit", "off"),
     ],
 };
-
-/// How long one round trip may take before the session is given up.
-const TRIP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Why a try at a transaction did not end in COMMIT.
 #[derive(Debug)]
@@ -115,6 +112,7 @@ statements! {
     insert_counters: include_str!("../sql/insert_counters.sql"),
     select_markers: include_str!("../sql/select_markers.sql"),
     lock_windows: include_str!("../sql/lock_windows.sql"),
+    select_old_markers: include_str!("../sql/select_old_markers.sql"),
     select_old_windows: include_str!("../sql/select_old_windows.sql"),
     lock_counters: include_str!("../sql/lock_counters.sql"),
     moment: include_str!("../sql/gate_moment.sql"),
@@ -130,47 +128,6 @@ statements! {
 pub struct GateSession {
     client: Client,
     statements: Statements,
-}
-
-type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
-
-/// One statement of a round trip.
-enum Step<'a> {
-    /// Transaction control, as text.
-    Control(&'static str),
-    Prepared(&'a Statement, Params<'a>),
-}
-
-/// Statements of one round trip, in order.
-struct Trip<'a>(Vec<Step<'a>>);
-
-impl<'a> Trip<'a> {
-    fn control(&mut self, sql: &'static str) {
-        self.0.push(Step::Control(sql));
-    }
-
-    fn add(&mut self, statement: &'a Statement, params: Params<'a>) -> usize {
-        self.0.push(Step::Prepared(statement, params));
-        self.0.len() - 1
-    }
-
-    /// Sends everything at once and waits for every answer. `None`: it took too
-    /// long, and what became of it is not known.
-    async fn run(&self, client: &Client) -> Option<Vec<Result<Vec<Row>, PgError>>> {
-        // `join_all` polls up to 30 futures in order, so what they send on their
-        // first poll is sent in order; a trip stays well below.
-        let answers = futures_util::future::join_all(self.0.iter().map(|step| step.run(client)));
-        tokio::time::timeout(TRIP_TIMEOUT, answers).await.ok()
-    }
-}
-
-impl Step<'_> {
-    async fn run(&self, client: &Client) -> Result<Vec<Row>, PgError> {
-        match self {
-            Self::Control(sql) => client.batch_execute(sql).await.map(|()| Vec::new()),
-            Self::Prepared(statement, params) => client.query(*statement, params).await,
-        }
-    }
 }
 
 impl GateSession {
@@ -233,60 +190,86 @@ impl GateSession {
         }
     }
 
-    /// The first round trip: presume, lock, read.
+    /// The first round trip: presume, lock, read. Where everything that was
+    /// presumed could be inserted nothing else is in the current slot: it is read,
+    /// in a trip of its own, only where some could not.
     async fn look(&self, presumed: &Presumed) -> Result<(Seen, Moment), GateError> {
         let s = &self.statements;
         let given = PresumedColumns::of(presumed);
         let success = Final::Success.code();
-        let mut trip = Trip(Vec::with_capacity(12));
+        let mut trip = Trip::default();
         trip.control("BEGIN ISOLATION LEVEL READ COMMITTED");
         trip.add(&s.gate_lock, vec![&GATE_LOCK]);
         // First, since others may hold them: what waits for one holds no more.
         let uploads =
             (!presumed.uploads.is_empty()).then(|| trip.add(&s.lock_uploads, vec![&presumed.uploads]));
-        let (mut markers, mut windows, mut old_windows, mut counters) = (None, None, None, None);
-        if !presumed.markers.is_empty() {
-            trip.add(
-                &s.insert_markers,
-                vec![&given.marker_keys, &given.marker_ids, &given.fingerprints, &success],
-            );
-        }
-        if !presumed.windows.is_empty() {
-            trip.add(&s.insert_windows, vec![&given.window_keys, &given.window_ids]);
-        }
+        let markers = (!presumed.markers.is_empty()).then(|| {
+            let fresh = vec![
+                &given.marker_keys as _,
+                &given.marker_ids as _,
+                &given.fingerprints as _,
+                &success as _,
+            ];
+            trip.insert(&s.insert_markers, fresh)
+        });
+        let windows = (!presumed.windows.is_empty())
+            .then(|| trip.insert(&s.insert_windows, vec![&given.window_keys, &given.window_ids]));
+        let old_markers = markers.map(|_| trip.add(&s.select_old_markers, vec![&given.marker_keys]));
+        let old_windows = windows.map(|_| trip.add(&s.select_old_windows, vec![&given.window_keys]));
+        let mut counters = None;
+        let mut met_windows = None;
         if !presumed.counters.is_empty() {
             trip.add(&s.insert_counters, vec![&presumed.counters]);
-        }
-        if !presumed.markers.is_empty() {
-            markers = Some(trip.add(&s.select_markers, vec![&given.marker_keys, &given.marker_ids]));
-        }
-        if !presumed.windows.is_empty() {
-            windows = Some(trip.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
-            old_windows = Some(trip.add(&s.select_old_windows, vec![&given.window_keys]));
-        }
-        if !presumed.counters.is_empty() {
+            // All gates lock windows before counters, so here they can't be left
+            // for later.
+            met_windows =
+                windows.map(|_| trip.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
             counters = Some(trip.add(&s.lock_counters, vec![&presumed.counters]));
         }
         let moment = trip.add(&s.moment, vec![]);
+        let answers = self.answers(&trip).await?;
 
-        let answers = trip.run(&self.client).await.ok_or(GateError::Disconnected)?;
-        let answers = match answers.into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(answers) => answers,
-            Err(error) => return Err(self.failed(error).await),
+        let refused = |at: Option<usize>, given: usize| {
+            at.is_some_and(|at| usize::try_from(answers[at].inserted).is_ok_and(|inserted| inserted < given))
         };
-        let rows = |at: Option<usize>| at.map_or(&[][..], |at| &answers[at][..]);
-        let moment = &answers[moment][0];
+        let mut then = Trip::default();
+        let more_markers = refused(markers, given.marker_keys.len())
+            .then(|| then.add(&s.select_markers, vec![&given.marker_keys, &given.marker_ids]));
+        let more_windows = (met_windows.is_none() && refused(windows, given.window_keys.len()))
+            .then(|| then.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
+        let mut more = Vec::new();
+        let mut moment = &answers[moment];
+        if more_markers.or(more_windows).is_some() {
+            // Again: what was waited for took its time.
+            let last = then.add(&s.moment, vec![]);
+            more = self.answers(&then).await?;
+            moment = &more[last];
+        }
+
+        let rows = |at: Option<usize>| at.map_or(&[][..], |at| &answers[at].rows[..]);
+        let later = |at: Option<usize>| at.map_or(&[][..], |at| &more[at].rows[..]);
+        let moment = &moment.rows[0];
+        let met_windows = if met_windows.is_some() { rows(met_windows) } else { later(more_windows) };
         let seen = Seen {
             now: moment.get("now"),
-            markers: markers_of(rows(markers)),
-            windows: windows_of(rows(windows), rows(old_windows)),
+            markers: markers_of(later(more_markers), rows(old_markers)),
+            windows: windows_of(met_windows, rows(old_windows)),
             counters: counters_of(rows(counters)),
             uploads: rows(uploads).iter().map(|row| row.get("id")).collect(),
         };
         Ok((seen, Moment { revision: moment.get("revision"), xid: moment.get("xid") }))
     }
 
-    /// The second round trip: corrections, counters, uploads, outbox, COMMIT, and
+    /// Makes a trip before COMMIT. Rolls back if a statement of it fails.
+    async fn answers(&self, trip: &Trip<'_>) -> Result<Vec<Answer>, GateError> {
+        let answers = trip.run(&self.client).await.ok_or(GateError::Disconnected)?;
+        match answers.into_iter().collect() {
+            Ok(answers) => Ok(answers),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    /// The last round trip: corrections, counters, uploads, outbox, COMMIT, and
     /// how it ended (a COMMIT of an aborted transaction rolls back without an
     /// error).
     async fn commit(
@@ -315,7 +298,7 @@ impl GateSession {
         let owner = outbox.first().map(|row| row.owner);
         let format = crate::outbox::FORMAT;
 
-        let mut trip = Trip(Vec::with_capacity(7));
+        let mut trip = Trip::default();
         if !verdict.markers.is_empty() {
             trip.add(&s.correct_markers, vec![&marker_keys, &marker_ids, &fingerprints, &outcomes]);
         }
@@ -345,7 +328,7 @@ impl GateSession {
             Some(error) => return Err(CommitError::RolledBack(self.failed(error).await)),
             None => {}
         }
-        match ended.first().and_then(|row| row.get(0)) {
+        match ended.rows.first().and_then(|row| row.get(0)) {
             Some("committed") => Ok(()),
             Some("aborted") => Err(CommitError::RolledBack(GateError::Busy)),
             _ => Err(CommitError::InDoubt),
