@@ -3,14 +3,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Version;
+use http_body_util::Full;
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::{Definition, Outcome};
 use sluice_tests::{Pair, Service, Tenant, eventually};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
 
-use crate::{support::*, telemetry::exposition::scrape};
+use crate::{http_support::send, support::*, telemetry::exposition::scrape};
 
 /// One lane, and definitions of both organisations.
 async fn start() -> (Pair, Clients, Clients) {
@@ -26,6 +30,17 @@ async fn gate_shut(pair: &Pair) -> Client {
     let sql = pair.ingest_database.sql().await;
     sql.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'67617465'::bigint)").await.unwrap();
     sql
+}
+
+/// Waits until a sealed batch stands before the shut gate.
+async fn gate_waits(pair: &Pair) {
+    let gates = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'sluice-ingest-gate' AND wait_event_type = 'Lock'";
+    let sql = pair.ingest_database.sql().await;
+    eventually("a gate that waits", || async {
+        (sql.query_one(gates, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
 }
 
 async fn waiting(pair: &Pair) -> f64 {
@@ -84,13 +99,7 @@ async fn work_past_its_deadline_is_dropped_before_it_is_sealed_and_never_after()
     let soon = Some(Duration::from_millis(300));
     // The first is sealed at once and waits in the gate; its caller gives up.
     let sealed = call("sealed", soon);
-    let gates = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                 AND application_name = 'sluice-ingest-gate' AND wait_event_type = 'Lock'";
-    let sql = pair.ingest_database.sql().await;
-    eventually("a gate that waits", || async {
-        (sql.query_one(gates, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
-    })
-    .await;
+    gate_waits(&pair).await;
     // The second waits for the lane until its deadline has passed, the third longer.
     let unsealed = call("unsealed", soon);
     eventually("one that waits", || async { (waiting(&pair).await >= 1.0).then_some(()) }).await;
@@ -109,4 +118,46 @@ async fn work_past_its_deadline_is_dropped_before_it_is_sealed_and_never_after()
     let said = publish(&acme, vec![marked("plain", "sealed", "1"), marked("plain", "unsealed", "1")]).await;
     assert_eq!(kinds(&said), [Outcome::Duplicate, Outcome::Success]);
     assert_eq!(said[0].original_outcome(), Outcome::Success);
+}
+
+#[tokio::test]
+async fn streams_and_http_callers_have_deadlines_too() {
+    let (pair, acme, _) = start().await;
+    let shut = gate_shut(&pair).await;
+    // Sealed at once, and waits in the gate: what comes later waits for the lane.
+    let mut client = acme.ingest.clone();
+    let sealed = tokio::spawn(async move {
+        client.publish_observations(request(vec![marked("plain", "sealed", "1")])).await.unwrap()
+    });
+    gate_waits(&pair).await;
+
+    let soon = Duration::from_millis(300);
+    let requests = tokio_stream::once(request(vec![marked("plain", "stream", "2")]));
+    let mut stream = Request::new(requests.chain(tokio_stream::pending()));
+    stream.set_timeout(soon);
+    let late = match acme.ingest.clone().stream_observations(stream).await {
+        Ok(answers) => answers.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    };
+    // Told by the service, or by tonic's client, whichever clock is the first.
+    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&late.code()), "{late:?}");
+
+    let body = br#"[{"path":"plain","chkpt":"http","n":3}]"#;
+    let over_http = http::Request::post("/aepublish/v1/acme/observation")
+        .header("host", "ingest")
+        .header("authorization", format!("Token {}", pair.token(Tenant::Acme)))
+        .header("content-type", "application/json")
+        .header("grpc-timeout", format!("{}m", soon.as_millis()))
+        .body(Full::<Bytes>::from(&body[..]))
+        .unwrap();
+    let answer = send(pair.ingest[0].address(), Version::HTTP_11, over_http).await;
+    assert_eq!(answer.error(), (503, "unavailable".to_owned()));
+    assert!(answer.headers.contains_key("retry-after"));
+
+    shut.batch_execute("COMMIT").await.unwrap();
+    sealed.await.unwrap();
+    // A resend tells: of the two nothing was kept.
+    let chkpts = ["sealed", "stream", "http"].map(|chkpt| marked("plain", chkpt, "1"));
+    let said = publish(&acme, chkpts.to_vec()).await;
+    assert_eq!(kinds(&said), [Outcome::Duplicate, Outcome::Success, Outcome::Success]);
 }

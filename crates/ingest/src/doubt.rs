@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use sluice_service::postgres::Database;
+use sluice_service::{backoff::Backoff, postgres::Database};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::{Client, Error as PgError, error::SqlState};
 use uuid::Uuid;
@@ -16,7 +16,8 @@ use crate::gate::session::{Doubt, GATE_SESSION};
 
 /// How long callers wait for the truth before they are told that it is unknown.
 const DEADLINE: Duration = Duration::from_secs(5);
-const ASK_EVERY: Duration = Duration::from_millis(50);
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(50);
+const ASK_AGAIN_MAX: Duration = Duration::from_millis(500);
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub enum Ended {
 /// Asks on fresh connections until the transaction is no longer in progress.
 pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
     let deadline = Instant::now() + DEADLINE;
+    let mut backoff = Backoff::new(ASK_AGAIN_MIN, ASK_AGAIN_MAX);
     loop {
         match timeout_at(deadline, ask(database, doubt)).await {
             Err(_) => break,
@@ -42,7 +44,7 @@ pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a commit in doubt is not resolved yet"),
         }
-        sleep(ASK_EVERY).await;
+        sleep(backoff.failed()).await;
     }
     tracing::error!(xid = doubt.xid, "a commit in doubt could not be resolved");
     Ended::Unknown

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId, postgres::query};
+use sluice_service::{Error, OrganisationId, backoff::Backoff, postgres::query};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ use crate::definition::{Definition, Draft, Throttle};
 
 /// How often changes are looked for when nobody asks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// The same, while the database can't be read.
+const FOLLOW_EVERY_MAX: Duration = Duration::from_secs(2);
 /// How many may wait for one look.
 const WAITING_MAX: usize = 4096;
 
@@ -164,13 +166,21 @@ impl Follower {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut waiting = Vec::new();
         let mut loaded = false;
+        let mut backoff = Backoff::new(FOLLOW_EVERY, FOLLOW_EVERY_MAX);
+        let mut wait = FOLLOW_EVERY;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = self.asked.recv_many(&mut waiting, WAITING_MAX) => {}
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                () = tokio::time::sleep(wait) => {}
             }
             let look = self.look(loaded).await;
+            if look.is_ok() {
+                backoff.worked();
+                wait = FOLLOW_EVERY;
+            } else {
+                wait = backoff.failed();
+            }
             loaded |= look.is_ok();
             if let (Err(error), false) = (&look, waiting.is_empty()) {
                 tracing::warn!(%error, cause = ?std::error::Error::source(error), "definitions not read");

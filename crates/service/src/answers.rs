@@ -2,18 +2,21 @@
 //! request over the limit is RESOURCE_EXHAUSTED (tonic says OUT_OF_RANGE), one that
 //! can't be decoded is INVALID_ARGUMENT (tonic says INTERNAL). It also keeps callers'
 //! deadlines (`grpc-timeout`): one that passes is DEADLINE_EXCEEDED. Then the
-//! handler is dropped: work not yet sealed is never done, work that is sealed
-//! goes on.
+//! handler, or the stream it answers with, is dropped: work not yet sealed is never
+//! done, work that is sealed goes on.
 
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use tonic::{Code, Status};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tonic::{Code, Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -42,7 +45,7 @@ pub fn in_contract_words(status: Status) -> Status {
 
 /// The time a caller gives a call (`grpc-timeout`), as the gRPC protocol writes
 /// it: up to eight digits and a unit.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -75,11 +78,10 @@ pub(crate) struct Answers<S> {
     inner: S,
 }
 
-impl<S, B, R> Service<Request<B>> for Answers<S>
+impl<S, B> Service<Request<B>> for Answers<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
-    R: Default + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -90,13 +92,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let deadline = deadline(request.headers());
+        let deadline = deadline(request.headers()).map(|time| Instant::now() + time);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = match deadline {
                 None => answer.await?,
-                Some(time) => match tokio::time::timeout(time, answer).await {
-                    Ok(answer) => answer?,
+                Some(at) => match timeout_at(at, answer).await {
+                    Ok(answer) => answer?.map(|body| Body::new(Until::new(body, at))),
                     Err(_) => return Ok(Status::from(late()).into_http()),
                 },
             };
@@ -108,7 +110,49 @@ where
     }
 }
 
-fn late() -> Error {
+/// An answer that ends at a deadline, if it has not before.
+struct Until {
+    /// Until it has ended.
+    body: Option<Body>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Until {
+    fn new(body: Body, deadline: Instant) -> Self {
+        Self { body: Some(body), deadline: Box::pin(sleep_until(deadline)) }
+    }
+}
+
+impl HttpBody for Until {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        ready!(self.deadline.as_mut().poll(context));
+        self.body = None;
+        let mut trailers = HeaderMap::new();
+        Status::from(late()).add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// What a caller is told whose deadline passed.
+pub(crate) fn late() -> Error {
     Error::new(
         Kind::DeadlineExceeded,
         "DEADLINE_EXCEEDED",
@@ -118,6 +162,8 @@ fn late() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt as _;
+    use http_body_util::BodyExt as _;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -156,22 +202,61 @@ mod tests {
         assert_eq!(own.get_error_details().error_info().unwrap().reason, "INTERNAL");
     }
 
+    /// Answers at once with a body, or not at all.
+    struct Handler(Option<Body>);
+
+    impl Service<Request<()>> for Handler {
+        type Response = Response<Body>;
+        type Error = std::convert::Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            let body = self.0.take();
+            Box::pin(async move {
+                match body {
+                    Some(body) => Ok(Response::new(body)),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    async fn called(handler: Handler, timeout: Option<&str>) -> Response<Body> {
+        let mut request = Request::builder();
+        if let Some(timeout) = timeout {
+            request = request.header("grpc-timeout", timeout);
+        }
+        AnswersLayer.layer(handler).call(request.body(()).unwrap()).await.unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_call_past_its_deadline_is_dropped_and_says_so() {
-        struct Never;
-        impl Service<Request<()>> for Never {
-            type Response = Response<()>;
-            type Error = std::convert::Infallible;
-            type Future = std::future::Pending<Result<Response<()>, Self::Error>>;
-            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-                Poll::Ready(Ok(()))
-            }
-            fn call(&mut self, _: Request<()>) -> Self::Future {
-                std::future::pending()
-            }
-        }
-        let request = Request::builder().header("grpc-timeout", "50m").body(()).unwrap();
-        let answer = AnswersLayer.layer(Never).call(request).await.unwrap();
+        let answer = called(Handler(None), Some("50m")).await;
         assert_eq!(Status::from_header_map(answer.headers()).unwrap().code(), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_at_its_deadline_and_is_dropped() {
+        let (frames, sent) = tokio::sync::mpsc::channel::<Result<Bytes, Status>>(1);
+        let stream = tokio_stream::wrappers::ReceiverStream::new(sent);
+        let body = Body::new(http_body_util::StreamBody::new(stream.map(|sent| sent.map(Frame::data))));
+        let mut body = called(Handler(Some(body)), Some("50m")).await.into_body();
+        frames.send(Ok("a".into())).await.unwrap();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        assert!(!frames.is_closed());
+        let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::DeadlineExceeded);
+        assert!(frames.is_closed(), "who made it was dropped");
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_deadline_a_stream_lasts() {
+        let never = http_body_util::StreamBody::new(futures_util::stream::pending::<Result<_, Status>>());
+        let mut body = called(Handler(Some(Body::new(never))), None).await.into_body();
+        let long = tokio::time::timeout(Duration::from_secs(100_000), body.frame()).await;
+        assert!(long.is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use sluice_service::postgres::Reconnect;
 use tokio::sync::Notify;
 
 use super::{Job, Lane, LaneContext, Reply};
@@ -113,7 +114,16 @@ impl Committer {
                 let waiting = context.metrics.lane(number);
                 let shared = Shared::new();
                 let entry = Entry { shared: shared.clone(), waiting: waiting.clone() };
-                (entry, Lane { shared, waiting, session: None, context: context.clone() })
+                (
+                    entry,
+                    Lane {
+                        shared,
+                        waiting,
+                        session: None,
+                        reconnect: Reconnect::default(),
+                        context: context.clone(),
+                    },
+                )
             })
             .unzip();
         (Self { lanes: entries.into() }, lanes)

@@ -14,7 +14,7 @@ use std::{
 
 use sluice_service::{
     Error,
-    postgres::Database,
+    postgres::{Database, Reconnect},
     trace::{self, Origin},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +89,7 @@ pub struct Lane {
     shared: Arc<Shared>,
     waiting: LaneWaiting,
     session: Option<GateSession>,
+    reconnect: Reconnect,
     context: LaneContext,
 }
 
@@ -187,11 +188,21 @@ impl Lane {
 
     async fn session(&mut self) -> Result<&GateSession, GateError> {
         if self.session.as_ref().is_none_or(GateSession::is_closed) {
+            if self.reconnect.is_resting() {
+                return Err(GateError::Disconnected);
+            }
+            self.session = None;
             let opening = GateSession::open(&self.context.database);
             match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
-                Ok(Ok(session)) => self.session = Some(session),
+                Ok(Ok(session)) => {
+                    self.session = Some(session);
+                    self.reconnect.worked();
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "no session for the gate"),
                 Err(_) => tracing::warn!("no session for the gate in time"),
+            }
+            if self.session.is_none() {
+                self.reconnect.failed();
             }
         }
         self.session.as_ref().ok_or(GateError::Disconnected)

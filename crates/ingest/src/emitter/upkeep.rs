@@ -9,6 +9,7 @@ use std::{
 use deadpool_postgres::Pool;
 use sluice_service::{
     Error, OrganisationId,
+    backoff::Backoff,
     postgres::{execute, query},
 };
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ use super::{Healthy, call::set_aside, queue::Row};
 use crate::{backlog::Backlog, metrics::Outbox};
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// While the database is away.
+const BEAT_EVERY_MAX: Duration = Duration::from_secs(4);
 /// Rows taken over per beat.
 const TAKE_OVER_MAX: i64 = 256;
 /// The backlog is measured, and dead instances forgotten, every so many beats.
@@ -62,16 +65,23 @@ impl Upkeep {
         let mut looked_through = Uuid::nil();
         // An outage is one line in the log.
         let mut failing = false;
+        let mut backoff = Backoff::new(BEAT_EVERY, BEAT_EVERY_MAX);
         loop {
             let done = self.once(beats, &mut looked_through).await;
             if let (Err(error), false) = (&done, failing) {
                 tracing::warn!(%error, "upkeep of the outbox fails");
             }
             failing = done.is_err();
+            let wait = if failing {
+                backoff.failed()
+            } else {
+                backoff.worked();
+                BEAT_EVERY
+            };
             beats += 1;
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(BEAT_EVERY) => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -143,13 +153,14 @@ pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<U
     while done.recv_many(&mut batches, DELETE_MAX).await > 0 {
         let ids: Vec<Uuid> = batches.drain(..).flatten().collect();
         let mut tries = 0;
+        let mut backoff = Backoff::new(BEAT_EVERY, BEAT_EVERY_MAX);
         while let Err(error) = delete(&pool, &ids).await {
             tries += 1;
             if done.is_closed() && tries > 2 {
                 return;
             }
             tracing::warn!(%error, rows = ids.len(), "recorded rows not deleted yet");
-            tokio::time::sleep(BEAT_EVERY).await;
+            tokio::time::sleep(backoff.failed()).await;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, blames_values, classify, patiently},
+    postgres::{Database, Failure, Reconnect, blames_values, classify, patiently},
 };
 use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
 use uuid::Uuid;
@@ -56,6 +56,7 @@ struct Entry {
 pub struct Lane {
     database: Database,
     session: Option<(Client, Statement)>,
+    reconnect: Reconnect,
     /// What went wrong last, so that an outage is one line and not thousands.
     told: Option<String>,
     metrics: Arc<Recordings>,
@@ -64,7 +65,7 @@ pub struct Lane {
 impl Lane {
     /// A lane that opens its session when it first needs one.
     pub fn new(database: Database, metrics: Arc<Recordings>) -> Self {
-        Self { database, session: None, told: None, metrics }
+        Self { database, session: None, reconnect: Reconnect::default(), told: None, metrics }
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -192,6 +193,9 @@ impl Lane {
     async fn session(&mut self) -> Result<(&Client, &Statement), Fault> {
         if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
             self.session = None;
+            if self.reconnect.is_resting() {
+                return Err(Fault::Away("no session just now".into()));
+            }
             let away = |error: PgError| Fault::Away(text(&error));
             let opening = async {
                 let client = self.database.connect(RECORDING).await.map_err(away)?;
@@ -200,8 +204,16 @@ impl Lane {
                 Ok((client, statement))
             };
             let opened = patiently(opening).await;
-            self.session =
-                Some(opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())))?);
+            match opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into()))) {
+                Ok(session) => {
+                    self.reconnect.worked();
+                    self.session = Some(session);
+                }
+                Err(fault) => {
+                    self.reconnect.failed();
+                    return Err(fault);
+                }
+            }
         }
         let (client, statement) = self.session.as_ref().ok_or_else(|| Fault::Away("no session".into()))?;
         Ok((client, statement))

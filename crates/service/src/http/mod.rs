@@ -6,7 +6,7 @@
 mod call;
 mod openapi;
 
-use std::{collections::BTreeSet, fmt, future::Future, sync::Arc};
+use std::{collections::BTreeSet, fmt, future::Future, sync::Arc, time::Duration};
 
 pub use axum::response::Response as Answer;
 use axum::{
@@ -22,7 +22,13 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use tower::util::MapResponseLayer;
 
-use crate::{Error, auth::Keys, observe::Matched, program::Failure};
+use crate::{
+    Error,
+    answers::{deadline, late},
+    auth::Keys,
+    observe::Matched,
+    program::Failure,
+};
 
 /// Where the OpenAPI document lies.
 const OPENAPI_PATH: &str = "/openapi.json";
@@ -91,12 +97,13 @@ impl Api {
         let (keys, state) = (self.keys.clone(), state.clone());
         let endpoint = move |params: Result<RawPathParams, RawPathParamsRejection>,
                              request: Request<Body>| {
+            let deadline = deadline(request.headers());
             let access = keys.access(request.headers(), scope, path);
             let called = access.and_then(|access| Call::new(access, params, request));
             let answer = called.map(|call| handler(state.clone(), call));
             async move {
                 match answer {
-                    Ok(answer) => answer.await.unwrap_or_else(Error::into_response),
+                    Ok(answer) => in_time(deadline, answer).await.unwrap_or_else(Error::into_response),
                     Err(refused) => refused.into_response(),
                 }
             }
@@ -168,6 +175,18 @@ impl Api {
     pub(crate) fn into_router(self) -> Router {
         let unknown = || async { Error::not_found("route").into_response() };
         self.router.method_not_allowed_fallback(unknown).fallback(unknown)
+    }
+}
+
+/// Waits for an answer until the caller's deadline (`grpc-timeout`, as with gRPC),
+/// if it has one; then the handler is dropped.
+async fn in_time(
+    deadline: Option<Duration>,
+    answer: impl Future<Output = Result<Response, Error>>,
+) -> Result<Response, Error> {
+    match deadline {
+        None => answer.await,
+        Some(time) => tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(late())),
     }
 }
 

@@ -3,6 +3,7 @@
 mod borrow;
 mod migrate;
 mod pool;
+mod reconnect;
 mod sqlstate;
 mod tls;
 mod tx;
@@ -10,5 +11,6 @@ mod tx;
 pub use borrow::{Borrowed, execute, patiently, query};
 pub use migrate::{Migrated, Migration, Schema, Settings};
 pub use pool::{Database, Session, give_back_after};
+pub use reconnect::Reconnect;
 pub use sqlstate::{Failure, blames_values, classify};
 pub use tx::{TxError, retry};
