@@ -102,7 +102,7 @@ async fn a_new_token_works_as_soon_as_its_entry_is_in_the_file() {
 async fn every_benchmark_runs_clean() {
     let pair = Pair::start().await;
     for scenario in ["publish", "end-to-end", "acknowledge", "single"] {
-        let args = ["bench", "--scenario", scenario, "--seconds", "1", "--warmup", "0", "--json"];
+        let args = ["bench", "--scenario", scenario, "--seconds", "3", "--warmup", "0", "--json"];
         let mut bench = sluice_as(&pair, Tenant::Admin, &args);
         bench.args(["--organisations", "2", "--definitions", "3", "--duplicates", "0.1"]);
         let report = json_lines(&run_well(bench).await).remove(0);

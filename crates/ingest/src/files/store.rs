@@ -145,6 +145,10 @@ impl NotStored {
                 tracing::warn!(message = status.message(), "a file is not stored now");
                 Self::Retry(Retry::not_kept("the file can't be stored now"))
             }
+            (Code::DeadlineExceeded, _) => {
+                tracing::warn!(message = status.message(), "a file took too long to be stored");
+                Self::Retry(Retry::not_kept("the bytes of the file came too slowly"))
+            }
             // What the service itself says has a reason; these are the
             // connection's words.
             (Code::Unknown | Code::Internal | Code::Cancelled, None) => {
@@ -178,6 +182,7 @@ mod tests {
         assert!(matches!(of(Kind::Unavailable, "UNAVAILABLE"), NotStored::Retry(_)));
         assert!(matches!(of(Kind::ResourceExhausted, "OVERLOADED"), NotStored::Retry(_)));
         assert!(matches!(of(Kind::FailedPrecondition, "UPLOAD_EXISTS"), NotStored::Retry(_)));
+        assert!(matches!(of(Kind::DeadlineExceeded, "IDLE"), NotStored::Retry(_)));
         for status in [Status::unknown("h2"), Status::internal("h2"), Status::cancelled("h2")] {
             assert!(matches!(NotStored::of(status), NotStored::Retry(_)));
         }
