@@ -175,12 +175,7 @@ impl Follower {
                 () = tokio::time::sleep(wait) => {}
             }
             let look = self.look(loaded).await;
-            if look.is_ok() {
-                backoff.worked();
-                wait = FOLLOW_EVERY;
-            } else {
-                wait = backoff.failed();
-            }
+            wait = backoff.after(&look, FOLLOW_EVERY);
             loaded |= look.is_ok();
             if let (Err(error), false) = (&look, waiting.is_empty()) {
                 tracing::warn!(%error, cause = ?std::error::Error::source(error), "definitions not read");

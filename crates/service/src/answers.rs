@@ -43,9 +43,26 @@ pub fn in_contract_words(status: Status) -> Status {
     }
 }
 
+/// Until when a caller waits for the answer to a call that came just now.
+pub(crate) fn deadline(headers: &HeaderMap) -> Option<Instant> {
+    given_time(headers).map(|time| Instant::now() + time)
+}
+
+/// What becomes of work for a caller, if that is before the caller's deadline; else
+/// the work is dropped.
+///
+/// # Errors
+/// DEADLINE_EXCEEDED.
+pub(crate) async fn by<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Error> {
+    match deadline {
+        None => Ok(work.await),
+        Some(deadline) => timeout_at(deadline, work).await.map_err(|_| late()),
+    }
+}
+
 /// The time a caller gives a call (`grpc-timeout`), as the gRPC protocol writes
 /// it: up to eight digits and a unit.
-pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
+fn given_time(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -92,15 +109,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let deadline = deadline(request.headers()).map(|time| Instant::now() + time);
+        let deadline = deadline(request.headers());
         let answer = self.inner.call(request);
         Box::pin(async move {
+            let answer = match by(deadline, answer).await {
+                Ok(answer) => answer?,
+                Err(late) => return Ok(Status::from(late).into_http()),
+            };
             let answer = match deadline {
-                None => answer.await?,
-                Some(at) => match timeout_at(at, answer).await {
-                    Ok(answer) => answer?.map(|body| Body::new(Until::new(body, at))),
-                    Err(_) => return Ok(Status::from(late()).into_http()),
-                },
+                None => answer,
+                Some(deadline) => answer.map(|body| Body::new(Until::new(body, deadline))),
             };
             Ok(match Status::from_header_map(answer.headers()) {
                 Some(status) if status.code() != Code::Ok => in_contract_words(status).into_http(),
@@ -152,7 +170,7 @@ impl HttpBody for Until {
 }
 
 /// What a caller is told whose deadline passed.
-pub(crate) fn late() -> Error {
+fn late() -> Error {
     Error::new(
         Kind::DeadlineExceeded,
         "DEADLINE_EXCEEDED",
@@ -169,7 +187,7 @@ mod tests {
     use super::*;
 
     fn timeout(text: &'static str) -> Option<Duration> {
-        deadline(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]))
+        given_time(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]))
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Waits that double from a first to a longest one.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -31,6 +33,57 @@ impl Backoff {
     pub fn worked(&mut self) {
         self.failures = 0;
     }
+
+    /// How long to wait before what is done again and again: as usual after it
+    /// worked.
+    #[must_use]
+    pub fn after<T, E>(&mut self, outcome: &Result<T, E>, usual: Duration) -> Duration {
+        if outcome.is_err() {
+            return self.failed();
+        }
+        self.worked();
+        usual
+    }
+}
+
+/// Something that rests after it failed: longer each time, until it works.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    backoff: Backoff,
+    until: Option<Instant>,
+}
+
+impl Rest {
+    /// Awake. The waits are as those of [`Backoff::new`].
+    #[must_use]
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { backoff: Backoff::new(first, longest), until: None }
+    }
+
+    /// When the last rest ends, or ended; none since it worked.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Whether it is too early for the next try.
+    #[must_use]
+    pub fn lasts(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// It failed. During a rest that says nothing new: it was begun before.
+    pub fn failed(&mut self, now: Instant) {
+        if !self.lasts(now) {
+            self.until = Some(now + self.backoff.failed());
+        }
+    }
+
+    /// It worked: nothing has failed yet.
+    pub fn worked(&mut self) {
+        self.backoff.worked();
+        self.until = None;
+    }
 }
 
 #[cfg(test)]
@@ -53,5 +106,38 @@ mod tests {
         };
         let waits: Vec<_> = (0..50).map(longest).collect();
         assert!(waits.iter().any(|wait| *wait != waits[0]));
+    }
+
+    #[test]
+    fn what_is_done_again_and_again_waits_as_usual_unless_it_fails() {
+        let (usual, first) = (Duration::from_secs(9), Duration::from_secs(1));
+        let mut backoff = Backoff::new(first, 4 * first);
+        assert_eq!(backoff.after(&Ok::<_, ()>(()), usual), usual);
+        assert!(backoff.after(&Err::<(), _>(()), usual) <= first);
+        assert!(backoff.after(&Err::<(), _>(()), usual) >= first, "the waits grow");
+        assert_eq!(backoff.after(&Ok::<_, ()>(()), usual), usual);
+        assert!(backoff.after(&Err::<(), _>(()), usual) <= first, "and begin anew");
+    }
+
+    #[test]
+    fn a_rest_follows_a_failure_only_and_never_lasts_longer_than_the_bound() {
+        let (first, longest) = (Duration::from_millis(50), Duration::from_secs(2));
+        let (mut rest, mut now) = (Rest::new(first, longest), Instant::now());
+        assert!(!rest.lasts(now));
+        for _ in 0..20 {
+            rest.failed(now);
+            assert!(rest.lasts(now));
+            now += longest;
+            assert!(!rest.lasts(now));
+        }
+        rest.failed(now);
+        let until = rest.until();
+        assert!(rest.lasts(now + longest / 3), "the waits have grown");
+        rest.failed(now);
+        assert_eq!(rest.until(), until, "what fails during a rest was begun before");
+        rest.worked();
+        assert!(!rest.lasts(now));
+        rest.failed(now);
+        assert!(!rest.lasts(now + first), "and begin anew");
     }
 }

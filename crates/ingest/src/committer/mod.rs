@@ -191,19 +191,13 @@ impl Lane {
             if self.reconnect.is_resting() {
                 return Err(GateError::Disconnected);
             }
-            self.session = None;
             let opening = GateSession::open(&self.context.database);
-            match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
-                Ok(Ok(session)) => {
-                    self.session = Some(session);
-                    self.reconnect.worked();
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "no session for the gate"),
-                Err(_) => tracing::warn!("no session for the gate in time"),
-            }
-            if self.session.is_none() {
-                self.reconnect.failed();
-            }
+            let opened = match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
+                Ok(opened) => opened.map_err(|error| error.to_string()),
+                Err(_) => Err("not in time".to_owned()),
+            };
+            let told = |error: &String| tracing::warn!(%error, "no session for the gate");
+            self.session = self.reconnect.tried(opened).inspect_err(told).ok();
         }
         self.session.as_ref().ok_or(GateError::Disconnected)
     }

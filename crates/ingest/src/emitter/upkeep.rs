@@ -72,12 +72,7 @@ impl Upkeep {
                 tracing::warn!(%error, "upkeep of the outbox fails");
             }
             failing = done.is_err();
-            let wait = if failing {
-                backoff.failed()
-            } else {
-                backoff.worked();
-                BEAT_EVERY
-            };
+            let wait = backoff.after(&done, BEAT_EVERY);
             beats += 1;
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -35,6 +35,9 @@ enum Fault {
     /// Not now.
     #[error("not now: {0}")]
     Away(String),
+    /// Not yet again: still what it was when the session was last tried at.
+    #[error("not yet again")]
+    Resting,
     /// The values of one of them can't be kept.
     #[error("not to be kept: {0}")]
     Values(PgError),
@@ -129,6 +132,7 @@ impl Lane {
                     tracing::error!(%organisation, %id, state = ?cause.code(), "result refused by the database");
                     Recording::Refused
                 }
+                Err(Fault::Resting) => return Err(Fault::Resting),
                 Err(fault) => {
                     self.tell(Some(fault.to_string()));
                     return Err(fault);
@@ -194,7 +198,7 @@ impl Lane {
         if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
             self.session = None;
             if self.reconnect.is_resting() {
-                return Err(Fault::Away("no session just now".into()));
+                return Err(Fault::Resting);
             }
             let away = |error: PgError| Fault::Away(text(&error));
             let opening = async {
@@ -204,16 +208,8 @@ impl Lane {
                 Ok((client, statement))
             };
             let opened = patiently(opening).await;
-            match opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into()))) {
-                Ok(session) => {
-                    self.reconnect.worked();
-                    self.session = Some(session);
-                }
-                Err(fault) => {
-                    self.reconnect.failed();
-                    return Err(fault);
-                }
-            }
+            let opened = opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())));
+            self.session = Some(self.reconnect.tried(opened)?);
         }
         let (client, statement) = self.session.as_ref().ok_or_else(|| Fault::Away("no session".into()))?;
         Ok((client, statement))
@@ -310,5 +306,26 @@ impl<'a> Columns<'a> {
             &self.signed_urls_seconds,
         ];
         client.execute(statement, &params).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_service::metrics::Registry;
+
+    use super::{super::tests::job, *};
+    use crate::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_told_as_it_began() {
+        let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
+        let metrics = Metrics::register(&mut Registry::new("results", "0"));
+        let mut lane = Lane::new(nowhere, metrics.recording);
+        lane.commit(vec![job(1, 1)]).await;
+        let told = lane.told.clone();
+        assert!(told.is_some());
+        assert!(lane.reconnect.is_resting());
+        lane.commit(vec![job(1, 1)]).await;
+        assert_eq!(lane.told, told, "not a line for each that comes during a rest");
     }
 }

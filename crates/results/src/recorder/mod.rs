@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::result::Labels;
 
-    fn job(records: usize, data_bytes: usize) -> Job {
+    pub(super) fn job(records: usize, data_bytes: usize) -> Job {
         let labels = Labels {
             definition: "d".into(),
             poll: "p".into(),

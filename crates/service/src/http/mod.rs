@@ -6,7 +6,7 @@
 mod call;
 mod openapi;
 
-use std::{collections::BTreeSet, fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, future::Future, sync::Arc};
 
 pub use axum::response::Response as Answer;
 use axum::{
@@ -24,7 +24,7 @@ use tower::util::MapResponseLayer;
 
 use crate::{
     Error,
-    answers::{deadline, late},
+    answers::{by, deadline},
     auth::Keys,
     observe::Matched,
     program::Failure,
@@ -103,7 +103,7 @@ impl Api {
             let answer = called.map(|call| handler(state.clone(), call));
             async move {
                 match answer {
-                    Ok(answer) => in_time(deadline, answer).await.unwrap_or_else(Error::into_response),
+                    Ok(answer) => by(deadline, answer).await.flatten().unwrap_or_else(Error::into_response),
                     Err(refused) => refused.into_response(),
                 }
             }
@@ -175,18 +175,6 @@ impl Api {
     pub(crate) fn into_router(self) -> Router {
         let unknown = || async { Error::not_found("route").into_response() };
         self.router.method_not_allowed_fallback(unknown).fallback(unknown)
-    }
-}
-
-/// Waits for an answer until the caller's deadline (`grpc-timeout`, as with gRPC),
-/// if it has one; then the handler is dropped.
-async fn in_time(
-    deadline: Option<Duration>,
-    answer: impl Future<Output = Result<Response, Error>>,
-) -> Result<Response, Error> {
-    match deadline {
-        None => answer.await,
-        Some(time) => tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(late())),
     }
 }
 

@@ -8,12 +8,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 use tower::service_fn;
 
 use super::Peer;
-use crate::backoff::Backoff;
+use crate::backoff::Rest;
 
 /// How long a replica rests after a first failure, and at most.
 const REST_FIRST: Duration = Duration::from_millis(200);
@@ -38,12 +38,6 @@ pub(super) struct Replica {
     channel: Channel,
     under_way: AtomicUsize,
     rest: Mutex<Rest>,
-}
-
-#[derive(Debug)]
-struct Rest {
-    backoff: Backoff,
-    until: Option<Instant>,
 }
 
 /// A channel to one address of an endpoint, whose name still counts for TLS.
@@ -64,7 +58,7 @@ impl Replica {
             channel: dial(&endpoint, address),
             endpoint,
             under_way: AtomicUsize::new(0),
-            rest: Mutex::new(Rest { backoff: Backoff::new(REST_FIRST, REST_LONGEST), until: None }),
+            rest: Mutex::new(Rest::new(REST_FIRST, REST_LONGEST)),
         }
     }
 
@@ -78,22 +72,7 @@ impl Replica {
     }
 
     pub(super) fn rests(&self, now: Instant) -> bool {
-        self.rest().until.is_some_and(|until| now < until)
-    }
-
-    fn failed(&self, now: Instant) {
-        let mut rest = self.rest();
-        // Calls that began before the last rest say nothing new.
-        if rest.until.is_none_or(|until| until <= now) {
-            let wait = rest.backoff.failed();
-            rest.until = Some(now + wait);
-        }
-    }
-
-    fn worked(&self) {
-        let mut rest = self.rest();
-        rest.backoff.worked();
-        rest.until = None;
+        self.rest().lasts(now)
     }
 }
 
@@ -109,7 +88,7 @@ pub(super) fn best(replicas: &[Arc<Replica>], now: Instant) -> Option<Arc<Replic
     let around = || before.iter().chain(after);
     let awake = around().filter(|replica| !replica.rests(now));
     let best = awake.min_by_key(|replica| replica.under_way.load(Relaxed));
-    best.or_else(|| around().min_by_key(|replica| replica.rest().until)).cloned()
+    best.or_else(|| around().min_by_key(|replica| replica.rest().until())).cloned()
 }
 
 /// A replica for one call. Tell it how that ended.
@@ -148,10 +127,10 @@ impl Picked {
     pub fn ended(&self, failure: Option<&Status>) -> bool {
         let lost = failure.is_some_and(is_lost);
         if lost {
-            self.replica.failed(Instant::now());
+            self.replica.rest().failed(Instant::now());
             self.peer.call_failed();
         } else {
-            self.replica.worked();
+            self.replica.rest().worked();
         }
         lost
     }

@@ -5,22 +5,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
+use crate::backoff::Rest;
 
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Tries at opening one session. Jittered, so that the replicas of a service don't
-/// all come at the same moment to a database that is back.
+/// Tries at opening one session. The rests between them differ, so that the
+/// replicas of a service don't all come at the same moment to a database that is
+/// back.
 #[derive(Debug)]
-pub struct Reconnect {
-    backoff: Backoff,
-    not_before: Option<Instant>,
-}
+pub struct Reconnect(Rest);
 
 impl Default for Reconnect {
     fn default() -> Self {
-        Self { backoff: Backoff::new(FIRST, LONGEST), not_before: None }
+        Self(Rest::new(FIRST, LONGEST))
     }
 }
 
@@ -28,41 +26,18 @@ impl Reconnect {
     /// Whether it is too early for the next try.
     #[must_use]
     pub fn is_resting(&self) -> bool {
-        self.not_before.is_some_and(|at| Instant::now() < at)
+        self.0.lasts(Instant::now())
     }
 
-    /// A session could not be opened.
-    pub fn failed(&mut self) {
-        self.not_before = Some(Instant::now() + self.backoff.failed());
-    }
-
-    /// A session is open.
-    pub fn worked(&mut self) {
-        *self = Self::default();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn it_rests_after_failures_only_and_never_longer_than_the_bound() {
-        let mut reconnect = Reconnect::default();
-        assert!(!reconnect.is_resting());
-        for _ in 0..20 {
-            reconnect.failed();
-            assert!(reconnect.is_resting());
-            tokio::time::advance(LONGEST).await;
-            assert!(!reconnect.is_resting());
+    /// Takes note of how a try ended, and hands that on.
+    ///
+    /// # Errors
+    /// The try's.
+    pub fn tried<T, E>(&mut self, opened: Result<T, E>) -> Result<T, E> {
+        match &opened {
+            Ok(_) => self.0.worked(),
+            Err(_) => self.0.failed(Instant::now()),
         }
-        reconnect.failed();
-        tokio::time::advance(LONGEST / 3).await;
-        assert!(reconnect.is_resting(), "the waits have grown");
-        reconnect.worked();
-        assert!(!reconnect.is_resting());
-        reconnect.failed();
-        tokio::time::advance(FIRST).await;
-        assert!(!reconnect.is_resting(), "and begin anew");
+        opened
     }
 }
