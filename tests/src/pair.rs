@@ -328,11 +328,11 @@ impl PairBuilder {
 
     async fn replica(&self, service: Service, mut flags: Vec<String>) -> Replica {
         if self.admin {
-            let port = sluice::postgres::free_port().expect("a free port");
+            let port = sluice::port::free().expect("a free port");
             flags.extend(["--admin-listen".into(), format!("127.0.0.1:{port}")]);
         }
         if let Some(certificates) = &self.tls {
-            let port = sluice::postgres::free_port().expect("a free port");
+            let port = sluice::port::free().expect("a free port");
             flags.extend(["--health-listen".into(), format!("127.0.0.1:{port}")]);
             flags.extend(certificates.flags(service));
         }

@@ -38,8 +38,8 @@ impl Replica {
     /// # Panics
     /// If it doesn't come up.
     pub async fn start(service: Service, flags: Vec<String>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("its address");
+        let address = free_address();
+        let listener = TcpListener::bind(address).await.expect("its port");
         let body = task(service, listener, &flags);
         Self { service, address, flags, variables: vec![], log: PathBuf::new(), body }
     }
@@ -53,8 +53,7 @@ impl Replica {
         flags: Vec<String>,
         variables: Vec<(String, String)>,
     ) -> Self {
-        let port = sluice::postgres::free_port().expect("a free port");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = free_address();
         let log = scratch("log").join(service.name());
         let body = process(service, address, &flags, &variables, &log);
         Self { service, address, flags, variables, log, body }
@@ -207,6 +206,11 @@ impl Drop for Replica {
             Body::Stopped => {}
         }
     }
+}
+
+/// Kept over restarts, so it must be one that nobody takes by chance.
+fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, sluice::port::free().expect("a free port")))
 }
 
 fn task(service: Service, listener: TcpListener, flags: &[String]) -> Body {

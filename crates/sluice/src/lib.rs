@@ -10,6 +10,7 @@ pub mod failure;
 mod file;
 mod files;
 pub mod keys;
+pub mod port;
 pub mod postgres;
 pub mod private;
 mod progress;

@@ -288,7 +288,7 @@ async fn faults_of_the_caller_are_told_apart_by_the_exit_code() {
     assert!(text(&refused.stderr).contains("PermissionDenied: as scripted"), "{}", text(&refused.stderr));
     let missing = run(publish(&address, "/nonexistent", &[])).await;
     assert_eq!(missing.status.code(), Some(2));
-    let port = sluice::postgres::free_port().unwrap().to_string();
+    let port = sluice::port::free().unwrap().to_string();
     let nobody = run(publish(&format!("127.0.0.1:{port}"), &path, &[])).await;
     assert!(nobody.status.code() == Some(2) && text(&nobody.stderr).contains("nobody answers"));
 }

@@ -155,7 +155,7 @@ async fn nobody_there_and_nobody_named_are_told_apart() {
     let nobody_named = run(sluice(&["publish", file])).await;
     assert_eq!(nobody_named.status.code(), Some(2));
     assert!(text(&nobody_named.stderr).contains("sluice dev"));
-    let port = sluice::postgres::free_port().unwrap().to_string();
+    let port = sluice::port::free().unwrap().to_string();
     let address = format!("127.0.0.1:{port}");
     let nobody_there = run(sluice(&["publish", file, "--ingest", &address, "--token", "sluice_a_b"])).await;
     assert_eq!(nobody_there.status.code(), Some(2));

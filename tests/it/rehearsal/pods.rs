@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use sluice::connection::{Clients, says_serving};
 use sluice_tests::{Replica, Service, eventually_within};
-use tokio::{net::TcpSocket, task::JoinSet, time::sleep};
+use tokio::{task::JoinSet, time::sleep};
 
 use super::STEP;
 use crate::rolling::Ready;
@@ -76,24 +76,9 @@ impl Probe {
     }
 }
 
-/// Kills a process, and holds its addresses, where connections are refused.
-fn kill(process: &mut Replica) -> Vec<TcpSocket> {
-    process.kill();
-    let hold = |address| {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).expect("the address of a process that has ended");
-        socket
-    };
-    [process.address(), process.health()].map(hold).into()
-}
-
 /// A pod: its process, and what the cluster knows of it.
 struct Pod {
     process: Option<Replica>,
-    /// Keeps the addresses of a process that doesn't run from others, who would take
-    /// them for free.
-    held: Vec<TcpSocket>,
     known: Arc<Known>,
 }
 
@@ -127,7 +112,9 @@ impl Pods {
         for (n, (mut process, clients)) in processes.into_iter().zip(clients).enumerate() {
             let health = format!("http://{}", process.health());
             let exists = n < existing;
-            let held = if exists { Vec::new() } else { kill(&mut process) };
+            if !exists {
+                process.kill();
+            }
             let known = Arc::new(Known {
                 clients,
                 health,
@@ -135,7 +122,7 @@ impl Pods {
                 ready: exists.into(),
                 failures: 0.into(),
             });
-            pods.push(Pod { process: Some(process), held, known });
+            pods.push(Pod { process: Some(process), known });
         }
         let ready = Ready(Arc::new(Mutex::new(vec![])));
         let mut all = Self { manifest, pods, ready, probes: JoinSet::new(), ending: JoinSet::new() };
@@ -221,14 +208,12 @@ impl Pods {
 
     /// A pod's process is gone from one moment to the next. Nobody tells.
     pub fn kill(&mut self, n: usize) {
-        let pod = &mut self.pods[n];
-        pod.held = kill(pod.process.as_mut().expect("it exists"));
+        self.pods[n].process.as_mut().expect("it exists").kill();
     }
 
     /// The process of a pod starts, at the pod's address.
     pub async fn start(&mut self, n: usize) {
         let pod = &mut self.pods[n];
-        pod.held.clear();
         pod.process.as_mut().expect("it was not deleted").restart(true).await;
         pod.known.exists.store(true, Relaxed);
     }

@@ -246,7 +246,7 @@ async fn a_file_is_part_of_its_publishers_trace() {
 async fn a_collector_that_is_silent_or_away_holds_nobody_up() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
-    let away = format!("http://127.0.0.1:{}", sluice::postgres::free_port().unwrap());
+    let away = format!("http://127.0.0.1:{}", sluice::port::free().unwrap());
     for endpoint in [silent, away] {
         let (mut pair, acme) = start(traced(builder(), &endpoint)).await;
         for number in 0..50 {

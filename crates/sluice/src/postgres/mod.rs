@@ -11,7 +11,6 @@ mod programs;
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -24,6 +23,7 @@ use tokio_postgres::NoTls;
 use crate::{
     failure::{Context, Failure},
     files::{lock, open_log, write_secret},
+    port,
 };
 
 pub(crate) use guard::send;
@@ -130,7 +130,7 @@ impl Cluster {
         let deadline = Instant::now() + START_DEADLINE;
         for _ in 0..TRIES_MAX {
             if self.port == 0 {
-                self.port = free_port()?;
+                self.port = port::free()?;
             }
             let log = open_log(&self.folder.join("server.log"))?;
             let said_before = log.metadata().map_or(0, |meta| meta.len());
@@ -375,13 +375,4 @@ fn sync_all_below(folder: &Path) -> std::io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn sync_all_below(_: &Path) -> std::io::Result<()> {
     Ok(())
-}
-
-/// A TCP port on 127.0.0.1 that is free now.
-///
-/// # Errors
-/// If there is none.
-pub fn free_port() -> Result<u16, Failure> {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
-    Ok(probe.local_addr().context("no free port")?.port())
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::is_serving,
     failure::{Context, Failure},
+    port,
     postgres::Cluster,
     ready::{Pids, Ready},
 };
@@ -297,12 +298,15 @@ async fn keep_cluster(
 }
 
 /// An address that can be listened on now: with a port, and free.
-async fn settle(address: SocketAddr) -> Result<SocketAddr, Failure> {
+async fn settle(mut address: SocketAddr) -> Result<SocketAddr, Failure> {
+    if address.port() == 0 {
+        address.set_port(port::free()?);
+    }
     let deadline = Instant::now() + ADDRESS_DEADLINE;
     let mut told = false;
     loop {
-        match TcpListener::bind(address).and_then(|probe| probe.local_addr()) {
-            Ok(free) => return Ok(free),
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(address),
             Err(fault) if fault.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
                     eprintln!("Waiting for {address}, which is in use.");
