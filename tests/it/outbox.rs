@@ -54,6 +54,19 @@ async fn what_a_killed_replica_had_committed_is_taken_over_by_another() {
 }
 
 #[tokio::test]
+async fn what_an_owner_without_a_heartbeat_had_is_taken_over() {
+    let (mut pair, acme) = start(builder().processes().proxied(Link::Intake)).await;
+    pair.proxy(Link::Intake).refuse();
+    let all = accept(&acme, 30).await;
+    pair.ingest[0].kill();
+    pair.proxy(Link::Intake).pass();
+    // As a backup of some tables brings it back.
+    pair.ingest_database.sql().await.batch_execute("TRUNCATE instance").await.unwrap();
+    pair.ingest[0].restart(true).await;
+    adds_up(&pair, &acme, &all).await;
+}
+
+#[tokio::test]
 async fn a_clean_stop_releases_what_waits_and_another_replica_delivers_it() {
     let (mut pair, acme) = start(builder().processes().ingest_replicas(2).proxied(Link::Intake)).await;
     pair.proxy(Link::Intake).refuse();

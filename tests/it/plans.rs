@@ -37,9 +37,10 @@ const GATE: [((&str, &str), usize); 13] = [
     (statement!("correct_windows"), 3),
     (statement!("update_counters"), 3),
 ];
-const OUTBOX: [((&str, &str), usize); 6] = [
+const OUTBOX: [((&str, &str), usize); 7] = [
     (statement!("take_over_outbox"), 2),
     (statement!("waiting_outbox"), 3),
+    (statement!("meet_owners"), 0),
     (statement!("load_outbox"), 2),
     (statement!("delete_outbox"), 1),
     (statement!("set_aside_outbox"), 2),
@@ -60,8 +61,11 @@ const FEW_ROWS: [&str; 3] = ["gate_slot", "registry_revision", "instance"];
 async fn plan(sql: &Client, name: &str, statement: &str, parameters: usize) -> String {
     sql.batch_execute(&format!("PREPARE {name} AS {statement}")).await.unwrap();
     sql.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
-    let values = vec!["NULL"; parameters].join(", ");
-    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE {name}({values})");
+    let values = match parameters {
+        0 => String::new(),
+        _ => format!("({})", vec!["NULL"; parameters].join(", ")),
+    };
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE {name}{values}");
     let lines = sql.simple_query(&explain).await.unwrap();
     sql.batch_execute(&format!("DEALLOCATE {name}")).await.unwrap();
     let text = lines.iter().filter_map(|line| match line {

@@ -25,9 +25,11 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY_MAX: Duration = Duration::from_secs(4);
 /// Rows taken over per beat.
 const TAKE_OVER_MAX: i64 = 256;
-/// The backlog is measured, and dead instances forgotten, every so many beats.
+/// The backlog is measured, dead instances are forgotten, and owners nobody has met
+/// are looked for, every so many beats.
 const MEASURE_EVERY_BEATS: u64 = 2;
 const FORGET_EVERY_BEATS: u64 = 600;
+const MEET_EVERY_BEATS: u64 = 60;
 /// This instance's own rows are looked through every so many beats.
 const LOOK_THROUGH_EVERY_BEATS: u64 = 3;
 /// Ids deleted in one statement.
@@ -93,6 +95,12 @@ impl Upkeep {
         }
         if beats.is_multiple_of(FORGET_EVERY_BEATS) {
             execute(&self.pool, include_str!("../sql/forget_instances.sql"), &[]).await?;
+        }
+        if beats.is_multiple_of(MEET_EVERY_BEATS) {
+            let met = execute(&self.pool, include_str!("../sql/meet_owners.sql"), &[]).await?;
+            if met > 0 {
+                tracing::warn!(owners = met, "outbox rows or uploads of owners without a heartbeat");
+            }
         }
         if !self.healthy.load(Relaxed) {
             return Ok(());
