@@ -26,7 +26,7 @@ sluice_service::settings! {
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
         results_url: String = None, "URL of the results service, or several, separated by commas. Each host name is resolved to all of its addresses, and calls are spread over them.";
         results_resolve_seconds: u64 = Some("5"), "How often those names are resolved again.";
-        results_token_file: PathBuf = None, "File that holds the token for the results service (scope intake.write).";
+        results_token_file: PathBuf = None, "File that holds the token for the results service (scope intake.write); read again when it changes.";
         results_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the results service's certificate, for an https results_url; read again when it changes. Empty: the system's CAs.";
         results_client_certificate_file: Option<PathBuf> = Some(""), "PEM file of the certificate to show to the results service, its chain after it; read again when it changes. Empty: none.";
         results_client_key_file: Option<PathBuf> = Some(""), "PEM file of that certificate's private key.";
@@ -46,7 +46,8 @@ sluice_service::settings! {
         admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
         log_format: LogFormat = Some("text"), "Logs as text or json.";
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
-        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
+        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317 or https://collector:4317. Empty: no traces.";
+        otlp_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the collector's certificate, for an https otlp_endpoint. Empty: the system's CAs.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
         ..database: postgres::Settings;
         ..limits: Limits;
@@ -120,6 +121,7 @@ impl Settings {
             log_format: self.log_format,
             log_filter: self.log_filter.clone(),
             otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_ca_file: self.otlp_ca_file.clone(),
             otlp_sample_ratio: self.otlp_sample_ratio,
         }
     }

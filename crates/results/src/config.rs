@@ -36,7 +36,8 @@ settings! {
         admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
         log_format: LogFormat = Some("text"), "Logs as text or json.";
         log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
-        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317. Empty: no traces.";
+        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317 or https://collector:4317. Empty: no traces.";
+        otlp_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the collector's certificate, for an https otlp_endpoint. Empty: the system's CAs.";
         otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
         ..database: postgres::Settings;
         ..limits: Limits;
@@ -57,6 +58,7 @@ impl Settings {
             log_format: self.log_format,
             log_filter: self.log_filter.clone(),
             otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_ca_file: self.otlp_ca_file.clone(),
             otlp_sample_ratio: self.otlp_sample_ratio,
         }
     }

@@ -14,11 +14,14 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
     trace::v1::{Span as WireSpan, span::SpanKind},
 };
-use sluice_tests::eventually;
+use sluice_tests::{Issued, eventually};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 
 /// A span as it was delivered.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,7 @@ type Spans = Arc<Mutex<Vec<Span>>>;
 
 /// A running collector. Ends when dropped.
 pub struct Collector {
+    scheme: &'static str,
     address: SocketAddr,
     spans: Spans,
     /// All that was delivered, as text, to be searched.
@@ -50,7 +54,19 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// In plain text.
     pub async fn start() -> Self {
+        Self::serve("http", Server::builder()).await
+    }
+
+    /// Over TLS, with this certificate.
+    pub async fn start_tls(issued: &Issued) -> Self {
+        let identity = Identity::from_pem(&issued.certificate, &issued.key);
+        let tls = ServerTlsConfig::new().identity(identity);
+        Self::serve("https", Server::builder().tls_config(tls).unwrap()).await
+    }
+
+    async fn serve(scheme: &'static str, mut server: Server) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (spans, everything) = (Spans::default(), Arc::default());
@@ -59,15 +75,15 @@ impl Collector {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(
-            Server::builder()
+            server
                 .add_service(service)
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped),
         );
-        Self { address, spans, everything, _stop: stop.drop_guard() }
+        Self { scheme, address, spans, everything, _stop: stop.drop_guard() }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// All spans of a trace, and those of other traces that are linked to it.

@@ -7,7 +7,7 @@ use futures_util::stream;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::{Outcome, PublishObservationsRequest};
-use sluice_tests::{Link, Pair, PairBuilder, Service, Tenant, eventually};
+use sluice_tests::{Ca, Link, Pair, PairBuilder, Service, Tenant, eventually, scratch};
 use tokio::{net::TcpListener, time::timeout};
 
 use super::{
@@ -240,6 +240,35 @@ async fn a_file_is_part_of_its_publishers_trace() {
     let (clients, servers) = eventually("both sides of StoreFile", stored).await;
     assert_eq!((&clients[0].parent, &servers[0].parent), (&server.id, &clients[0].id));
     collector.span(&trace(50), "emit outbox").await;
+}
+
+/// A pair that sends its traces to this collector, whose certificate a CA issued.
+async fn start_trusting(ca: &Ca, collector: &Collector) -> (Pair, Clients) {
+    let file = scratch("collector").join("ca");
+    std::fs::write(&file, ca.pem()).unwrap();
+    let file = file.to_str().unwrap();
+    let builder = traced(builder(), &collector.url());
+    start(builder.flag(Service::Ingest, "otlp-ca-file", file).flag(Service::Results, "otlp-ca-file", file))
+        .await
+}
+
+#[tokio::test]
+async fn spans_go_to_a_collector_over_tls() {
+    let ca = Ca::new();
+    let collector = Collector::start_tls(&ca.issue(&["127.0.0.1"])).await;
+    let (_pair, acme) = start_trusting(&ca, &collector).await;
+    publish_in(&acme, &trace(60), "01", "1").await;
+    collector.span(&trace(60), PUBLISH).await;
+}
+
+#[tokio::test]
+async fn a_collector_of_another_ca_is_told_nothing() {
+    let collector = Collector::start_tls(&Ca::new().issue(&["127.0.0.1"])).await;
+    let (pair, acme) = start_trusting(&Ca::new(), &collector).await;
+    publish_in(&acme, &trace(61), "01", "1").await;
+    let told = || async { pair.ingest[0].log().contains("spans can't be delivered").then_some(()) };
+    eventually("a line that says so", told).await;
+    assert!(collector.all().is_empty());
 }
 
 #[tokio::test]

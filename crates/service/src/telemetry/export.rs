@@ -2,17 +2,19 @@
 //! that is away or slow holds nobody up: spans beyond the queue are dropped.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData},
 };
+use tonic::transport::{Certificate, ClientTlsConfig};
 
 use super::Settings;
 
@@ -34,12 +36,12 @@ pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String>
     let Some(endpoint) = &settings.otlp_endpoint else {
         return Ok(builder.with_sampler(Sampler::AlwaysOff).build());
     };
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint.as_str())
-        .with_timeout(SEND_TIMEOUT)
-        .build()
-        .map_err(|error| format!("otlp_endpoint: {error}"))?;
+    let mut exporter =
+        SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str()).with_timeout(SEND_TIMEOUT);
+    if endpoint.is_https() {
+        exporter = exporter.with_tls_config(tls(settings.otlp_ca_file.as_deref())?);
+    }
+    let exporter = exporter.build().map_err(|error| format!("otlp_endpoint: {error}"))?;
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(QUEUE_SPANS_MAX)
         .with_max_export_batch_size(BATCH_SPANS_MAX)
@@ -54,6 +56,18 @@ pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String>
         .with_resource(resource(settings))
         .with_span_processor(processor)
         .build())
+}
+
+/// Which collector is trusted.
+fn tls(ca_file: Option<&Path>) -> Result<ClientTlsConfig, String> {
+    let Some(path) = ca_file else {
+        return Ok(ClientTlsConfig::new().with_native_roots());
+    };
+    let told = |fault: String| format!("otlp_ca_file: {}: {fault}", path.display());
+    let pem = std::fs::read(path).map_err(|fault| told(fault.to_string()))?;
+    // tonic finds no CA in what is no PEM, and says nothing.
+    crate::tls::roots(&pem).map_err(told)?;
+    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
 }
 
 /// What the spans tell of the process; `OTEL_RESOURCE_ATTRIBUTES` adds to it.

@@ -7,7 +7,7 @@ mod export;
 mod logs;
 mod settings;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -39,6 +39,8 @@ pub struct Settings {
     pub log_filter: LogFilter,
     /// The collector, if there is one.
     pub otlp_endpoint: Option<OtlpEndpoint>,
+    /// The CAs of its certificate; else the system's.
+    pub otlp_ca_file: Option<PathBuf>,
     /// The share of traces begun here that are kept.
     pub otlp_sample_ratio: Ratio,
 }

@@ -49,6 +49,11 @@ impl Value for LogFilter {
 pub struct OtlpEndpoint(String);
 
 impl OtlpEndpoint {
+    /// Whether it is reached over TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
     /// The URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -66,11 +71,14 @@ impl Value for OtlpEndpoint {
     fn parse(text: &str) -> Result<Self, String> {
         let uri: Option<http::Uri> = text.parse().ok();
         let fits = uri.is_some_and(|uri| {
-            uri.scheme() == Some(&http::uri::Scheme::HTTP)
+            matches!(uri.scheme_str(), Some("http" | "https"))
                 && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
                 && uri.path_and_query().is_none_or(|path| path.as_str() == "/")
         });
-        let expected = || "expected http://host:port of a collector (OTLP over gRPC), or nothing".to_owned();
+        let expected = || {
+            "expected http://host:port or https://host:port of a collector (OTLP over gRPC), or nothing"
+                .to_owned()
+        };
         if fits { Ok(Self(text.into())) } else { Err(expected()) }
     }
 }
@@ -112,9 +120,10 @@ mod tests {
         for bad in ["-0.1", "1.1", "NaN", "half"] {
             assert!(Ratio::parse(bad).is_err(), "{bad}");
         }
-        assert!(OtlpEndpoint::parse("http://collector.observability:4317").is_ok());
-        for bad in
-            ["collector:4317", "https://collector", "http://u:p@collector", "http://collector/v1/traces"]
+        for good in ["http://collector.observability:4317", "https://collector:4317/"] {
+            assert!(OtlpEndpoint::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["collector:4317", "unix:collector", "http://u:p@collector", "http://collector/v1/traces"]
         {
             assert!(OtlpEndpoint::parse(bad).is_err(), "{bad}");
         }
