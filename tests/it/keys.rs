@@ -10,7 +10,7 @@ use sluice_proto::{
     ingest::v1::{ListDefinitionsRequest, PublishObservationsRequest},
     results::v1::ListResultsRequest,
 };
-use sluice_service::auth::KeysFile;
+use sluice_service::auth::{INTAKE_SCOPE, KeyEntry, KeysFile};
 use sluice_tests::{Pair, Tenant, eventually, eventually_within};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
@@ -52,6 +52,13 @@ async fn told_within(clients: &Clients, reason: Option<&str>) {
     eventually_within(RELOADED_WITHIN, "a reloaded keys file", probe).await;
 }
 
+/// Removes all other entries of the keys file.
+fn keep(pair: &Pair, wanted: impl Fn(&KeyEntry) -> bool) {
+    let mut file: KeysFile = toml::from_str(&std::fs::read_to_string(&pair.keys_file).unwrap()).unwrap();
+    file.token.retain(wanted);
+    std::fs::write(&pair.keys_file, toml::to_string(&file).unwrap()).unwrap();
+}
+
 #[tokio::test]
 async fn two_tokens_of_one_client_are_valid_until_the_old_one_is_removed() {
     let pair = Pair::start().await;
@@ -65,9 +72,7 @@ async fn two_tokens_of_one_client_are_valid_until_the_old_one_is_removed() {
     told_within(&with_new, None).await;
     assert_eq!(told(&with_old).await, both(None), "both at the same time");
 
-    let mut file: KeysFile = toml::from_str(&std::fs::read_to_string(&pair.keys_file).unwrap()).unwrap();
-    file.token.retain(|entry| entry.id != old.entry.id);
-    std::fs::write(&pair.keys_file, toml::to_string(&file).unwrap()).unwrap();
+    keep(&pair, |entry| entry.id != old.entry.id);
     told_within(&with_old, Some("UNAUTHENTICATED")).await;
     assert_eq!(told(&with_new).await, both(None));
 }
@@ -104,4 +109,22 @@ async fn an_open_stream_ends_when_its_token_expires() {
         (told(&clients).await == both(Some("TOKEN_EXPIRED"))).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_token_ingest_hands_over_with_is_replaced_while_it_runs() {
+    let pair = Pair::start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("a/b")).await;
+    let new = NewToken::new(None, [INTAKE_SCOPE]);
+    let old = pair.token(Tenant::Intake).to_owned();
+    append_entries(&pair.keys_file, std::slice::from_ref(&new.entry)).unwrap();
+    keep(&pair, |entry| !old.starts_with(&format!("sluice_{}_", entry.id)));
+    // Whoever knows this one no longer knows the old one.
+    let last = new_token(None);
+    append_entries(&pair.keys_file, std::slice::from_ref(&last.entry)).unwrap();
+    told_within(&clients(&pair, &last.text), None).await;
+    std::fs::write(&pair.intake_file, format!("{}\n", new.text)).unwrap();
+    publish_one(&acme, json("a/b", "{}")).await;
+    drained(&pair).await;
 }

@@ -68,6 +68,8 @@ pub struct Pair {
     pub results_database: Database,
     /// The keys file of all replicas.
     pub keys_file: PathBuf,
+    /// The file with the token that all replicas of ingest hand over with.
+    pub intake_file: PathBuf,
     tls: Option<Certificates>,
     tokens: Tokens,
     proxies: Vec<(Link, Proxy)>,
@@ -289,6 +291,7 @@ impl PairBuilder {
             ingest_database,
             results_database,
             keys_file,
+            intake_file,
             tls: None,
             tokens,
             proxies: vec![],
@@ -314,7 +317,7 @@ impl PairBuilder {
         let url = self.database_url(&mut pair, Link::IngestDatabase).await;
         let mut flags = common(url, &pair.keys_file);
         flags.extend(["--results-url".into(), intakes.join(",")]);
-        flags.extend(["--results-token-file".into(), intake_file.display().to_string()]);
+        flags.extend(["--results-token-file".into(), pair.intake_file.display().to_string()]);
         flags.extend(self.ingest_flags.iter().cloned());
         for _ in 0..self.ingest {
             pair.ingest.push(self.replica(Service::Ingest, flags.clone()).await);

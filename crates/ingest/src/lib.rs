@@ -265,6 +265,7 @@ impl Pipeline {
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
         let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
         let token = TokenInterceptor::new(&token)?;
+        tokio::spawn(token.clone().follow(settings.results_token_file.clone(), stopped.clone()));
         let results = settings.results()?;
         tokio::spawn(results.clone().follow_files(stopped.clone()));
         let every = Duration::from_secs(settings.results_resolve_seconds);

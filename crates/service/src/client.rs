@@ -1,15 +1,28 @@
 //! Calling another service: the token that goes along with every call.
 
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::Interceptor,
 };
 
-/// Puts a bearer token into every call.
+use crate::follow::follow;
+
+/// Puts a bearer token into every call. Clones share it.
 #[derive(Clone)]
 pub struct TokenInterceptor {
-    authorization: MetadataValue<Ascii>,
+    authorization: Arc<ArcSwap<MetadataValue<Ascii>>>,
+}
+
+fn authorization(token: &str) -> Result<MetadataValue<Ascii>, String> {
+    let value = format!("Bearer {}", token.trim()).parse();
+    let mut value: MetadataValue<Ascii> = value.map_err(|_| "not a token".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl TokenInterceptor {
@@ -18,10 +31,26 @@ impl TokenInterceptor {
     /// # Errors
     /// If the token has characters that no header can hold.
     pub fn new(token: &str) -> Result<Self, String> {
-        let mut authorization: MetadataValue<Ascii> =
-            format!("Bearer {}", token.trim()).parse().map_err(|_| "not a token".to_owned())?;
-        authorization.set_sensitive(true);
-        Ok(Self { authorization })
+        Ok(Self { authorization: Arc::new(ArcSwap::from_pointee(authorization(token)?)) })
+    }
+
+    /// Follows changes of the file that holds the token, until shutdown. A file that
+    /// can't be read or holds no token leaves it as it is, and is logged once.
+    pub async fn follow(self, path: PathBuf, shutdown: CancellationToken) {
+        follow("token file", vec![path], shutdown, |contents| {
+            let token = contents.first().map_or(Ok(""), |bytes| std::str::from_utf8(bytes));
+            let token = token.map_err(|_| "not a token".to_owned())?;
+            if token.trim().is_empty() {
+                return Err("it is empty".to_owned());
+            }
+            let value = authorization(token)?;
+            if **self.authorization.load() != value {
+                tracing::info!("token reloaded");
+                self.authorization.store(Arc::new(value));
+            }
+            Ok(())
+        })
+        .await;
     }
 }
 
@@ -33,7 +62,7 @@ impl std::fmt::Debug for TokenInterceptor {
 
 impl Interceptor for TokenInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request.metadata_mut().insert("authorization", (**self.authorization.load()).clone());
         Ok(request)
     }
 }
