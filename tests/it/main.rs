@@ -31,6 +31,7 @@ mod ingest_streams;
 mod isolation;
 mod isolation_http;
 mod keys;
+mod links;
 mod memory;
 mod migrations;
 mod model;
