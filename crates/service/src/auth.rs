@@ -25,7 +25,7 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, Kind, OrganisationId, audit, follow::follow, limits::Rate, rate::Rates};
+use crate::{Error, Kind, OrganisationId, audit, follow::follow_text, limits::Rate, rate::Rates};
 
 /// What every token begins with, so that scanners for leaked secrets know one.
 pub const TOKEN_PREFIX: &str = "sluice_";
@@ -187,10 +187,8 @@ impl Keys {
     /// Follows changes of the file until shutdown. A file that can't be read or
     /// parsed leaves the keys as they are, and is logged once.
     pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
-        let paths = vec![self.path.clone()];
-        follow("keys file", paths, shutdown, |contents| {
-            let text = contents.first().map_or(Ok(""), |bytes| std::str::from_utf8(bytes));
-            let table = text.map_err(|fault| fault.to_string()).and_then(parse_keys)?;
+        follow_text("keys file", self.path.clone(), shutdown, |text| {
+            let table = parse_keys(text)?;
             if **self.table.load() != table {
                 tracing::info!(tokens = table.len(), "keys reloaded");
                 self.table.store(Arc::new(table));

@@ -10,7 +10,7 @@ use tonic::{
     service::Interceptor,
 };
 
-use crate::follow::follow;
+use crate::follow::follow_text;
 
 /// Puts a bearer token into every call. Clones share it.
 #[derive(Clone)]
@@ -37,9 +37,7 @@ impl TokenInterceptor {
     /// Follows changes of the file that holds the token, until shutdown. A file that
     /// can't be read or holds no token leaves it as it is, and is logged once.
     pub async fn follow(self, path: PathBuf, shutdown: CancellationToken) {
-        follow("token file", vec![path], shutdown, |contents| {
-            let token = contents.first().map_or(Ok(""), |bytes| std::str::from_utf8(bytes));
-            let token = token.map_err(|_| "not a token".to_owned())?;
+        follow_text("token file", path, shutdown, |token| {
             if token.trim().is_empty() {
                 return Err("it is empty".to_owned());
             }

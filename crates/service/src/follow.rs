@@ -41,6 +41,20 @@ pub(crate) async fn follow(
     }
 }
 
+/// [`follow`] for one file that holds text.
+pub(crate) async fn follow_text(
+    what: &'static str,
+    path: PathBuf,
+    shutdown: CancellationToken,
+    mut take: impl FnMut(&str) -> Result<(), String>,
+) {
+    follow(what, vec![path], shutdown, |contents| {
+        let text = contents.first().map_or(Ok(""), |bytes| std::str::from_utf8(bytes));
+        take(text.map_err(|fault| fault.to_string())?)
+    })
+    .await;
+}
+
 async fn read(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
     let mut contents = Vec::with_capacity(paths.len());
     for path in paths {

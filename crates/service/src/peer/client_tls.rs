@@ -22,7 +22,7 @@ impl ClientTls {
         [&self.ca_file, &self.certificate_file, &self.key_file].into_iter().flatten().cloned().collect()
     }
 
-    pub(super) fn contents(&self) -> Result<Vec<Vec<u8>>, String> {
+    pub(crate) fn contents(&self) -> Result<Vec<Vec<u8>>, String> {
         let read =
             |path: PathBuf| std::fs::read(&path).map_err(|fault| format!("{}: {fault}", path.display()));
         self.paths().into_iter().map(read).collect()
@@ -48,6 +48,14 @@ impl ClientTls {
                 Ok(endpoint)
             };
         }
+        endpoint.tls_config(self.config(contents)?).map_err(|fault| {
+            let cause = std::error::Error::source(&fault).map(|cause| format!(": {cause}"));
+            format!("{fault}{}", cause.unwrap_or_default())
+        })
+    }
+
+    /// What is trusted and shown, by the contents of the files.
+    pub(crate) fn config(&self, contents: &[Vec<u8>]) -> Result<ClientTlsConfig, String> {
         let mut contents = contents.iter();
         let mut config = match (&self.ca_file, &mut contents) {
             (Some(_), contents) => {
@@ -62,10 +70,7 @@ impl ClientTls {
             tls::key(key).map_err(|fault| format!("client key file: {fault}"))?;
             config = config.identity(Identity::from_pem(certificate, key));
         }
-        endpoint.tls_config(config).map_err(|fault| {
-            let cause = std::error::Error::source(&fault).map(|cause| format!(": {cause}"));
-            format!("{fault}{}", cause.unwrap_or_default())
-        })
+        Ok(config)
     }
 }
 

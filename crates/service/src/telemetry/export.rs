@@ -2,7 +2,6 @@
 //! that is away or slow holds nobody up: spans beyond the queue are dropped.
 
 use std::{
-    path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -14,9 +13,9 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData},
 };
-use tonic::transport::{Certificate, ClientTlsConfig};
 
 use super::Settings;
+use crate::peer::ClientTls;
 
 /// Spans that may wait to be sent; more are dropped.
 const QUEUE_SPANS_MAX: usize = 4096;
@@ -39,7 +38,9 @@ pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String>
     let mut exporter =
         SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str()).with_timeout(SEND_TIMEOUT);
     if endpoint.is_https() {
-        exporter = exporter.with_tls_config(tls(settings.otlp_ca_file.as_deref())?);
+        let tls = ClientTls { ca_file: settings.otlp_ca_file.clone(), ..ClientTls::default() };
+        let config = tls.contents().and_then(|contents| tls.config(&contents));
+        exporter = exporter.with_tls_config(config.map_err(|fault| format!("otlp_ca_file: {fault}"))?);
     }
     let exporter = exporter.build().map_err(|error| format!("otlp_endpoint: {error}"))?;
     let batches = BatchConfigBuilder::default()
@@ -56,18 +57,6 @@ pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String>
         .with_resource(resource(settings))
         .with_span_processor(processor)
         .build())
-}
-
-/// Which collector is trusted.
-fn tls(ca_file: Option<&Path>) -> Result<ClientTlsConfig, String> {
-    let Some(path) = ca_file else {
-        return Ok(ClientTlsConfig::new().with_native_roots());
-    };
-    let told = |fault: String| format!("otlp_ca_file: {}: {fault}", path.display());
-    let pem = std::fs::read(path).map_err(|fault| told(fault.to_string()))?;
-    // tonic finds no CA in what is no PEM, and says nothing.
-    crate::tls::roots(&pem).map_err(told)?;
-    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
 }
 
 /// What the spans tell of the process; `OTEL_RESOURCE_ATTRIBUTES` adds to it.
