@@ -7,20 +7,18 @@ lists, files that are mounted, addresses that are served, time to stop in.
 The first is the base alone, which is held against the schemas only.
 """
 
-import ipaddress
 import re
 import sys
 from pathlib import Path
 
-import kubernetes_validate
+import kubernetes_validate.utils
+import operating
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-VERSION = "1.37.0"
 # Of other projects, without a schema here; those of Prometheus are read by promtool.
 CUSTOM = {"Issuer", "Certificate", "ServiceMonitor", "PrometheusRule"}
 SERVICES = ("sluice-ingest", "sluice-results")
-METADATA = ["169.254.169.254", "fd00:ec2::254"]
 # After the deadline: what was accepted is flushed, the last spans go, the runtime ends.
 AFTER_DEADLINE_SECONDS = 5 + 2 + 1
 
@@ -38,6 +36,22 @@ def settings():
     return found
 
 
+def versions():
+    """The oldest Kubernetes that the README promises, and the newest whose schemas we
+    have; the texts must name these two."""
+    oldest = re.search(r"^Needed: Kubernetes ([\d.]+) or newer", (ROOT / "deploy/README.md").read_text(), re.M)[1]
+    known = {kubernetes_validate.utils.major_minor(version): version for version in kubernetes_validate.utils.all_versions()}
+    newest = kubernetes_validate.utils.major_minor(kubernetes_validate.utils.latest_version())
+    faults = [] if oldest in known else [f"there are no schemas of Kubernetes {oldest}"]
+    for file, sentence in (
+        ("deploy/README.md", f"against Kubernetes' schemas of {oldest} and {newest}"),
+        ("deploy/kubernetes/base/kustomization.yaml", f"# Kubernetes {oldest} or newer."),
+    ):
+        if sentence not in (ROOT / file).read_text():
+            faults.append(f"{file} doesn't say: {sentence}")
+    return [known[v] for v in (oldest, newest) if v in known], faults
+
+
 def secrets_documented():
     """Names and keys of the Secrets in deploy/README.md's table."""
     rows = re.findall(r"^\| `([\w-]+)` \| ((?:`[\w.-]+`(?:, )?)+) \|", (ROOT / "deploy/README.md").read_text(), re.M)
@@ -47,13 +61,13 @@ def secrets_documented():
 class Rendered:
     """One rendered overlay, and the faults found in it."""
 
-    def __init__(self, path):
-        self.path = path
-        self.objects = [o for o in yaml.safe_load_all(path.read_text()) if o]
+    def __init__(self, name, text):
+        self.name = name
+        self.objects = [o for o in yaml.load_all(text, yaml.CSafeLoader) if o]
         self.faults = []
 
     def fault(self, where, what):
-        self.faults.append(f"{self.path.name}: {where}: {what}")
+        self.faults.append(f"{self.name}: {where}: {what}")
 
     def of(self, kind):
         return {o["metadata"]["name"]: o for o in self.objects if o["kind"] == kind}
@@ -64,15 +78,20 @@ class Rendered:
             for name, owner in self.of(kind).items():
                 yield f"{kind}/{name}", owner["spec"]["template"]
 
-    def schemas(self):
-        for o in self.objects:
-            name = f"{o['kind']}/{o['metadata']['name']}"
-            if o["kind"] in CUSTOM:
-                continue
-            try:
-                kubernetes_validate.validate(o, VERSION, strict=True)
-            except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
-                self.fault(name, str(error).splitlines()[0])
+    def schemas(self, versions, seen):
+        """Against the schemas of each version. What is in `seen` was found good."""
+        for o in (o for o in self.objects if o["kind"] not in CUSTOM):
+            for version in versions:
+                key = (version, repr(o))
+                if key in seen:
+                    continue
+                try:
+                    kubernetes_validate.validate(o, version, strict=True)
+                    seen.add(key)
+                except kubernetes_validate.SchemaNotFoundError as error:
+                    self.fault(f"{o['kind']}/{o['metadata']['name']}", error.message)
+                except kubernetes_validate.ValidationError as error:
+                    self.fault(f"{o['kind']}/{o['metadata']['name']}", f"Kubernetes {version}: {error.message}")
 
     def restricted(self):
         """Pod Security Standards, restricted, v1.37, control by control."""
@@ -257,11 +276,6 @@ class Rendered:
             for rule in policy["spec"].get("egress", []):
                 if "to" not in rule or "ports" not in rule:
                     self.fault(f"NetworkPolicy/{name}", "lets everything out")
-                for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer):
-                    for address in map(ipaddress.ip_address, METADATA):
-                        inside = lambda net: address in ipaddress.ip_network(net)
-                        if inside(block["cidr"]) and not any(map(inside, block.get("except", []))):
-                            self.fault(f"NetworkPolicy/{name}", f"lets {address} be reached, where clouds tell credentials")
         needs = {
             ("sluice-ingest", "egress"): {7402, 5432, 53},
             ("sluice-results", "egress"): {5432, 443, 53},
@@ -307,21 +321,28 @@ def selects(selector, labels):
     return fits
 
 
+def examine(rendered, known, documented):
+    rendered.restricted()
+    rendered.variables(known)
+    rendered.secrets(documented)
+    rendered.availability()
+    rendered.selectors()
+    rendered.steps()
+    rendered.network()
+    rendered.monitors()
+    operating.check(rendered)
+
+
 def main():
     known, documented = settings(), secrets_documented()
-    base, *overlays = [Rendered(Path(path)) for path in sys.argv[1:]]
-    base.schemas()
+    base, *overlays = [Rendered(path.name, path.read_text()) for path in map(Path, sys.argv[1:])]
+    both, faults = versions()
+    seen = set()
+    for rendered in [base, *overlays]:
+        rendered.schemas(both, seen)
     for rendered in overlays:
-        rendered.schemas()
-        rendered.restricted()
-        rendered.variables(known)
-        rendered.secrets(documented)
-        rendered.availability()
-        rendered.selectors()
-        rendered.steps()
-        rendered.network()
-        rendered.monitors()
-    faults = [f for rendered in [base, *overlays] for f in rendered.faults]
+        examine(rendered, known, documented)
+    faults += [f for rendered in [base, *overlays] for f in rendered.faults]
     print(*faults, sep="\n")
     sys.exit(bool(faults))
 

@@ -1,15 +1,18 @@
-"""The compose file and the collector's configuration, as far as they can be checked
-without an engine: references that lead somewhere, settings that exist, what
-Kubernetes' overlay says too.
+"""The compose file, the container file and the collector's configuration, as far as
+they can be checked without an engine: references that lead somewhere, settings that
+exist, versions that are the same everywhere.
 
     others.py compose.yaml collector.yaml
 """
 
+import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
-from manifests import settings
+from manifests import ROOT, settings
 
 
 def compose(path, known):
@@ -43,6 +46,61 @@ def compose(path, known):
     return faults
 
 
+def images():
+    """The container file, and the versions that name images."""
+    faults = []
+    path = ROOT / "deploy/images/Dockerfile"
+    text, workspace = path.read_text(), tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+    version, compiler = workspace["package"]["version"], workspace["package"]["rust-version"]
+    if not re.search(rf"^FROM docker.io/library/rust:{re.escape(compiler)}\.\d+-slim-bookworm AS build$", text, re.M):
+        faults.append(f"{path}: is not built by Rust {compiler}, the version of Cargo.toml")
+    if re.search(r"^# *syntax *=", text, re.M):
+        faults.append(f"{path}: pulls its syntax, with which nothing is built without a registry")
+    if "cargo build --release --locked " not in text:
+        faults.append(f"{path}: may build other versions than those of Cargo.lock")
+    built = re.search(r"cargo build (.*?);", text)[1]
+    if set(re.findall(r"--package (\S+)", built)) != {"sluice-ingest", "sluice-results", "sluice"}:
+        faults.append(f"{path}: cargo finds programs in its default member only, unless their packages are named")
+    if "assemble --root-only " not in text:
+        faults.append(f"{path}: needs Python, which the image of the compiler doesn't have")
+    if "-${TARGETARCH},target=/src/target,sharing=locked" not in text:
+        faults.append(f"{path}: a build for one kind of processor may take the programs of another")
+    for named in re.findall(r"\bVERSION=(\S+)", text):
+        if named != version:
+            faults.append(f"{path}: is of version {named}, Cargo.toml of {version}")
+    for stage in ("ingest", "results", "sluice"):
+        body = text.split(f"FROM scratch AS {stage}\n")[1].split("\nFROM ")[0]
+        for wanted in ("USER 65532:65532", "ENTRYPOINT [", "org.opencontainers.image.title=", "org.opencontainers.image.version="):
+            if wanted not in body:
+                faults.append(f"{path}: {stage} lacks {wanted}")
+    # Everything is kept out but what is named.
+    ignored = path.with_name("Dockerfile.dockerignore")
+    rules = [line for line in ignored.read_text().splitlines() if line and not line.startswith("#")]
+    let_in = {rule.removeprefix("!") for rule in rules[1:] if rule.startswith("!")}
+    needed = {"Cargo.toml", "Cargo.lock", "proto", "deploy/images/assemble"} | {m.split("/")[0] for m in workspace["members"]}
+    if rules[0] != "*" or let_in != needed:
+        faults.append(f"{ignored}: lets in {sorted(let_in)} and not {sorted(needed)}")
+    # A file elsewhere that the programs include would be missing there.
+    for source in (ROOT / "crates").rglob("*.rs"):
+        for included in re.findall(r'include_(?:str|bytes)!\(\s*"((?:\.\./)+[^"]+)"', source.read_text()):
+            file = (source.parent / included).resolve()
+            if not any(file.is_relative_to(ROOT / place) for place in needed):
+                faults.append(f"{ignored}: {source} includes {included}")
+    for file in subprocess.check_output(["git", "ls-files", "deploy"], cwd=ROOT, text=True).split():
+        for named in re.findall(r"sluice-(?:ingest|results):([\d.]*\d)", (ROOT / file).read_text()):
+            if named != version:
+                faults.append(f"{file}: names an image of version {named}, Cargo.toml says {version}")
+    return faults
+
+
+def postgres(compose_path):
+    """A laptop has the same PostgreSQL, with an engine and with a cluster."""
+    composed = yaml.safe_load(compose_path.read_text())["services"]["postgres"]["image"]
+    overlay = (ROOT / "deploy/kubernetes/overlays/development/postgres.yaml").read_text()
+    [clustered] = re.findall(r"image: (\S+)", overlay)
+    return [] if composed == clustered else [f"compose has {composed}, the development overlay {clustered}"]
+
+
 def collector(path):
     faults = []
     given = yaml.safe_load(path.read_text())
@@ -62,7 +120,8 @@ def collector(path):
 
 
 def main():
-    faults = compose(Path(sys.argv[1]).resolve(), settings()) + collector(Path(sys.argv[2]))
+    composed = Path(sys.argv[1]).resolve()
+    faults = compose(composed, settings()) + postgres(composed) + images() + collector(Path(sys.argv[2]))
     print(*faults, sep="\n")
     sys.exit(bool(faults))
 

@@ -11,7 +11,10 @@ import json
 import platform
 import sys
 import tarfile
+import tomllib
+from pathlib import Path
 
+VERSION = tomllib.loads((Path(__file__).resolve().parents[2] / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -42,7 +45,12 @@ def main():
     config = {
         "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
-        "config": {"User": user, "Entrypoint": [program], "WorkingDir": "/"},
+        "config": {
+            "User": user,
+            "Entrypoint": [program],
+            "WorkingDir": "/",
+            "Labels": {"org.opencontainers.image.title": name, "org.opencontainers.image.version": VERSION},
+        },
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
     }
     manifest = {
@@ -53,8 +61,8 @@ def main():
     }
     described = blob(json.dumps(manifest).encode(), manifest["mediaType"])
     described["annotations"] = {
-        "io.containerd.image.name": f"docker.io/library/{name}:0.1.0",
-        "org.opencontainers.image.ref.name": "0.1.0",
+        "io.containerd.image.name": f"docker.io/library/{name}:{VERSION}",
+        "org.opencontainers.image.ref.name": VERSION,
     }
     path = lambda part: "blobs/sha256/" + part["digest"].removeprefix("sha256:")
     files = {
@@ -62,7 +70,7 @@ def main():
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [described]}).encode(),
         # For engines that read only Docker's own archives.
         "manifest.json": json.dumps(
-            [{"Config": path(manifest["config"]), "RepoTags": [f"{name}:0.1.0"], "Layers": [path(l) for l in manifest["layers"]]}]
+            [{"Config": path(manifest["config"]), "RepoTags": [f"{name}:{VERSION}"], "Layers": [path(l) for l in manifest["layers"]]}]
         ).encode(),
     } | {f"blobs/sha256/{digest}": content for digest, content in blobs.items()}
     with tarfile.open(archive, "w") as out:
