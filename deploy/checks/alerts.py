@@ -36,6 +36,15 @@ def main():
     alerts = [rule["alert"] for group in groups["groups"] for rule in group["rules"]]
     faults += [f"{name} is there twice" for name in alerts if alerts.count(name) > 1]
 
+    # The limit that SluiceMemoryHigh speaks of.
+    production = yaml.safe_load_all((target / "production.yaml").read_text())
+    pods = [o["spec"]["template"]["spec"] for o in production if o and o["kind"] == "Deployment"]
+    limits = {c["resources"]["limits"]["memory"] for pod in pods for c in pod["containers"]}
+    memory = next(rule for group in groups["groups"] for rule in group["rules"] if rule["alert"] == "SluiceMemoryHigh")
+    warned, limit = (int(re.search(r, memory[f][k] if k else memory[f])[1]) for f, k, r in (("expr", None, r"> (\d+) \*"), ("annotations", "summary", r"(\d+) MiB")))
+    if limits != {f"{limit}Mi"} or not 0.7 * limit <= warned <= 0.9 * limit:
+        faults.append(f"SluiceMemoryHigh speaks of {limit} MiB and fires at {warned}; the pods' limits are {limits}")
+
     headings = set(re.findall(r"^### (\w+)\n\n\S", runbook.read_text(), re.M))
     faults += [f"{runbook}: no paragraph for {name}" for name in alerts if name not in headings]
     faults += [f"{runbook}: there is no alert {name}" for name in headings if name.startswith("Sluice") and name not in alerts]

@@ -82,6 +82,21 @@ def issued(rendered):
                 rendered.fault(f"Certificate/{name}", f"names another namespace than {space}")
 
 
+    cas = {c["spec"]["secretName"] for c in certificates.values() if c["spec"].get("isCA")}
+    for where, template in rendered.templates():
+        if cas & {v.get("secret", {}).get("secretName") for v in template["spec"].get("volumes", [])}:
+            rendered.fault(where, "mounts the key of the CA")
+    # Each service trusts what the other trusts: a CA that only one knows cuts them off.
+    trusted = {
+        value.rpartition("/")[0].replace("/tls", "")
+        for name in SERVICES
+        for variable, value in rendered.environment(rendered.of("Deployment")[name]["spec"]["template"]["spec"]["containers"][0]).items()
+        if variable in ("SLUICE_TLS_CLIENT_CA_FILE", "SLUICE_RESULTS_CA_FILE")
+    }
+    if certificates and len(trusted) != 1:
+        rendered.fault("Certificate", f"the services trust different CAs: {sorted(trusted)}")
+
+
 def blocks(rendered):
     for name, policy in rendered.of("NetworkPolicy").items():
         rules = policy["spec"].get("egress", []) + policy["spec"].get("ingress", [])

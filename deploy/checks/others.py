@@ -87,7 +87,7 @@ def images():
             if not any(file.is_relative_to(ROOT / place) for place in needed):
                 faults.append(f"{ignored}: {source} includes {included}")
     for file in subprocess.check_output(["git", "ls-files", "deploy"], cwd=ROOT, text=True).split():
-        for named in re.findall(r"sluice-(?:ingest|results):([\d.]*\d)", (ROOT / file).read_text()):
+        for named in re.findall(r"sluice-(?:ingest|results):(\d+\.\d+\.\d+)", (ROOT / file).read_text()):
             if named != version:
                 faults.append(f"{file}: names an image of version {named}, Cargo.toml says {version}")
     return faults

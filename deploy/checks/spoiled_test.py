@@ -33,6 +33,8 @@ SPOILED = [
     ("production", r"renewBefore: 8760h", "renewBefore: 2000h", "may end before a certificate that it signs"),
     ("production", r" +- sluice-ingest-headless\S*\n", "", "Certificate/sluice-ingest: names ['sluice-ingest']"),
     ("production", r"- sluice-results(-headless)?\.sluice", r"- sluice-results\1.other", "names another namespace than sluice"),
+    ("production", r"secretName: sluice-keys", "secretName: sluice-ca", "mounts the key of the CA"),
+    ("trust", r"SLUICE_RESULTS_CA_FILE: /etc/sluice/trust", "SLUICE_RESULTS_CA_FILE: /etc/sluice/tls", "trust different CAs"),
     ("production", r" +- 192.0.0.0/24\n", "", "lets 192.0.0.192 be reached"),
     ("production", r" +- fc00::/7\n", "", "lets fd00:ec2::254 be reached"),
     ("production", r" +- 64:ff9b::a9fe:0/112\n", "", "169.254.0.0/16 is reached through NAT64"),
@@ -64,7 +66,7 @@ SPOILED = [
 def main():
     folder = Path(sys.argv[1])
     known, documented, (both, _) = settings(), secrets_documented(), versions()
-    texts = {name: (folder / f"{name}.yaml").read_text() for name in ("development", "production")}
+    texts = {name: (folder / f"{name}.yaml").read_text() for name in ("development", "production", "trust")}
     seen = set()
     for name, text in texts.items():
         Rendered(name, text).schemas(both, seen)
