@@ -41,8 +41,9 @@ def waves(rendered):
         if kind == "Job" and notes.get("argocd.argoproj.io/hook-delete-policy") != "BeforeHookCreation":
             rendered.fault(f"{kind}/{name}", "can't be run a second time by Argo CD")
         config = kind == "ConfigMap" and name.startswith(SERVICES)
-        if config and notes.get("argocd.argoproj.io/sync-options") != "PruneLast=true":
-            rendered.fault(f"{kind}/{name}", "is taken away while pods use it")
+        kept = {"argocd.argoproj.io/sync-options": "Prune=false", "argocd.argoproj.io/compare-options": "IgnoreExtraneous"}
+        if config and not kept.items() <= notes.items():
+            rendered.fault(f"{kind}/{name}", "is taken away, and a pod of before can't start any more")
 
 
 def spread(rendered):

@@ -6,7 +6,6 @@ exist, versions that are the same everywhere.
 """
 
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -86,8 +85,8 @@ def images():
             file = (source.parent / included).resolve()
             if not any(file.is_relative_to(ROOT / place) for place in needed):
                 faults.append(f"{ignored}: {source} includes {included}")
-    for file in subprocess.check_output(["git", "ls-files", "deploy"], cwd=ROOT, text=True).split():
-        for named in re.findall(r"sluice-(?:ingest|results):(\d+\.\d+\.\d+)", (ROOT / file).read_text()):
+    for file in (f for f in (ROOT / "deploy").rglob("*") if f.is_file() and f.suffix != ".pyc"):
+        for named in re.findall(r"sluice-(?:ingest|results):(\d+\.\d+\.\d+)", file.read_text()):
             if named != version:
                 faults.append(f"{file}: names an image of version {named}, Cargo.toml says {version}")
     return faults

@@ -22,7 +22,7 @@ SPOILED = [
     ("production", r'sync-wave: "3"', 'sync-wave: "2"', "Deployment/sluice-ingest: is in Argo CD's wave 2 and not 3"),
     ("production", r'sync-wave: "-1"', 'sync-wave: "0"', "Issuer/sluice-ca: is in Argo CD's wave 0"),
     ("production", r'sync-wave: "-3"', 'sync-wave: "0"', "Namespace/sluice: is in Argo CD's wave 0"),
-    ("production", r"PruneLast=true", "Prune=true", "is taken away while pods use it"),
+    ("production", r"Prune=false", "PruneLast=true", "is taken away"),
     ("production", r" +nodeTaintsPolicy: Honor\n", "", "counts nodes that no pod may go to"),
     ("production", r" +minDomains: 2\n", "", "minDomains must be 2"),
     ("development", r"whenUnsatisfiable: ScheduleAnyway", "whenUnsatisfiable: DoNotSchedule", "minDomains must be 2"),
