@@ -112,8 +112,8 @@ async fn every_metric_that_is_named_is_exposed_by_the_service_it_is_selected_for
             Some(("=", "sluice-ingest")) => vec![&ingest],
             Some(("=", "sluice-results")) => vec![&results],
             Some(("=~", "sluice-(ingest|results)")) => vec![&ingest, &results],
-            // What Kubernetes tells of the Deployments.
-            Some(("=", "kube-state-metrics")) => continue,
+            // What others tell of our Deployments and certificates.
+            Some(("=", "kube-state-metrics" | "cert-manager")) => continue,
             other => panic!("whose is {}? {other:?} in {query}", selector.metric),
         };
         if selector.metric != OF_PROMETHEUS {
