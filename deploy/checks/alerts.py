@@ -32,7 +32,9 @@ def main():
     faults = []
     groups = yaml.safe_load((folder / "alerts.yaml").read_text())["spec"]
     (target / "alerts.yaml").write_text(yaml.safe_dump(groups, sort_keys=False))
-    shutil.copy(folder / "alerts.test.yaml", target)
+    written = list(folder.glob("*.test.yaml"))
+    for file in written:
+        shutil.copy(file, target)
     alerts = [rule["alert"] for group in groups["groups"] for rule in group["rules"]]
     faults += [f"{name} is there twice" for name in alerts if alerts.count(name) > 1]
 
@@ -50,7 +52,7 @@ def main():
     faults += [f"{runbook}: there is no alert {name}" for name in headings if name.startswith("Sluice") and name not in alerts]
 
     fires, silent = set(), set()
-    for test in yaml.safe_load((folder / "alerts.test.yaml").read_text())["tests"]:
+    for test in (test for file in written for test in yaml.safe_load(file.read_text())["tests"]):
         for case in test["alert_rule_test"]:
             (fires if case.get("exp_alerts") else silent).add(case["alertname"])
     faults += [f"{name}: no test that it fires" for name in alerts if name not in fires]
