@@ -1,7 +1,8 @@
 """Alerts and dashboard, prepared for promtool: `alerts.yaml` (the spec of the
 PrometheusRule), `queries.yaml` (the dashboard's and the adapter's queries as rules)
 and the alerts' tests go into a folder. Checks that every alert has a paragraph in
-the runbook, a test that it fires, and one that it doesn't.
+the runbook, a test that it fires, and one that it doesn't, and that what the
+runbook's commands name is there.
 
     alerts.py deploy/observability deploy/RUNBOOK.md TARGET
 """
@@ -50,6 +51,14 @@ def main():
     headings = set(re.findall(r"^### (\w+)\n\n\S", runbook.read_text(), re.M))
     faults += [f"{runbook}: no paragraph for {name}" for name in alerts if name not in headings]
     faults += [f"{runbook}: there is no alert {name}" for name in headings if name.startswith("Sluice") and name not in alerts]
+
+    # What the runbook's and the README's commands name is in one of the overlays.
+    objects = [o for name in ("development", "production") for o in yaml.safe_load_all((target / f"{name}.yaml").read_text()) if o]
+    there = {f"{o['kind'].lower()}/{o['metadata']['name']}" for o in objects}
+    for document in (runbook, runbook.with_name("README.md")):
+        named = set(re.findall(r"\b(?:deployment|service|statefulset|certificate)/[a-z][\w-]*", document.read_text()))
+        named |= {f"deployment/{name}" for name in re.findall(r"app\.kubernetes\.io/name=([\w-]+)", document.read_text())}
+        faults += [f"{document}: there is no {name}" for name in sorted(named - there)]
 
     fires, silent = set(), set()
     for test in (test for file in written for test in yaml.safe_load(file.read_text())["tests"]):
