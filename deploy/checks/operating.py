@@ -15,7 +15,7 @@ NODE_LOCAL_DNS = "169.254.20.10/32"
 
 
 def check(rendered):
-    for part in (waves, spread, issued, blocks, name_service, first_start):
+    for part in (waves, spread, issued, trusted, blocks, name_service, first_start):
         part(rendered)
 
 
@@ -83,19 +83,20 @@ def issued(rendered):
                 rendered.fault(f"Certificate/{name}", f"names another namespace than {space}")
 
 
+def trusted(rendered):
+    certificates = rendered.of("Certificate")
     cas = {c["spec"]["secretName"] for c in certificates.values() if c["spec"].get("isCA")}
     for where, template in rendered.templates():
         if cas & {v.get("secret", {}).get("secretName") for v in template["spec"].get("volumes", [])}:
             rendered.fault(where, "mounts the key of the CA")
     # Each service trusts what the other trusts: a CA that only one knows cuts them off.
-    trusted = {
-        value.rpartition("/")[0].replace("/tls", "")
-        for name in SERVICES
-        for variable, value in rendered.environment(rendered.of("Deployment")[name]["spec"]["template"]["spec"]["containers"][0]).items()
-        if variable in ("SLUICE_TLS_CLIENT_CA_FILE", "SLUICE_RESULTS_CA_FILE")
-    }
-    if certificates and len(trusted) != 1:
-        rendered.fault("Certificate", f"the services trust different CAs: {sorted(trusted)}")
+    files = set()
+    for name in SERVICES:
+        [container] = rendered.of("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+        given = rendered.environment(container)
+        files |= {given.get(v) for v in ("SLUICE_TLS_CLIENT_CA_FILE", "SLUICE_RESULTS_CA_FILE")} - {None}
+    if certificates and len(files) != 1:
+        rendered.fault("Certificate", f"the services trust different CAs: {sorted(files)}")
 
 
 def blocks(rendered):
@@ -107,7 +108,8 @@ def blocks(rendered):
             except_ = [ipaddress.ip_network(net) for net in block.get("except", [])]
             # As the API server has it.
             for net in except_:
-                if net.version != whole.version or net == whole or not net.subnet_of(whole):
+                mapped = net.version == 6 and net.network_address.ipv4_mapped
+                if net.version != whole.version or mapped or net == whole or not net.subnet_of(whole):
                     rendered.fault(f"NetworkPolicy/{name}", f"{net} is not a part of {whole}")
             for address in map(ipaddress.ip_address, METADATA):
                 if address in whole and not any(address in net for net in except_):

@@ -39,6 +39,7 @@ SPOILED = [
     ("production", r" +- fc00::/7\n", "", "lets fd00:ec2::254 be reached"),
     ("production", r" +- 64:ff9b::a9fe:0/112\n", "", "169.254.0.0/16 is reached through NAT64"),
     ("production", r"- ff00::/8", "- 10.1.0.0/16", "10.1.0.0/16 is not a part of ::/0"),
+    ("production", r"- ff00::/8", '- "::ffff:0:0/96"', "::ffff:0:0/96 is not a part of ::/0"),
     ("production", r" +- port: 53\n +protocol: TCP\n", "", "come by TCP"),
     ("production", r"169.254.20.10/32", "169.254.20.11/32", "NodeLocal DNSCache"),
     ("production", r"cidr: 10.20.0.0/24", "cidr: 169.254.0.0/16", "lets 169.254.169.254 be reached"),
