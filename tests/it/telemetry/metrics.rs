@@ -174,6 +174,33 @@ async fn a_backlog_is_seen_while_it_lasts() {
     eventually("a row set aside", aside).await;
 }
 
+/// The gate inserts as if nothing were known. Where something is, that try was in
+/// vain, and for the next hundred it looks first.
+#[tokio::test]
+async fn what_is_known_costs_a_try_in_a_hundred() {
+    let (pair, acme) = start(builder().flag(Service::Ingest, "lanes", "1")).await;
+    put(&acme, definition("plain")).await;
+    let again = marked("plain", "again", "1");
+    let publish_again = async |times| {
+        for _ in 0..times {
+            assert_eq!(publish_one(&acme, again.clone()).await.outcome(), Outcome::Duplicate);
+        }
+    };
+    let vain = async || {
+        let ingest = scrape(pair.ingest[0].admin()).await;
+        ingest.sum("sluice_commits_total", &[("result", "known")])
+    };
+    publish_one(&acme, again.clone()).await;
+    assert_eq!(vain().await, 0.0);
+    publish_again(3).await;
+    assert_eq!(vain().await, 1.0);
+    for n in 0..100 {
+        publish_one(&acme, marked("plain", &n.to_string(), "1")).await;
+    }
+    publish_again(3).await;
+    assert_eq!(vain().await, 2.0);
+}
+
 #[tokio::test]
 async fn definitions_beyond_the_first_200_share_one_series() {
     let (pair, acme) = start(builder().flag(Service::Ingest, "lanes", "1")).await;

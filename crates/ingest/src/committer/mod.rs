@@ -141,14 +141,14 @@ impl Lane {
                 Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),
                 Err(GateError::Stale { revision }) => minimum_revision = revision,
                 Err(GateError::Unfit(unfit)) => jobs = refuse_unfit(jobs, &unfit),
-                Err(GateError::Conflict) if tries < TRIES_MAX => {}
+                Err(GateError::Conflict | GateError::Known) if tries < TRIES_MAX => {}
                 // A session that had gone while it was idle: once more on a new one.
                 Err(GateError::Disconnected) if tries == 1 => self.session = None,
                 Err(GateError::Disconnected) => {
                     self.session = None;
                     return retry_all(jobs, &Retry::not_kept("the database is away"));
                 }
-                Err(GateError::Conflict | GateError::Busy) => {
+                Err(GateError::Conflict | GateError::Known | GateError::Busy) => {
                     return retry_all(jobs, &Retry::not_kept("the database is busy"));
                 }
                 Err(GateError::Statement(error)) => {

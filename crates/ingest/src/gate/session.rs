@@ -3,11 +3,13 @@
 //! the outbox and COMMIT. Where something presumed was there before, a trip
 //! between them reads it. Statements of one trip are pipelined.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use sluice_service::{
     Error,
     postgres::{Database, Failure, Session, classify},
 };
-use tokio_postgres::{Client, Error as PgError, Statement};
+use tokio_postgres::{Client, Error as PgError, Statement, error::SqlState};
 use uuid::Uuid;
 
 use super::{
@@ -53,6 +55,9 @@ pub enum GateError {
     Unfit(Unfit),
     /// Deadlock or serialization failure. Rolled back.
     Conflict,
+    /// Something that was presumed is there. Rolled back; the session looks first for
+    /// a while.
+    Known,
     /// A lock was not to be had in time, or the server is short of something.
     /// Rolled back.
     Busy,
@@ -73,6 +78,7 @@ impl GateError {
             Self::Stale { .. } => "stale",
             Self::Unfit(_) => "unfit",
             Self::Conflict => "conflict",
+            Self::Known => "known",
             Self::Busy => "busy",
             Self::Disconnected => "disconnected",
             Self::Statement(_) => "refused",
@@ -107,6 +113,8 @@ macro_rules! statements {
 statements! {
     gate_lock: include_str!("../sql/gate_lock.sql"),
     lock_uploads: include_str!("../sql/lock_uploads.sql"),
+    add_markers: include_str!("../sql/add_markers.sql"),
+    add_windows: include_str!("../sql/add_windows.sql"),
     insert_markers: include_str!("../sql/insert_markers.sql"),
     insert_windows: include_str!("../sql/insert_windows.sql"),
     insert_counters: include_str!("../sql/insert_counters.sql"),
@@ -124,10 +132,16 @@ statements! {
     status: include_str!("../sql/transaction_status.sql"),
 }
 
+/// After something presumed was there, so many transactions look before they insert:
+/// resent batches come in rows.
+const WARY_TRANSACTIONS: u32 = 100;
+
 /// A session with the gate's statements prepared.
 pub struct GateSession {
     client: Client,
     statements: Statements,
+    /// For so many transactions it looks first.
+    wary_for: AtomicU32,
 }
 
 impl GateSession {
@@ -138,7 +152,7 @@ impl GateSession {
     pub async fn open(database: &Database) -> Result<Self, PgError> {
         let client = database.connect(GATE_SESSION).await?;
         let statements = Statements::prepare(&client).await?;
-        Ok(Self { client, statements })
+        Ok(Self { client, statements, wary_for: AtomicU32::new(0) })
     }
 
     /// Whether the connection is known to be gone.
@@ -190,13 +204,20 @@ impl GateSession {
         }
     }
 
-    /// The first round trip: presume, lock, read. Where everything that was
-    /// presumed could be inserted nothing else is in the current slot: it is read,
-    /// in a trip of its own, only where some could not.
+    /// The first round trip: presume, lock, read. What is presumed is inserted as if
+    /// nothing were there; should it be, all begins anew, and passes over what is
+    /// there. Where everything could be inserted nothing else is in the current slot:
+    /// it is read, in a trip of its own, only where some could not.
     async fn look(&self, presumed: &Presumed) -> Result<(Seen, Moment), GateError> {
         let s = &self.statements;
         let given = PresumedColumns::of(presumed);
         let success = Final::Success.code();
+        let wary = self.wary_for.load(Relaxed);
+        self.wary_for.store(wary.saturating_sub(1), Relaxed);
+        let (insert_markers, insert_windows) = match wary {
+            0 => (&s.add_markers, &s.add_windows),
+            _ => (&s.insert_markers, &s.insert_windows),
+        };
         let mut trip = Trip::default();
         trip.control("BEGIN ISOLATION LEVEL READ COMMITTED");
         trip.add(&s.gate_lock, vec![&GATE_LOCK]);
@@ -210,10 +231,10 @@ impl GateSession {
                 &given.fingerprints as _,
                 &success as _,
             ];
-            trip.insert(&s.insert_markers, fresh)
+            trip.insert(insert_markers, fresh)
         });
         let windows = (!presumed.windows.is_empty())
-            .then(|| trip.insert(&s.insert_windows, vec![&given.window_keys, &given.window_ids]));
+            .then(|| trip.insert(insert_windows, vec![&given.window_keys, &given.window_ids]));
         let old_markers = markers.map(|_| trip.add(&s.select_old_markers, vec![&given.marker_keys]));
         let old_windows = windows.map(|_| trip.add(&s.select_old_windows, vec![&given.window_keys]));
         let mut counters = None;
@@ -341,6 +362,10 @@ impl GateSession {
         if failure == Failure::Connection || self.rollback().await.is_err() {
             tracing::warn!(%error, "the gate's session broke before its commit");
             return GateError::Disconnected;
+        }
+        if error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
+            self.wary_for.store(WARY_TRANSACTIONS, Relaxed);
+            return GateError::Known;
         }
         match failure {
             Failure::Conflict => GateError::Conflict,

@@ -1,10 +1,5 @@
--- Windows of these keys in older slots. Nobody changes those, so no lock.
--- Primary key of each older slot; OFFSET 0 keeps it so on empty tables, too.
-SELECT w.*
-FROM unnest($1::uuid[]) AS given(key)
-CROSS JOIN LATERAL (
-    SELECT key, ingest_id, accepted_at
-    FROM unique_window
-    WHERE key = given.key AND slot <> (SELECT current FROM gate_slot WHERE one)
-    OFFSET 0
-) AS w
+-- Windows of these keys in older slots. Nobody changes those, so no lock. Primary
+-- key of each older slot.
+SELECT key, ingest_id, accepted_at
+FROM unique_window
+WHERE key = ANY ($1::uuid[]) AND slot <> (SELECT current FROM gate_slot WHERE one)
