@@ -34,6 +34,9 @@ use crate::outbox::OutboxRow;
 
 /// Calls to the results service at the same time.
 const CALLS_MAX: usize = 4;
+/// A call begins so long after the one before at the earliest, so that what small
+/// commits leave goes along; unless enough for a call waits, which then makes it full.
+const GATHER: Duration = Duration::from_millis(10);
 /// First and longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -61,6 +64,8 @@ pub struct Emitter {
     healthy: Healthy,
     queue: Queue,
     calls: JoinSet<Handed>,
+    /// When a call may begin that is not full.
+    gathers_until: Instant,
     paused_until: Option<Instant>,
     failing_since: Option<Instant>,
     failures: u32,
@@ -84,6 +89,7 @@ impl Emitter {
             healthy,
             queue: Queue::default(),
             calls: JoinSet::new(),
+            gathers_until: Instant::now(),
             paused_until: None,
             failing_since: None,
             failures: 0,
@@ -94,9 +100,9 @@ impl Emitter {
     /// what is left.
     pub async fn run(mut self) {
         loop {
-            self.dispatch();
+            self.dispatch(GATHER);
             // Without a place for another call, only the end of one goes on.
-            let ready = if self.has_place() { self.queue.next_wake() } else { None };
+            let ready = if self.has_place() { self.queue.next_ready(self.gathers_until) } else { None };
             let wake = self.paused_until.or(ready);
             tokio::select! {
                 committed = self.incoming.recv() => match committed {
@@ -110,7 +116,7 @@ impl Emitter {
         }
         let last_calls = async {
             loop {
-                self.dispatch();
+                self.dispatch(Duration::ZERO);
                 match self.calls.join_next().await {
                     Some(handed) => self.finish(handed).await,
                     None => break,
@@ -147,15 +153,20 @@ impl Emitter {
         self.calls.len() < if self.failing_since.is_some() { 1 } else { CALLS_MAX }
     }
 
-    fn dispatch(&mut self) {
-        if self.paused_until.is_some_and(|until| until > Instant::now()) {
+    fn dispatch(&mut self, gather: Duration) {
+        let now = Instant::now();
+        if self.paused_until.is_some_and(|until| until > now) {
             return;
         }
         while self.has_place() {
+            if !gather.is_zero() && now < self.gathers_until && !self.queue.fills_a_call() {
+                return;
+            }
             let rows = self.queue.next_call();
             if rows.is_empty() {
                 return;
             }
+            self.gathers_until = now + gather;
             let caller = self.caller.clone();
             self.calls.spawn(async move { caller.hand_over(rows).await });
         }

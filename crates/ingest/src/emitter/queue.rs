@@ -71,6 +71,8 @@ pub struct Queue {
     /// All rows that wait or are in flight.
     known: HashSet<Uuid>,
     memory_bytes: usize,
+    /// Results and discarded files of the rows that wait.
+    waiting_items: usize,
 }
 
 impl Queue {
@@ -85,6 +87,7 @@ impl Queue {
         } else {
             self.memory_bytes += bytes;
         }
+        self.waiting_items += row.items();
         let organisation = row.organisation.clone();
         let line = self.lines.entry(organisation.clone()).or_default();
         line.rows.push_back(row);
@@ -113,6 +116,7 @@ impl Queue {
                 }
                 items += more;
                 bytes += weight;
+                self.waiting_items -= more;
                 call.extend(line.rows.pop_front());
                 line.in_flight += 1;
             }
@@ -136,10 +140,19 @@ impl Queue {
         self.lines.is_empty()
     }
 
-    /// When the first paused organisation may go on.
+    /// Whether what waits is enough for a call that takes no more.
     #[must_use]
-    pub fn next_wake(&self) -> Option<Instant> {
-        self.turns.iter().filter_map(|organisation| self.lines.get(organisation)?.not_before).min()
+    pub fn fills_a_call(&self) -> bool {
+        self.waiting_items >= CALL_ITEMS_MAX
+    }
+
+    /// When the first organisation is ready that has rows and nothing in flight:
+    /// after its pause, and not before `earliest`.
+    #[must_use]
+    pub fn next_ready(&self, earliest: Instant) -> Option<Instant> {
+        let ready =
+            |organisation| Some(self.lines.get(organisation)?.not_before.unwrap_or(earliest).max(earliest));
+        self.turns.iter().filter_map(ready).min()
     }
 
     /// A row that was in flight needs no more.
@@ -151,23 +164,32 @@ impl Queue {
 
     /// A row that was in flight has to go again, ahead of the others.
     pub fn give_back(&mut self, row: Row) {
-        let organisation = row.organisation.clone();
-        self.landed(&organisation, |line| line.rows.push_front(row));
+        self.wait_again(row, |_| {});
     }
 
     /// Like [`Self::give_back`], after a pause of its organisation.
     pub fn defer(&mut self, row: Row) {
-        let organisation = row.organisation.clone();
-        self.landed(&organisation, |line| {
+        self.wait_again(row, |line| {
             line.failures += 1;
             line.not_before = Some(Instant::now() + super::pause(line.failures, PAUSE_MIN, PAUSE_MAX));
-            line.rows.push_front(row);
         });
     }
 
-    fn landed(&mut self, organisation: &OrganisationId, change: impl FnOnce(&mut Line)) {
-        // After a release the queue knows nothing of calls that were in flight.
-        let Some(line) = self.lines.get_mut(organisation) else { return };
+    fn wait_again(&mut self, row: Row, change: impl FnOnce(&mut Line)) {
+        let (organisation, items) = (row.organisation.clone(), row.items());
+        let landed = self.landed(&organisation, |line| {
+            change(line);
+            line.rows.push_front(row);
+        });
+        if landed {
+            self.waiting_items += items;
+        }
+    }
+
+    /// A row that was in flight is so no more; `false`: it was of before a release,
+    /// after which the queue knows nothing of what was in flight.
+    fn landed(&mut self, organisation: &OrganisationId, change: impl FnOnce(&mut Line)) -> bool {
+        let Some(line) = self.lines.get_mut(organisation) else { return false };
         line.in_flight = line.in_flight.saturating_sub(1);
         change(line);
         match (line.in_flight, line.rows.is_empty()) {
@@ -175,6 +197,7 @@ impl Queue {
             (0, false) if !self.turns.contains(organisation) => self.turns.push_back(organisation.clone()),
             _ => {}
         }
+        true
     }
 }
 
@@ -230,6 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn enough_for_a_call_is_what_fills_it() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        assert_eq!(queue.next_ready(now), None);
+        queue.push_back(row("a", 999, 1));
+        assert!(!queue.fills_a_call());
+        assert_eq!(queue.next_ready(now), Some(now));
+        queue.push_back(row("b", 1, 1));
+        assert!(queue.fills_a_call());
+        assert_eq!(queue.next_call().len(), 2);
+        assert!(!queue.fills_a_call());
+        assert_eq!(queue.next_ready(now), None, "what is in flight is waited for");
+    }
+
+    #[test]
     fn discarded_files_count_like_results() {
         let discarding = |files: usize| {
             let message =
@@ -259,7 +297,9 @@ mod tests {
         assert_eq!(again.id, id);
         queue.defer(again);
         assert!(queue.next_call().is_empty());
-        assert!(queue.next_wake().is_some());
+        let now = Instant::now();
+        assert!(queue.next_ready(now).unwrap() > now);
+        assert_eq!(queue.waiting_items, 1200);
     }
 
     #[test]
