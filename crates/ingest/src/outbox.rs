@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use sluice_proto::results::v1::{NewResult, ResultBatch};
-use sluice_service::{Error, OrganisationId, trace};
+use sluice_service::{Error, OrganisationId, compress::compress, trace};
 use uuid::Uuid;
 
 use crate::{
@@ -27,8 +27,6 @@ pub const RESULT_OVERHEAD_BYTES: usize = 256;
 pub const DISCARD_BYTES: usize = 64;
 /// A frame that claims more is not decoded.
 const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// zstd's fastest regular level.
-const COMPRESSION_LEVEL: i32 = 1;
 
 /// A row as it is written, with the message still in memory.
 #[derive(Clone, Debug)]
@@ -148,7 +146,7 @@ fn new_result(candidate: &Candidate) -> NewResult {
 }
 
 fn encode(batch: &ResultBatch) -> Result<Bytes, Error> {
-    zstd::bulk::compress(&batch.encode_to_vec(), COMPRESSION_LEVEL).map(Bytes::from).map_err(Error::internal)
+    compress(&batch.encode_to_vec()).map(Bytes::from).map_err(Error::internal)
 }
 
 /// Reads a kept row.

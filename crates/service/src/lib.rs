@@ -11,6 +11,7 @@ pub mod backoff;
 mod body;
 pub mod budget;
 pub mod client;
+pub mod compress;
 pub mod config;
 mod error;
 mod follow;

@@ -4,7 +4,7 @@
 //! space. A record points into its block.
 
 use md5::{Digest, Md5};
-use sluice_service::OrganisationId;
+use sluice_service::{OrganisationId, compress::compress};
 use uuid::Uuid;
 
 use crate::result::{NewRecord, Placement, Record};
@@ -14,8 +14,6 @@ use crate::result::{NewRecord, Placement, Record};
 const BLOCK_BYTES_MAX: usize = 256 * 1024;
 /// No block is larger than this: the largest request there is, in bytes.
 const SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The fastest level: the data is compressed on the way in, at full load.
-const LEVEL: i32 = 1;
 
 /// A block that is ready to be inserted.
 #[derive(Debug)]
@@ -36,7 +34,6 @@ pub struct PackedBlock {
 /// # Errors
 /// If the compressor fails.
 pub fn pack(records: &[&NewRecord]) -> std::io::Result<(Vec<PackedBlock>, Vec<Placement>)> {
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
     let mut blocks = Vec::new();
     let mut placements = Vec::with_capacity(records.len());
     let mut open = Vec::new();
@@ -53,7 +50,7 @@ pub fn pack(records: &[&NewRecord]) -> std::io::Result<(Vec<PackedBlock>, Vec<Pl
                 id,
                 organisation: record.organisation.clone(),
                 size: i32::try_from(open.len()).map_err(std::io::Error::other)?,
-                bytes: compressor.compress(&open)?,
+                bytes: compress(&open)?,
             });
             open.clear();
             id = Uuid::now_v7();
