@@ -90,6 +90,10 @@ fn all_faults_are_told_at_once_whoever_asks() {
             "9",
             "--json-depth-max",
             "129",
+            "--otlp-endpoint",
+            "http://collector:4317",
+            "--otlp-ca-file",
+            "ca.pem",
         ];
         let refused =
             run("ingest", &[&given[..], print].concat(), &[("SLUICE_SHUTDOWN_DEADLINE_SECONDS", "9")]);
@@ -102,6 +106,7 @@ fn all_faults_are_told_at_once_whoever_asks() {
             "database_url",
             "shutdown_deadline_seconds",
             "json_depth_max",
+            "otlp_ca_file: of use with an https otlp_endpoint only",
         ] {
             assert!(text.contains(name), "{name} in {text}");
         }

@@ -5,18 +5,15 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use sluice_service::{
     limits::Limits,
     peer::{ClientTls, Peer},
-    postgres,
-    telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
-    tls,
+    postgres, telemetry, tls,
 };
 use tonic::transport::Endpoint;
 
 use crate::json;
 
-/// The service's name in metrics and traces.
-pub(crate) const SERVICE: &str = "sluice-ingest";
-/// Its version there.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Which service it is, in metrics and traces.
+pub(crate) const PROGRAM: telemetry::Program =
+    telemetry::Program { service: "sluice-ingest", version: env!("CARGO_PKG_VERSION") };
 
 sluice_service::settings! {
     /// Settings of the ingest service.
@@ -43,12 +40,7 @@ sluice_service::settings! {
         json_depth_max: usize = Some("128"), "Deepest nesting of a content that is JSON, up to 128; beyond this limit and the next two, the observation is an error.";
         json_keys_max: usize = Some("100000"), "Most keys in all objects of a content together.";
         json_string_bytes_max: usize = Some("1048576"), "Longest string or key of a content, in bytes as it is written.";
-        admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
-        log_format: LogFormat = Some("text"), "Logs as text or json.";
-        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
-        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317 or https://collector:4317. Empty: no traces.";
-        otlp_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the collector's certificate, for an https otlp_endpoint. Empty: the system's CAs.";
-        otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..telemetry: telemetry::Settings;
         ..database: postgres::Settings;
         ..limits: Limits;
         ..tls: tls::Settings;
@@ -110,19 +102,5 @@ impl Settings {
             &self.results_client_key_file,
         );
         Peer::new(results_endpoints(&self.results_url)?, tls)
-    }
-
-    /// How the process logs and traces.
-    #[must_use]
-    pub fn telemetry(&self) -> telemetry::Settings {
-        telemetry::Settings {
-            service: SERVICE,
-            version: VERSION,
-            log_format: self.log_format,
-            log_filter: self.log_filter.clone(),
-            otlp_endpoint: self.otlp_endpoint.clone(),
-            otlp_ca_file: self.otlp_ca_file.clone(),
-            otlp_sample_ratio: self.otlp_sample_ratio,
-        }
     }
 }

@@ -128,11 +128,11 @@ pub fn main(args: Vec<String>) -> ExitCode {
         return code;
     }
     program::main(
-        "sluice-ingest",
+        config::PROGRAM,
         Settings::TABLE,
         args,
         Settings::load,
-        Settings::telemetry,
+        |settings| &settings.telemetry,
         |settings, shutdown| async move {
             let listener = TcpListener::bind(settings.listen).await?;
             run(settings, listener, shutdown).await
@@ -150,10 +150,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let admin = admin::bind(settings.admin_listen).await?;
+    let admin = admin::bind(settings.telemetry.admin_listen).await?;
     let probes = probes::bind(settings.tls.health_listen).await?;
     let tls = Tls::load(&settings.tls)?;
-    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let mut exposed = Registry::new(config::PROGRAM.service, config::PROGRAM.version);
     let requests = Requests::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
@@ -198,7 +198,9 @@ pub async fn run(
     };
     let publisher =
         publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
-    exposed.add_pools(vec![("definitions", pool.clone()), ("outbox", pipeline.outbox_pool)]);
+    let pools =
+        [("definitions", pool.clone()), ("outbox", pipeline.outbox_pool), ("files", pipeline.files_pool)];
+    exposed.add_pools(pools.into());
     upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
     let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
@@ -244,6 +246,7 @@ struct Pipeline {
     uploads: files::uploads::Uploads,
     store: files::store::Store,
     outbox_pool: deadpool_postgres::Pool,
+    files_pool: deadpool_postgres::Pool,
     lanes: JoinSet<()>,
     emitter: tokio::task::JoinHandle<()>,
     deleter: tokio::task::JoinHandle<()>,
@@ -278,7 +281,7 @@ impl Pipeline {
             metrics.emission.clone(),
         );
         let files_pool = database.pool(FILES_SESSION, settings.database_connections)?;
-        let uploads = files::uploads::Uploads::new(files_pool, instance);
+        let uploads = files::uploads::Uploads::new(files_pool.clone(), instance);
         tokio::spawn(uploads.clone().run(stopped.clone()));
 
         let (emit, emissions) = mpsc::unbounded_channel();
@@ -316,6 +319,7 @@ impl Pipeline {
             uploads,
             store: files::store::Store::new(results, token),
             outbox_pool: outbox_pool.clone(),
+            files_pool,
             lanes: tasks,
             emitter: tokio::spawn(emitter.run()),
             deleter: tokio::spawn(emitter::upkeep::delete_recorded(outbox_pool, recorded)),

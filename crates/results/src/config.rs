@@ -2,18 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::{
-    config::Secret,
-    limits::Limits,
-    postgres, settings,
-    telemetry::{self, LogFilter, LogFormat, OtlpEndpoint, Ratio},
-    tls,
-};
+use sluice_service::{config::Secret, limits::Limits, postgres, settings, telemetry, tls};
 
-/// The service's name in metrics and traces.
-pub(crate) const SERVICE: &str = "sluice-results";
-/// Its version there.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Which service it is, in metrics and traces.
+pub(crate) const PROGRAM: telemetry::Program =
+    telemetry::Program { service: "sluice-results", version: env!("CARGO_PKG_VERSION") };
 
 settings! {
     /// How the results service is set up.
@@ -33,33 +26,12 @@ settings! {
         db_file_bytes_max: u64 = Some("4294967296"), "Largest file that the results database takes (storage type db).";
         upload_idle_seconds: u64 = Some("900"), "After how long without a sign of life an upload that is not complete is removed.";
         cleanup_interval_seconds: u64 = Some("60"), "How often the clean-up looks at each storage config.";
-        admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
-        log_format: LogFormat = Some("text"), "Logs as text or json.";
-        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
-        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317 or https://collector:4317. Empty: no traces.";
-        otlp_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the collector's certificate, for an https otlp_endpoint. Empty: the system's CAs.";
-        otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+        ..telemetry: telemetry::Settings;
         ..database: postgres::Settings;
         ..limits: Limits;
         ..tls: tls::Settings;
     }
     checks {
         listen, tls => tls.faults(*listen);
-    }
-}
-
-impl Settings {
-    /// How the process logs and traces.
-    #[must_use]
-    pub fn telemetry(&self) -> telemetry::Settings {
-        telemetry::Settings {
-            service: SERVICE,
-            version: VERSION,
-            log_format: self.log_format,
-            log_filter: self.log_filter.clone(),
-            otlp_endpoint: self.otlp_endpoint.clone(),
-            otlp_ca_file: self.otlp_ca_file.clone(),
-            otlp_sample_ratio: self.otlp_sample_ratio,
-        }
     }
 }

@@ -94,7 +94,14 @@ pub fn main(args: Vec<String>) -> ExitCode {
             .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
         run(settings, listener, shutdown).await
     };
-    program::main("sluice-results", Settings::TABLE, args, Settings::load, Settings::telemetry, start)
+    program::main(
+        config::PROGRAM,
+        Settings::TABLE,
+        args,
+        Settings::load,
+        |settings| &settings.telemetry,
+        start,
+    )
 }
 
 /// Serves on a listener until shutdown. A database that is away, or without its
@@ -110,10 +117,10 @@ pub async fn run(
     if settings.database_connections == 0 {
         return Err("database_connections: must be at least 1".into());
     }
-    let admin = admin::bind(settings.admin_listen).await?;
+    let admin = admin::bind(settings.telemetry.admin_listen).await?;
     let probes = probes::bind(settings.tls.health_listen).await?;
     let tls = Tls::load(&settings.tls)?;
-    let mut exposed = Registry::new(config::SERVICE, config::VERSION);
+    let mut exposed = Registry::new(config::PROGRAM.service, config::PROGRAM.version);
     let requests = Requests::register(&mut exposed);
     let metrics = Metrics::register(&mut exposed);
     let database = settings.database.database()?;

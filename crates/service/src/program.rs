@@ -84,18 +84,18 @@ fn environment() -> Vec<(String, String)> {
 /// codes: 0 a clean stop, 64 bad configuration (every fault is printed), 1 anything
 /// else.
 pub fn main<S, Fut>(
-    program: &str,
+    program: telemetry::Program,
     table: &[Setting],
     args: Vec<String>,
     load: impl FnOnce(Vec<String>, Vec<(String, String)>) -> Result<S, Faults>,
-    telemetry: impl FnOnce(&S) -> telemetry::Settings,
+    telemetry: impl FnOnce(&S) -> &telemetry::Settings,
     run: impl FnOnce(S, CancellationToken) -> Fut,
 ) -> ExitCode
 where
     Fut: Future<Output = Result<(), Failure>>,
 {
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        print!("{}", help(program, table));
+        print!("{}", help(program.service, table));
         return ExitCode::SUCCESS;
     }
     let env = environment();
@@ -105,7 +105,7 @@ where
     let settings = match load(args, env) {
         Ok(settings) => settings,
         Err(faults) => {
-            eprintln!("{program}: {faults}");
+            eprintln!("{}: {faults}", program.service);
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -116,18 +116,18 @@ where
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{program}: {error}");
+            eprintln!("{}: {error}", program.service);
             return ExitCode::FAILURE;
         }
     };
     let telemetry = {
         let _inside = runtime.enter();
-        Telemetry::start(&telemetry(&settings))
+        Telemetry::start(program, telemetry(&settings))
     };
     let telemetry = match telemetry {
         Ok(telemetry) => telemetry,
         Err(fault) => {
-            eprintln!("{program}: {fault}");
+            eprintln!("{}: {fault}", program.service);
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -136,7 +136,7 @@ where
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "stopped");
-            eprintln!("{program}: {error}");
+            eprintln!("{}: {error}", program.service);
             ExitCode::FAILURE
         }
     };

@@ -2,6 +2,7 @@
 //! that is away or slow holds nobody up: spans beyond the queue are dropped.
 
 use std::{
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -13,8 +14,9 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData},
 };
+use tonic::transport::ClientTlsConfig;
 
-use super::Settings;
+use super::{OtlpEndpoint, Program, Settings};
 use crate::peer::ClientTls;
 
 /// Spans that may wait to be sent; more are dropped.
@@ -30,17 +32,15 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// If the exporter can't be built.
-pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String> {
+pub(super) fn provider(program: Program, settings: &Settings) -> Result<SdkTracerProvider, String> {
     let builder = SdkTracerProvider::builder();
     let Some(endpoint) = &settings.otlp_endpoint else {
         return Ok(builder.with_sampler(Sampler::AlwaysOff).build());
     };
     let mut exporter =
         SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str()).with_timeout(SEND_TIMEOUT);
-    if endpoint.is_https() {
-        let tls = ClientTls { ca_file: settings.otlp_ca_file.clone(), ..ClientTls::default() };
-        let config = tls.contents().and_then(|contents| tls.config(&contents));
-        exporter = exporter.with_tls_config(config.map_err(|fault| format!("otlp_ca_file: {fault}"))?);
+    if let Some(tls) = tls(Some(endpoint), &settings.otlp_ca_file)? {
+        exporter = exporter.with_tls_config(tls);
     }
     let exporter = exporter.build().map_err(|error| format!("otlp_endpoint: {error}"))?;
     let batches = BatchConfigBuilder::default()
@@ -54,18 +54,36 @@ pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, String>
     let begun_here = Sampler::TraceIdRatioBased(settings.otlp_sample_ratio.get());
     Ok(builder
         .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
-        .with_resource(resource(settings))
+        .with_resource(resource(program))
         .with_span_processor(processor)
         .build())
 }
 
+/// How a collector is reached by TLS, if it is.
+///
+/// # Errors
+/// If the CA file can't be used, or there is no TLS that needs it.
+pub(super) fn tls(
+    endpoint: Option<&OtlpEndpoint>,
+    ca_file: &Option<PathBuf>,
+) -> Result<Option<ClientTlsConfig>, String> {
+    if !endpoint.is_some_and(OtlpEndpoint::is_https) {
+        return match ca_file {
+            Some(_) => Err("of use with an https otlp_endpoint only".into()),
+            None => Ok(None),
+        };
+    }
+    let tls = ClientTls { ca_file: ca_file.clone(), ..ClientTls::default() };
+    tls.contents().and_then(|contents| tls.config(&contents)).map(Some)
+}
+
 /// What the spans tell of the process; `OTEL_RESOURCE_ATTRIBUTES` adds to it.
-fn resource(settings: &Settings) -> Resource {
+fn resource(program: Program) -> Resource {
     Resource::builder()
         .with_attributes([
             KeyValue::new("service.namespace", "sluice"),
-            KeyValue::new("service.name", settings.service),
-            KeyValue::new("service.version", settings.version),
+            KeyValue::new("service.name", program.service),
+            KeyValue::new("service.version", program.version),
             KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
         ])
         .build()

@@ -7,7 +7,7 @@ mod export;
 mod logs;
 mod settings;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -26,23 +26,29 @@ pub(crate) const REQUEST_TARGET: &str = "sluice_service::observe";
 /// libraries, which would tell of the exporter's own calls, too.
 const TARGETS: &str = "sluice";
 
-/// How a process logs and traces.
-#[derive(Clone, Debug)]
-pub struct Settings {
+crate::settings! {
+    /// What a process tells of itself, and where.
+    pub struct Settings {
+        admin_listen: Option<SocketAddr> = Some(""), "Address of the admin port: /metrics, /livez, /readyz, without TLS or tokens. Empty: none.";
+        log_format: LogFormat = Some("text"), "Logs as text or json.";
+        log_filter: LogFilter = Some("info"), "Which log lines are written, such as info,sluice_service=debug; the variable RUST_LOG wins.";
+        otlp_endpoint: Option<OtlpEndpoint> = Some(""), "OpenTelemetry collector that takes traces over gRPC, such as http://collector:4317 or https://collector:4317. Empty: no traces.";
+        otlp_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the collector's certificate, for an https otlp_endpoint. Empty: the system's CAs.";
+        otlp_sample_ratio: Ratio = Some("1"), "Share of the traces begun here that are kept, from 0 to 1; callers that send a traceparent decide themselves.";
+    }
+    checks {
+        otlp_endpoint, otlp_ca_file =>
+            export::tls(otlp_endpoint.as_ref(), otlp_ca_file).err().map(|fault| format!("otlp_ca_file: {fault}"));
+    }
+}
+
+/// Which program it is that tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
     /// Its name, as in `service.name`.
     pub service: &'static str,
     /// Its version.
     pub version: &'static str,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Which are written; the variable `RUST_LOG` wins.
-    pub log_filter: LogFilter,
-    /// The collector, if there is one.
-    pub otlp_endpoint: Option<OtlpEndpoint>,
-    /// The CAs of its certificate; else the system's.
-    pub otlp_ca_file: Option<PathBuf>,
-    /// The share of traces begun here that are kept.
-    pub otlp_sample_ratio: Ratio,
 }
 
 /// Logs and traces under way.
@@ -57,8 +63,8 @@ impl Telemetry {
     ///
     /// # Errors
     /// If the exporter can't be built. A collector that is away is no error.
-    pub fn start(settings: &Settings) -> Result<Self, String> {
-        let traces = export::provider(settings)?;
+    pub fn start(program: Program, settings: &Settings) -> Result<Self, String> {
+        let traces = export::provider(program, settings)?;
         let lines = EnvFilter::try_from_default_env().unwrap_or_else(|_| settings.log_filter.to_env_filter());
         let logs = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
@@ -67,7 +73,7 @@ impl Telemetry {
             .with_filter(events_only(lines));
         let made = if settings.otlp_endpoint.is_some() { TARGETS } else { REQUEST_TARGET };
         let spans = tracing_opentelemetry::layer()
-            .with_tracer(traces.tracer(settings.service))
+            .with_tracer(traces.tracer(program.service))
             .with_context_activation(false)
             .with_tracked_inactivity(false)
             .with_location(false)
