@@ -5,8 +5,9 @@
 //! naming theirs (see [`crate::http`]). Handlers get an [`Access`], and the
 //! organisation only through it.
 
+mod keys_file;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
     future::Future,
     path::{Path, PathBuf},
     pin::Pin,
@@ -16,7 +17,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
@@ -25,10 +25,13 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use keys_file::{
+    INTAKE_SCOPE, KeyEntry, KeysFile, SCOPES, TOKEN_PREFIX, is_token_id, secret_sha256, token_text,
+};
+use keys_file::{Key, KeyTable, parse_keys};
+
 use crate::{Error, Kind, OrganisationId, audit, follow::follow_text, limits::Rate, rate::Rates};
 
-/// What every token begins with, so that scanners for leaked secrets know one.
-pub const TOKEN_PREFIX: &str = "sluice_";
 /// Services that need no token: they tell nothing of any organisation.
 const OPEN_SERVICES: [&str; 3] = [
     "/grpc.health.v1.Health/",
@@ -41,123 +44,6 @@ const TOKEN_BYTES_MAX: usize = 256;
 const CLOCK_EVERY: Duration = Duration::from_secs(60);
 /// What an unknown token's secret is compared with: the hash of none.
 const NOBODY: [u8; 32] = [0; 32];
-
-/// Every scope there is.
-pub const SCOPES: [&str; 7] = [
-    "observations.publish",
-    "definitions.read",
-    "definitions.write",
-    "results.read",
-    "results.ack",
-    "storage.admin",
-    INTAKE_SCOPE,
-];
-/// The scope of the internal intake service.
-pub const INTAKE_SCOPE: &str = "intake.write";
-
-/// One entry of the keys file, `[[token]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyEntry {
-    /// Public part of the token, 1 to 64 letters and digits.
-    pub id: String,
-    /// SHA-256 of the secret part, lower-case hex.
-    pub secret_sha256: String,
-    /// The organisation it belongs to. Absent with `all_organisations`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organisation: Option<String>,
-    /// Whether it may act for every organisation.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub all_organisations: bool,
-    /// What it may do.
-    pub scopes: BTreeSet<String>,
-    /// When it ends, as RFC 3339. Absent: never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<String>,
-}
-
-/// The keys file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeysFile {
-    /// The tokens that are valid.
-    #[serde(default)]
-    pub token: Vec<KeyEntry>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Key {
-    secret_sha256: [u8; 32],
-    organisation: Option<OrganisationId>,
-    scopes: BTreeSet<String>,
-    expires: Option<SystemTime>,
-}
-
-impl Key {
-    fn is_expired(&self) -> bool {
-        self.expires.is_some_and(|expires| expires <= SystemTime::now())
-    }
-}
-
-type KeyTable = BTreeMap<String, Arc<Key>>;
-
-/// A token's text: `sluice_<id>_<secret>`.
-#[must_use]
-pub fn token_text(id: &str, secret: &str) -> String {
-    format!("{TOKEN_PREFIX}{id}_{secret}")
-}
-
-/// SHA-256 of a token's secret part, lower-case hex, as the keys file keeps it.
-#[must_use]
-pub fn secret_sha256(secret: &str) -> String {
-    hex::encode(Sha256::digest(secret))
-}
-
-/// Whether a token id is well-formed.
-#[must_use]
-pub fn is_token_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
-fn parse_keys(text: &str) -> Result<KeyTable, String> {
-    let file: KeysFile = toml::from_str(text).map_err(|fault| fault.message().to_owned())?;
-    let mut table = KeyTable::new();
-    for entry in file.token {
-        let id = entry.id.clone();
-        let key = parse_key(entry).map_err(|fault| format!("token {id}: {fault}"))?;
-        if table.insert(id.clone(), Arc::new(key)).is_some() {
-            return Err(format!("token {id}: the id stands twice"));
-        }
-    }
-    Ok(table)
-}
-
-fn parse_key(entry: KeyEntry) -> Result<Key, String> {
-    if !is_token_id(&entry.id) {
-        return Err("id must be 1 to 64 letters and digits".into());
-    }
-    let mut secret_sha256 = [0; 32];
-    hex::decode_to_slice(&entry.secret_sha256, &mut secret_sha256)
-        .map_err(|_| "secret_sha256 must be 64 hex digits")?;
-    let organisation = match (entry.organisation, entry.all_organisations) {
-        (Some(name), false) => Some(name.parse::<OrganisationId>().map_err(|fault| fault.to_string())?),
-        (None, true) => None,
-        _ => return Err("give either organisation or all_organisations = true".into()),
-    };
-    if let Some(unknown) = entry.scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
-        return Err(format!("unknown scope {unknown}"));
-    }
-    if organisation.is_some() && entry.scopes.contains(INTAKE_SCOPE) {
-        return Err(format!("{INTAKE_SCOPE} is never given to a tenant's token"));
-    }
-    let expires = entry.expires.as_deref().map(parse_time).transpose()?;
-    Ok(Key { secret_sha256, organisation, scopes: entry.scopes, expires })
-}
-
-fn parse_time(text: &str) -> Result<SystemTime, String> {
-    let time = text.parse::<prost_types::Timestamp>().ok().and_then(|time| time.try_into().ok());
-    time.ok_or_else(|| "expires must be a time such as \"2026-02-28T12:00:00Z\"".into())
-}
 
 /// The keys that are valid now, read from a file and again whenever it changes.
 #[derive(Debug)]
@@ -443,5 +329,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "auth_tests.rs"]
 mod tests;

@@ -1,6 +1,8 @@
 //! Tokens, scopes and the keys file.
 
-use super::*;
+use std::collections::BTreeSet;
+
+use super::{keys_file::parse_key, *};
 
 fn entry(organisation: Option<&str>, scopes: &[&str]) -> KeyEntry {
     KeyEntry {
