@@ -1,14 +1,16 @@
 //! Files on their way in: stored and sealed, then let in or given up. Nothing stays
 //! of those that broke off.
 
+use std::time::{Duration, Instant};
+
 use sluice_proto::results::v1::{
-    FileUpload, RecordResultsRequest, ResultBatch, StorageConfig, StoreFileRequest,
+    DownloadResultRequest, FileUpload, RecordResultsRequest, ResultBatch, StorageConfig, StoreFileRequest,
     record_results_response::Recording, result::State, store_file_request::Part,
 };
-use sluice_tests::{Service, eventually};
+use sluice_tests::{Service, Tenant, eventually};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::{
@@ -238,4 +240,30 @@ async fn files_and_results_are_recorded_side_by_side() {
         assert_eq!(storage.download(&result.id).await.unwrap(), data.as_bytes());
         assert_eq!(storage.get(&result.id).await.unwrap().state(), State::Available);
     }
+}
+
+/// The caller reads no further, and its own client has no clock once the stream has
+/// begun: nobody but the service ends it.
+#[tokio::test]
+async fn a_download_ends_at_its_callers_deadline() {
+    let storage = Storage::start().await;
+    let file = upload();
+    let chunks = vec![vec![7; MEBIBYTE]; 24];
+    storage.store(file.clone(), chunks).await.unwrap();
+    record(&mut storage.shelf.intake(0), ACME, vec![stored(&file.id)]).await.unwrap();
+    let mut request =
+        Request::new(DownloadResultRequest { organisation: String::new(), id: file.id.clone() });
+    request.set_timeout(Duration::from_secs(2));
+    let begun = Instant::now();
+    let mut stream = storage.shelf.results(Tenant::Acme).download_result(request).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    tokio::time::sleep_until((begun + Duration::from_secs(2)).into()).await;
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it went on to its end"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
 }

@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -149,12 +149,13 @@ impl HttpBody for Until {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
-            return Poll::Ready(frame);
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        // Asked first: one that always has more to send ends, too.
+        if this.deadline.as_mut().poll(context).is_pending() {
+            return Pin::new(body).poll_frame(context);
         }
-        ready!(self.deadline.as_mut().poll(context));
-        self.body = None;
+        this.body = None;
         let mut trailers = HeaderMap::new();
         Status::from(late()).add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
@@ -268,6 +269,16 @@ mod tests {
         assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::DeadlineExceeded);
         assert!(frames.is_closed(), "who made it was dropped");
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_always_has_more_ends_at_its_deadline() {
+        let endless = futures_util::stream::repeat_with(|| Ok::<_, Status>(Frame::data("a".into())));
+        let body = Body::new(http_body_util::StreamBody::new(endless));
+        let mut body = called(Handler(Some(body)), Some("50m")).await.into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        tokio::time::advance(Duration::from_millis(51)).await;
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
     }
 
     #[tokio::test(start_paused = true)]
