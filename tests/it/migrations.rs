@@ -214,6 +214,26 @@ async fn migrating_twice_at_once_or_again_changes_nothing_more() {
     }
 }
 
+/// As it is for whoever goes back to the version before.
+#[tokio::test]
+async fn a_newer_schema_is_left_as_it_is_and_served_from() {
+    let (ingest, results) =
+        (Database::create(Service::Ingest).await, Database::create(Service::Results).await);
+    for (service, database) in [(Service::Ingest, &ingest), (Service::Results, &results)] {
+        let newer = "INSERT INTO refinery_schema_history
+                     SELECT version + 1, 'of_the_next', applied_on, checksum FROM refinery_schema_history
+                     ORDER BY version DESC LIMIT 1";
+        assert_eq!(database.sql().await.execute(newer, &[]).await.unwrap(), 1);
+        let done = said(&migrate(service, &urls(database)));
+        assert_eq!(done, (Some(0), format!("the schema has version {}\n", NEWEST + 1)));
+    }
+    let pair = builder().on(ingest, results).start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let said = publish_one(&acme, json("plain", "1")).await;
+    adds_up(&pair, &acme, &[(said.ingest_id, "1".into())].into()).await;
+}
+
 #[tokio::test]
 async fn what_stands_in_the_way_of_migrating_is_said() {
     let output = migrate(Service::Results, &["--nonsense=1".into()]);
