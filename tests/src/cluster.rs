@@ -195,6 +195,17 @@ impl Database {
         Self::of(&server.cluster, service, service.name())
     }
 
+    /// One that somebody else made, by the URLs of its owner and of the user the
+    /// service logs in as.
+    ///
+    /// # Panics
+    /// If the URL has no port.
+    #[must_use]
+    pub fn at(url: String, service_url: String) -> Self {
+        let port = url.rsplit_once('/').and_then(|(server, _)| server.rsplit(':').next()?.parse().ok());
+        Self { url, service_url, port: port.expect("a port") }
+    }
+
     fn of(cluster: &Cluster, service: Service, name: &str) -> Self {
         let (url, service_url) = (cluster.url(name), cluster.url_of(&login(service), name));
         Self { url, service_url, port: cluster.port() }

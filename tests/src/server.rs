@@ -37,6 +37,12 @@ impl OwnServer {
         self.cluster.folder().join("data")
     }
 
+    /// The URL of one of its databases, as its superuser.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        self.cluster.url(database)
+    }
+
     /// Settings that win over its own from the next start on, each as `name=value`.
     pub fn set_more(&mut self, settings: &[&str]) {
         self.cluster.set_more(settings);
