@@ -204,3 +204,42 @@ async fn a_transaction_that_somebody_holds_open_holds_nobody_up() {
         sql.batch_execute("COMMIT").await.expect("it was open all the time");
     }
 }
+
+/// What it was about to let in is locked, and by nobody who could let go.
+#[tokio::test]
+async fn a_replica_that_stands_still_within_a_gate_holds_nobody_up() {
+    let pair = builder().processes().ingest_replicas(2).start().await;
+    let (first, second) = (pair.clients_of(Tenant::Acme, 0, 0), pair.clients_of(Tenant::Acme, 1, 0));
+    put(&first, unique("once")).await;
+    let before = publish_one(&first, marked("once", "before", "{\"keys\":0}")).await;
+    let observation = marked("once", "m", "{\"keys\":1}");
+    let (sql, held) = (pair.ingest_database.sql().await, pair.ingest_database.sql().await);
+    held.batch_execute("BEGIN; LOCK TABLE unique_window IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let publishing = tokio::spawn({
+        let (first, observation) = (first.clone(), observation.clone());
+        async move { publish_one(&first, observation).await }
+    });
+    // Its marker is in; it waits for its window, and stands still before it has it.
+    let gates = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'sluice-ingest-gate' AND state = ";
+    let waits = format!("{gates} 'active' AND wait_event_type = 'Lock'");
+    let found = async |gates: &str| sql.query_opt(gates, &[]).await.unwrap();
+    eventually("a gate that waits", || found(&waits)).await;
+    let still = pair.ingest[0].pause();
+    held.batch_execute("COMMIT").await.unwrap();
+    let idle = format!("{gates} 'idle in transaction'");
+    eventually("a gate that nobody goes on with", || found(&idle)).await;
+
+    let let_in = || async {
+        let said = publish_one(&second, observation.clone()).await;
+        assert!([Outcome::Success, Outcome::Retry].contains(&said.outcome()), "{said:?}");
+        (said.outcome() == Outcome::Success).then_some(said.ingest_id)
+    };
+    let id = eventually("success through the other replica", let_in).await;
+    drop(still);
+    let said = publishing.await.unwrap();
+    assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"), "{said:?}");
+    assert_eq!(publish_one(&first, observation).await.outcome(), Outcome::Duplicate);
+    let all = [(before.ingest_id, "{\"keys\":0}".into()), (id, "{\"keys\":1}".into())].into();
+    adds_up(&pair, &second, &all).await;
+}
