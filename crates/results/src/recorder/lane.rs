@@ -7,7 +7,7 @@ use sluice_service::{
     Error,
     postgres::{Database, Failure, Reconnect, blames_values, classify, patiently},
 };
-use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
+use tokio_postgres::{Client, Error as PgError, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
 use super::{Job, Recording};
@@ -19,7 +19,11 @@ use crate::{
     storage::inline::{self, PackedBlock},
 };
 
+const RECORD_NEW: &str = include_str!("../sql/record_new.sql");
 const RECORD: &str = include_str!("../sql/record.sql");
+/// After a group held a result that was there, so many groups are looked through
+/// first: what is handed over again comes in rows.
+const WARY_GROUPS: u32 = 100;
 /// Tries of a statement that conflicts with another or whose session broke.
 const TRIES_MAX: u32 = 5;
 
@@ -54,11 +58,21 @@ struct Entry {
     position: usize,
 }
 
+/// A session with its statements prepared.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    record_new: Statement,
+    record: Statement,
+}
+
 /// A lane of the recorder.
 #[derive(Debug)]
 pub struct Lane {
     database: Database,
-    session: Option<(Client, Statement)>,
+    session: Option<Session>,
+    /// For so many groups it looks what is there.
+    wary_for: u32,
     reconnect: Reconnect,
     /// What went wrong last, so that an outage is one line and not thousands.
     told: Option<String>,
@@ -68,7 +82,7 @@ pub struct Lane {
 impl Lane {
     /// A lane that opens its session when it first needs one.
     pub fn new(database: Database, metrics: Arc<Recordings>) -> Self {
-        Self { database, session: None, reconnect: Reconnect::default(), told: None, metrics }
+        Self { database, session: None, wary_for: 0, reconnect: Reconnect::default(), told: None, metrics }
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -180,8 +194,15 @@ impl Lane {
     }
 
     async fn attempt(&mut self, columns: &Columns<'_>) -> Result<(), Fault> {
-        let (client, statement) = self.session().await?;
-        let outcome = match patiently(columns.execute(client, statement)).await {
+        let wary = self.wary_for > 0;
+        self.wary_for = self.wary_for.saturating_sub(1);
+        let session = self.session().await?;
+        let statement = if wary { &session.record } else { &session.record_new };
+        let outcome = match patiently(columns.execute(&session.client, statement)).await {
+            Ok(Err(error)) if !wary && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.wary_for = WARY_GROUPS;
+                Err(Fault::Conflict)
+            }
             Ok(outcome) => outcome.map_err(Fault::from),
             Err(_) => Err(Fault::Cut("the database is silent".into())),
         };
@@ -194,8 +215,8 @@ impl Lane {
     /// The lane's session; a new one if there is none or it was closed. A lane
     /// also looks after this week's partitions before it writes the first row:
     /// rows in the DEFAULT partition would keep their week from being made.
-    async fn session(&mut self) -> Result<(&Client, &Statement), Fault> {
-        if self.session.as_ref().is_none_or(|(client, _)| client.is_closed()) {
+    async fn session(&mut self) -> Result<&Session, Fault> {
+        if self.session.as_ref().is_none_or(|session| session.client.is_closed()) {
             self.session = None;
             if self.reconnect.is_resting() {
                 return Err(Fault::Resting);
@@ -204,15 +225,15 @@ impl Lane {
             let opening = async {
                 let client = self.database.connect(RECORDING).await.map_err(away)?;
                 partitions::make(&client).await;
-                let statement = client.prepare(RECORD).await.map_err(away)?;
-                Ok((client, statement))
+                let record_new = client.prepare(RECORD_NEW).await.map_err(away)?;
+                let record = client.prepare(RECORD).await.map_err(away)?;
+                Ok(Session { client, record_new, record })
             };
             let opened = patiently(opening).await;
             let opened = opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())));
             self.session = Some(self.reconnect.tried(opened)?);
         }
-        let (client, statement) = self.session.as_ref().ok_or_else(|| Fault::Away("no session".into()))?;
-        Ok((client, statement))
+        self.session.as_ref().ok_or_else(|| Fault::Away("no session".into()))
     }
 }
 
