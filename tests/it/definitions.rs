@@ -11,7 +11,7 @@ use sluice_proto::ingest::v1::{
     Definition, DeleteDefinitionRequest, GetDefinitionRequest, ListDefinitionsRequest, Outcome,
     PutDefinitionRequest, ValidateDefinitionRequest,
 };
-use sluice_tests::{Pair, Tenant};
+use sluice_tests::{Pair, Service, Tenant};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -272,4 +272,32 @@ async fn a_change_through_one_replica_counts_for_the_next_request_on_the_other()
     ending.store(true, Relaxed);
     let said = kinds(&others.await.unwrap());
     assert!(!said.is_empty() && said.iter().all(|kind| *kind == Outcome::Success), "others are not bothered");
+}
+
+#[tokio::test]
+async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_schemas() {
+    let bounds = builder().flag(Service::Ingest, "organisation-definitions-max", "3").flag(
+        Service::Ingest,
+        "organisation-schema-bytes-max",
+        "40",
+    );
+    let pair = bounds.start().await;
+    let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
+    let with_schema = |path: &str, bytes: usize| Definition {
+        json_schema: format!("{{{}}}", " ".repeat(bytes - 2)),
+        ..definition(path)
+    };
+    let too_many = (Code::ResourceExhausted, "TOO_MANY_DEFINITIONS".to_owned());
+    let refused = async |definition| reason(&try_put(&acme, definition).await.unwrap_err());
+    put(&acme, with_schema("a", 19)).await;
+    assert_eq!(refused(with_schema("b", 22)).await, too_many);
+    put(&acme, with_schema("b", 21)).await;
+    assert_eq!(refused(with_schema("c", 2)).await, too_many);
+    put(&acme, definition("c")).await;
+    assert_eq!(refused(definition("d")).await, too_many);
+    // What it replaces does not count, nor do others' definitions, nor deleted ones.
+    put(&acme, with_schema("a", 18)).await;
+    put(&globex, Definition { organisation: "globex".into(), ..with_schema("d", 40) }).await;
+    delete(&acme, "b", "").await.unwrap();
+    put(&acme, with_schema("d", 22)).await;
 }

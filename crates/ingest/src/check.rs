@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     check::{
-        content::{check_content, check_file, parsed},
+        content::{Rules, check_content, check_file, parsed},
         fields::check_fields,
     },
     definition::{Definition, Throttle},
@@ -24,7 +24,6 @@ use crate::{
     observation::{Batch, Content, Limits, Observation, TYPE_DEFAULT, Unreadable},
     outcome::Fault,
     registry::Snapshot,
-    schema::Schema,
 };
 
 /// What reading a byte costs, in subschemas.
@@ -146,7 +145,8 @@ pub fn check(
 pub fn work(request: &Request, definitions: &Snapshot) -> u64 {
     let of = |observation: &Observation| {
         let definition = definitions.find(&request.batch.organisation, &observation.definition);
-        let weight = definition.and_then(|definition| definition.schema()).map_or(0, Schema::weight);
+        let weight =
+            definition.and_then(|found| definitions.schema_of(found)).map_or(0, |schema| schema.weight());
         (READING_WEIGHT + weight).saturating_mul(observation.content.bytes().len() as u64)
     };
     request.batch.observations.iter().map(of).fold(0, u64::saturating_add)
@@ -185,11 +185,10 @@ fn check_one(
         })
         .and_then(|definition| {
             let data = data_of(observation, &request.limits)?;
+            let rules = Rules { organisation, definition, schema: definitions.schema_of(definition) };
             let window = match &observation.content {
-                Content::File(file) => {
-                    check_file(observation, file, content, &request.limits, organisation, definition)?
-                }
-                _ => check_content(observation, &data, content, &request.limits, organisation, definition)?,
+                Content::File(file) => check_file(observation, file, content, &request.limits, &rules)?,
+                _ => check_content(observation, &data, content, &request.limits, &rules)?,
             };
             Ok(candidate(request, observation, definition, data, content, occurrence, window))
         });

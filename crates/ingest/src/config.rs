@@ -35,6 +35,8 @@ sluice_service::settings! {
         files_max: usize = Some("64"), "Files on their way at the same time; above, callers are told to retry.";
         organisation_files_max: usize = Some("16"), "The same for each organisation.";
         file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
+        organisation_definitions_max: u32 = Some("1000"), "Definitions of each organisation, and system-wide ones; every replica keeps them in memory.";
+        organisation_schema_bytes_max: u32 = Some("4194304"), "Bytes of their schemas together.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
         json_depth_max: usize = Some("128"), "Deepest nesting of a content that is JSON, up to 128; beyond this limit and the next two, the observation is an error.";

@@ -1,7 +1,7 @@
 //! A definition as a value: what exists is valid. Made from a caller's request
 //! or from a row; used by the check and the gate.
 
-use std::{fmt, str::FromStr, sync::OnceLock, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use sluice_service::{OrganisationId, Violation};
 use uuid::Uuid;
@@ -230,7 +230,6 @@ pub struct Definition {
     /// When it was last written.
     pub date_updated: std::time::SystemTime,
     pointers: Vec<Pointer>,
-    schema: OnceLock<Option<Schema>>,
 }
 
 impl fmt::Debug for Definition {
@@ -254,27 +253,13 @@ impl Definition {
         let default = [UNIQUE_BY_DEFAULT.to_owned()];
         let texts = if draft.unique_by.is_empty() { &default[..] } else { &draft.unique_by };
         let pointers = pointers(texts)?;
-        Ok(Self { id, etag, draft, date_created, date_updated, pointers, schema: OnceLock::new() })
+        Ok(Self { id, etag, draft, date_created, date_updated, pointers })
     }
 
     /// Which parts make observations equal.
     #[must_use]
     pub fn unique_by(&self) -> &[Pointer] {
         &self.pointers
-    }
-
-    /// The compiled schema, if there is one. Compiled when first needed; it was
-    /// found to compile when it was put.
-    #[must_use]
-    pub fn schema(&self) -> Option<&Schema> {
-        self.schema
-            .get_or_init(|| {
-                Schema::compile(&self.draft.json_schema).unwrap_or_else(|fault| {
-                    tracing::error!(definition = %self.id, %fault, "a kept schema does not compile");
-                    None
-                })
-            })
-            .as_ref()
     }
 }
 

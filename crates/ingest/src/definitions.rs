@@ -27,10 +27,20 @@ pub enum Name {
     Id(Uuid),
 }
 
+/// How many definitions an organisation may have; every replica keeps them in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// So many.
+    pub count_max: i64,
+    /// So many bytes of their schemas together.
+    pub schema_bytes_max: i64,
+}
+
 /// The store.
 #[derive(Clone, Debug)]
 pub struct Definitions {
     pool: Pool,
+    bounds: Bounds,
 }
 
 /// An organisation as rows and logs have it; empty is system-wide.
@@ -51,18 +61,37 @@ fn check_etag(present: Option<&Definition>, wanted: &str) -> Result<(), Error> {
     }
 }
 
+impl Bounds {
+    /// Whether one more may be added to so many others with schemas of so many bytes.
+    fn allow(self, draft: &Draft, others: i64, schema_bytes: i64) -> Result<(), Error> {
+        let exhausted = |text: String| Err(Error::new(Kind::ResourceExhausted, "TOO_MANY_DEFINITIONS", text));
+        let Self { count_max, schema_bytes_max } = self;
+        if others >= count_max {
+            return exhausted(format!("an organisation has up to {count_max} definitions"));
+        }
+        let own = i64::try_from(draft.json_schema.len()).unwrap_or(i64::MAX);
+        if own > 0 && schema_bytes.saturating_add(own) > schema_bytes_max {
+            return exhausted(format!(
+                "an organisation's schemas have up to {schema_bytes_max} bytes together"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Definitions {
     /// A store on a pool.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub fn new(pool: Pool, bounds: Bounds) -> Self {
+        Self { pool, bounds }
     }
 
     /// Creates or overwrites; says whether it created. With an `etag`, only if
     /// that is the present one.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION if it is not.
+    /// FAILED_PRECONDITION if it is not; RESOURCE_EXHAUSTED if the organisation has as
+    /// many as it may.
     pub async fn put(&self, draft: &Draft, etag: &str) -> Result<(Definition, bool), Error> {
         transaction!(self.pool, "put definition", |tx| {
             let revision: i64 = tx.query_one(include_str!("sql/next_revision.sql"), &[]).await?.get(0);
@@ -72,6 +101,10 @@ impl Definitions {
                 .await?;
             let present = present.as_ref().map(from_row).transpose()?;
             check_etag(present.as_ref(), etag)?;
+            let others = tx
+                .query_one(include_str!("sql/other_definitions.sql"), &[&tenant, &draft.path.as_str()])
+                .await?;
+            self.bounds.allow(draft, others.get("count"), others.get("schema_bytes"))?;
             let row = tx
                 .query_one(
                     include_str!("sql/upsert_definition.sql"),

@@ -27,6 +27,7 @@ mod publisher;
 mod registry;
 mod retention;
 mod schema;
+mod schemas;
 mod tally;
 mod turns;
 
@@ -203,7 +204,11 @@ pub async fn run(
     exposed.add_pools(pools.into());
     upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
-    let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool), retention);
+    let bounds = definitions::Bounds {
+        count_max: settings.organisation_definitions_max.into(),
+        schema_bytes_max: settings.organisation_schema_bytes_max.into(),
+    };
+    let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool, bounds), retention);
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.limits.request_bytes_max };
     let api = http::api(keys.clone(), &surface, &calls)?;

@@ -60,7 +60,17 @@ impl Commits {
                 "sluice_commits_total",
                 "Tries at a gate transaction, by how they ended",
                 "result",
-                &["committed", "stale", "conflict", "busy", "disconnected", "refused", "in_doubt", "unfit"],
+                &[
+                    "committed",
+                    "stale",
+                    "conflict",
+                    "known",
+                    "busy",
+                    "disconnected",
+                    "refused",
+                    "in_doubt",
+                    "unfit",
+                ],
                 Counter::default,
             ),
             seconds: registry.add(

@@ -16,7 +16,11 @@ use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::definition::{Definition, Draft, Throttle};
+use crate::{
+    definition::{Definition, Draft, Throttle},
+    schema::Schema,
+    schemas::Schemas,
+};
 
 /// How often changes are looked for when nobody asks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -37,6 +41,8 @@ struct Rules {
 pub struct Snapshot {
     revision: i64,
     paths: HashMap<String, Rules>,
+    /// Shared with the snapshots before and after.
+    schemas: Schemas,
 }
 
 impl Snapshot {
@@ -52,6 +58,16 @@ impl Snapshot {
     pub fn find(&self, organisation: &OrganisationId, path: &str) -> Option<&Arc<Definition>> {
         let rules = self.paths.get(path)?;
         rules.own.get(organisation).or(rules.system_wide.as_ref())
+    }
+
+    /// The compiled schema of a definition, if it has one.
+    #[must_use]
+    pub fn schema_of(&self, definition: &Definition) -> Option<Arc<Schema>> {
+        let schema = self.schemas.of(&definition.etag, &definition.draft.json_schema);
+        schema.unwrap_or_else(|fault| {
+            tracing::error!(definition = %definition.id, %fault, "a kept schema does not compile");
+            None
+        })
     }
 
     /// A snapshot of given definitions.

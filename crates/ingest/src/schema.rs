@@ -20,12 +20,20 @@ pub const WEIGHT_MAX: u64 = 10_000;
 const DEPTH_MAX: usize = 256;
 /// Most work for one content: its values times the schema's weight.
 const WORK_MAX: u64 = 50_000_000;
+/// What one pattern may take when it is compiled, in bytes; the next size is tried
+/// where one doesn't do.
+const PATTERN_BYTES: [usize; 3] = [16 << 10, 256 << 10, 1 << 20];
+/// What all patterns of a schema may take: the fewer they are, the larger each may be.
+const PATTERNS_BYTES_MAX: usize = 16 << 20;
+/// What a compiled subschema takes, in bytes, about.
+const SUBSCHEMA_BYTES: u64 = 512;
 
 /// A schema in force.
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
     weight: u64,
+    bytes: u64,
 }
 
 /// What a content breaks.
@@ -52,16 +60,20 @@ impl Schema {
         let document =
             json::parse(text.as_bytes()).map_err(|e| format!("not JSON: {} at {}", e.rule, e.pointer))?;
         let schema = document.root().to_serde();
-        let weight = Weigher::new(&schema)?.weigh(&schema, 0)?;
+        let mut weigher = Weigher::new(&schema)?;
+        let weight = weigher.weigh(&schema, 0)?;
         if weight > WEIGHT_MAX {
             return Err(format!("unfolds to more than {WEIGHT_MAX} subschemas"));
         }
-        let validator = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .with_pattern_options(PatternOptions::regex())
-            .build(&schema)
-            .map_err(|e| format!("not a usable JSON Schema (draft 2020-12): {e}"))?;
-        Ok(Some(Self { validator, weight }))
+        let (validator, patterns_bytes) = build(&schema, weigher.patterns)?;
+        let bytes = (4 * text.len() + 2 * patterns_bytes) as u64 + weight * SUBSCHEMA_BYTES;
+        Ok(Some(Self { validator, weight, bytes }))
+    }
+
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// How many subschemas it unfolds to, at least 1.
@@ -84,9 +96,33 @@ impl Schema {
     }
 }
 
+/// Compiles a schema with so many patterns; says what these may take together.
+fn build(schema: &Value, patterns: usize) -> Result<(Validator, usize), String> {
+    let mut refused = format!("has more than {} patterns", PATTERNS_BYTES_MAX / PATTERN_BYTES[0]);
+    for bytes in PATTERN_BYTES {
+        if patterns * bytes > PATTERNS_BYTES_MAX {
+            break;
+        }
+        let options = PatternOptions::regex().size_limit(bytes).dfa_size_limit(bytes);
+        let built =
+            jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(options).build(schema);
+        match built {
+            Ok(validator) => return Ok((validator, patterns * bytes)),
+            Err(fault) => refused = format!("not a usable JSON Schema (draft 2020-12): {fault}"),
+        }
+        if patterns == 0 {
+            break;
+        }
+        refused = format!("{refused}; {patterns} patterns may take {bytes} bytes compiled each");
+    }
+    Err(refused)
+}
+
 /// Adds up what a schema unfolds to, each part once.
 struct Weigher<'a> {
     root: &'a Value,
+    /// Regular expressions in it, at most.
+    patterns: usize,
     anchors: HashMap<&'a str, &'a Value>,
     /// By place in memory. `None`: being weighed right now.
     known: HashMap<*const Value, Option<u64>>,
@@ -94,7 +130,7 @@ struct Weigher<'a> {
 
 impl<'a> Weigher<'a> {
     fn new(root: &'a Value) -> Result<Self, String> {
-        let mut weigher = Self { root, anchors: HashMap::new(), known: HashMap::new() };
+        let mut weigher = Self { root, patterns: 0, anchors: HashMap::new(), known: HashMap::new() };
         weigher.survey(root)?;
         Ok(weigher)
     }
@@ -112,6 +148,8 @@ impl<'a> Weigher<'a> {
                         ("$id", Value::String(_)) if !std::ptr::eq(value, self.root) => {
                             return Err("$id is taken at the top only".into());
                         }
+                        ("pattern", Value::String(_)) => self.patterns += 1,
+                        ("patternProperties", Value::Object(members)) => self.patterns += members.len(),
                         ("$anchor", Value::String(name)) => drop(self.anchors.insert(name, value)),
                         _ => {}
                     }
@@ -273,6 +311,28 @@ mod tests {
         let wide = |n: u64| format!(r#"{{"anyOf":[{}]}}"#, vec!["{}"; usize::try_from(n).unwrap()].join(","));
         assert_eq!(compile(&wide(WEIGHT_MAX - 1)), Ok(WEIGHT_MAX));
         assert!(compile(&wide(WEIGHT_MAX)).is_err());
+    }
+
+    #[test]
+    fn patterns_are_bounded_in_number_and_size() {
+        let each = |count: usize, pattern: &str| {
+            let properties: Vec<String> =
+                (0..count).map(|n| format!(r#""p{n}":{{"pattern":"{pattern}"}}"#)).collect();
+            format!(r#"{{"properties":{{{}}}}}"#, properties.join(","))
+        };
+        assert!(compile(&each(1024, "^a+$")).is_ok());
+        assert_eq!(compile(&each(1025, "^a+$")), Err("has more than 1024 patterns".into()));
+        // A letter is one of 140,000: five of them in a row take more than 16 KiB.
+        let (medium, large) = (r"\\p{L}{5}", r"\\p{L}{20}");
+        for (most, pattern) in [(64, medium), (16, large)] {
+            assert_eq!(compile(&each(most, pattern)).err(), None);
+            let refused = compile(&each(most + 1, pattern)).unwrap_err();
+            assert!(refused.contains("bytes compiled each"), "{refused}");
+        }
+        assert!(compile(&each(1, r"\\p{L}{40}")).is_err());
+        let names: Vec<String> = (0..1025).map(|n| format!(r#""^{n}":{{}}"#)).collect();
+        let by_name = format!(r#"{{"patternProperties":{{{}}}}}"#, names.join(","));
+        assert_eq!(compile(&by_name), Err("has more than 1024 patterns".into()));
     }
 
     #[test]

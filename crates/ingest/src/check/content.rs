@@ -1,5 +1,7 @@
 //! The rules for an observation's content: JSON, schema, and its unique key.
 
+use std::sync::Arc;
+
 use sluice_service::OrganisationId;
 use uuid::Uuid;
 
@@ -11,6 +13,13 @@ use crate::{
     outcome::Fault,
     schema::{Broken, Schema},
 };
+
+/// What a content is held against.
+pub(super) struct Rules<'a> {
+    pub(super) organisation: &'a OrganisationId,
+    pub(super) definition: &'a Definition,
+    pub(super) schema: Option<Arc<Schema>>,
+}
 
 /// A content as JSON.
 pub(super) fn parsed(data: &[u8], bounds: json::Bounds) -> Result<json::Document<'_>, Fault> {
@@ -26,11 +35,10 @@ pub(super) fn check_content(
     data: &[u8],
     content: blake3::Hash,
     limits: &Limits,
-    organisation: &OrganisationId,
-    definition: &Definition,
+    rules: &Rules<'_>,
 ) -> Result<Option<(Uuid, i64)>, Fault> {
     let document = if must_be_json(observation) { Some(parsed(data, limits.json)?) } else { None };
-    window(document.as_ref(), content, organisation, definition)
+    window(document.as_ref(), content, rules)
 }
 
 /// A file's content: as an observation's if it is held; else it is kept as it
@@ -40,24 +48,21 @@ pub(super) fn check_file(
     file: &File,
     content: blake3::Hash,
     limits: &Limits,
-    organisation: &OrganisationId,
-    definition: &Definition,
+    rules: &Rules<'_>,
 ) -> Result<Option<(Uuid, i64)>, Fault> {
     let json = must_be_json(observation);
     match &file.read {
         // Its JSON is still to come.
         None if json => Ok(None),
         // Whether the definition takes it is certain already; the key is not.
-        None => window(None, content, organisation, definition).map(|_| None),
-        Some(FileRead { held: Some(data), .. }) => {
-            check_content(observation, data, content, limits, organisation, definition)
-        }
-        Some(_) if json && looks_inside(definition) => {
+        None => window(None, content, rules).map(|_| None),
+        Some(FileRead { held: Some(data), .. }) => check_content(observation, data, content, limits, rules),
+        Some(_) if json && looks_inside(rules) => {
             let rule = "the definition looks into the content, which is done up to";
             let details = format!("{rule} {} bytes", limits.observation_bytes_max);
             Err(about_definition("TOO_LARGE", details))
         }
-        Some(_) => window(None, content, organisation, definition),
+        Some(_) => window(None, content, rules),
     }
 }
 
@@ -65,10 +70,10 @@ pub(super) fn check_file(
 fn window(
     document: Option<&json::Document<'_>>,
     content: blake3::Hash,
-    organisation: &OrganisationId,
-    definition: &Definition,
+    rules: &Rules<'_>,
 ) -> Result<Option<(Uuid, i64)>, Fault> {
-    if let Some(schema) = definition.schema() {
+    let Rules { organisation, definition, schema } = rules;
+    if let Some(schema) = schema {
         check_schema(document, schema)?;
     }
     let Some(unique_seconds) = definition.draft.unique_seconds else { return Ok(None) };
@@ -76,9 +81,9 @@ fn window(
 }
 
 /// Whether a definition asks for more of a content than that it is there.
-fn looks_inside(definition: &Definition) -> bool {
+fn looks_inside(Rules { definition, schema, .. }: &Rules<'_>) -> bool {
     let by_fields = definition.unique_by().iter().any(|pointer| !pointer.tokens.is_empty());
-    definition.schema().is_some() || (definition.draft.unique_seconds.is_some() && by_fields)
+    schema.is_some() || (definition.draft.unique_seconds.is_some() && by_fields)
 }
 
 /// A definition with a schema takes JSON only: nothing else can meet it.

@@ -1,0 +1,96 @@
+//! Compiled schemas: those used lately stay in memory, up to a bound, whoever has how
+//! many definitions. The others are compiled again when they are needed.
+
+use std::sync::Arc;
+
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
+
+use crate::schema::Schema;
+
+/// Bytes of all compiled schemas together, about. The largest takes half of them.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// As many of a common size are expected.
+const USUALLY: usize = 1000;
+
+/// Compiled schemas by the etag of their definition.
+#[derive(Clone, Debug)]
+pub struct Schemas(Arc<Cache<String, Arc<Schema>, Bytes>>);
+
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<String, Arc<Schema>> for Bytes {
+    fn weight(&self, etag: &String, schema: &Arc<Schema>) -> u64 {
+        etag.len() as u64 + schema.bytes()
+    }
+}
+
+impl Schemas {
+    /// Room for so many bytes.
+    fn with_room(bytes_max: u64) -> Self {
+        // One shard: the bound is that of all.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(USUALLY)
+            .weight_capacity(bytes_max)
+            .build()
+            .expect("all that has to be given is given");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self(Arc::new(Cache::with_options(options, Bytes, hasher, lifecycle)))
+    }
+
+    /// The schema of a definition's version, by its etag and its text; compiled if it
+    /// is not at hand. `None`: there is none.
+    ///
+    /// # Errors
+    /// Why it can't be used. It was found to compile when it was put.
+    pub fn of(&self, etag: &str, text: &str) -> Result<Option<Arc<Schema>>, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let compile = || Schema::compile(text)?.map(Arc::new).ok_or_else(String::new);
+        self.0.get_or_insert_with(etag, compile).map(Some)
+    }
+}
+
+impl Default for Schemas {
+    fn default() -> Self {
+        Self::with_room(BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(n: usize) -> String {
+        format!(r#"{{"const":{n}}}"#)
+    }
+
+    #[test]
+    fn what_is_used_is_at_hand_and_there_is_a_bound() {
+        let schemas = Schemas::with_room(100_000);
+        let of = |n: usize| schemas.of(&n.to_string(), &text(n)).unwrap().unwrap();
+        let (often, once, bytes) = (of(0), of(1), of(0).bytes());
+        for n in 2..10_000 {
+            assert!(Arc::ptr_eq(&often, &of(0)), "it is at hand");
+            assert_eq!(of(n).weight(), 1);
+        }
+        let most = usize::try_from(100_000 / bytes).unwrap();
+        assert!((most / 2..=most).contains(&schemas.0.len()), "{} of {most}", schemas.0.len());
+        assert!(schemas.0.weight() <= 100_000);
+        assert!(!Arc::ptr_eq(&once, &of(1)), "it was compiled again");
+    }
+
+    #[test]
+    fn one_that_has_no_room_works_all_the_same() {
+        let schemas = Schemas::with_room(10);
+        assert!(schemas.of("a", &text(1)).unwrap().is_some());
+        assert_eq!(schemas.0.len(), 0);
+        assert!(schemas.of("b", "{").is_err());
+        assert!(schemas.of("c", "").unwrap().is_none());
+    }
+}
