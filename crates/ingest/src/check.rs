@@ -145,8 +145,9 @@ pub fn check(
 pub fn work(request: &Request, definitions: &Snapshot) -> u64 {
     let of = |observation: &Observation| {
         let definition = definitions.find(&request.batch.organisation, &observation.definition);
-        let weight =
-            definition.and_then(|found| definitions.schema_of(found)).map_or(0, |schema| schema.weight());
+        let weight = definition
+            .and_then(|found| definitions.schema_of(found).ok()?)
+            .map_or(0, |schema| schema.weight());
         (READING_WEIGHT + weight).saturating_mul(observation.content.bytes().len() as u64)
     };
     request.batch.observations.iter().map(of).fold(0, u64::saturating_add)
@@ -185,7 +186,10 @@ fn check_one(
         })
         .and_then(|definition| {
             let data = data_of(observation, &request.limits)?;
-            let rules = Rules { organisation, definition, schema: definitions.schema_of(definition) };
+            let schema = definitions.schema_of(definition).map_err(|unusable| {
+                about_definition("SCHEMA", format!("the definition's schema can't be used: {unusable}"))
+            })?;
+            let rules = Rules { organisation, definition, schema };
             let window = match &observation.content {
                 Content::File(file) => check_file(observation, file, content, &request.limits, &rules)?,
                 _ => check_content(observation, &data, content, &request.limits, &rules)?,

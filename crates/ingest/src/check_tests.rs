@@ -93,6 +93,19 @@ fn every_fault_has_its_reason() {
     assert_eq!(refused(text).0, "MISSING_UNIQUE_FIELD");
 }
 
+/// It may have been put by a build that had other bounds.
+#[test]
+fn under_a_kept_schema_that_can_not_be_used_nothing_is_let_in() {
+    let mut kept = definition(RawDraft { path: "kept".into(), ..RawDraft::default() });
+    kept.draft.json_schema = "{".into();
+    let request = request("globex", "", vec![observation("kept", "{}")]);
+    let checked = check(&request, &[0], &Snapshot::of(1, [kept]), || true).remove(0);
+    let Checked::Fault(fault, _) = checked else { panic!("{checked:?}") };
+    assert_eq!(fault.reason, "SCHEMA");
+    assert!(fault.details.contains("can't be used: not JSON"), "{fault:?}");
+    assert!(fault.depends_on_definition);
+}
+
 #[test]
 fn details_say_which_rule_and_where() {
     let (_, details) = refused(observation("plain", r#"{"a":[1,"\ud800"]}"#));

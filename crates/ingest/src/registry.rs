@@ -61,13 +61,12 @@ impl Snapshot {
     }
 
     /// The compiled schema of a definition, if it has one.
-    #[must_use]
-    pub fn schema_of(&self, definition: &Definition) -> Option<Arc<Schema>> {
-        let schema = self.schemas.of(&definition.etag, &definition.draft.json_schema);
-        schema.unwrap_or_else(|fault| {
-            tracing::error!(definition = %definition.id, %fault, "a kept schema does not compile");
-            None
-        })
+    ///
+    /// # Errors
+    /// Why it can't be used. It was found to compile when it was put, if by an earlier
+    /// build with other bounds.
+    pub fn schema_of(&self, definition: &Definition) -> Result<Option<Arc<Schema>>, String> {
+        self.schemas.of(&definition.etag, &definition.draft.json_schema)
     }
 
     /// A snapshot of given definitions.

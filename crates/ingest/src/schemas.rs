@@ -46,7 +46,7 @@ impl Schemas {
     /// is not at hand. `None`: there is none.
     ///
     /// # Errors
-    /// Why it can't be used. It was found to compile when it was put.
+    /// Why it can't be used.
     pub fn of(&self, etag: &str, text: &str) -> Result<Option<Arc<Schema>>, String> {
         if text.is_empty() {
             return Ok(None);
@@ -74,15 +74,14 @@ mod tests {
     fn what_is_used_is_at_hand_and_there_is_a_bound() {
         let schemas = Schemas::with_room(100_000);
         let of = |n: usize| schemas.of(&n.to_string(), &text(n)).unwrap().unwrap();
-        let (often, once, bytes) = (of(0), of(1), of(0).bytes());
-        for n in 2..10_000 {
+        let (often, bytes) = (of(0), of(0).bytes());
+        for n in 1..10_000 {
             assert!(Arc::ptr_eq(&often, &of(0)), "it is at hand");
             assert_eq!(of(n).weight(), 1);
         }
         let most = usize::try_from(100_000 / bytes).unwrap();
         assert!((most / 2..=most).contains(&schemas.0.len()), "{} of {most}", schemas.0.len());
         assert!(schemas.0.weight() <= 100_000);
-        assert!(!Arc::ptr_eq(&once, &of(1)), "it was compiled again");
     }
 
     #[test]
