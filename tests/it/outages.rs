@@ -214,21 +214,31 @@ async fn a_replica_that_stands_still_within_a_gate_holds_nobody_up() {
     let before = publish_one(&first, marked("once", "before", "{\"keys\":0}")).await;
     let observation = marked("once", "m", "{\"keys\":1}");
     let (sql, held) = (pair.ingest_database.sql().await, pair.ingest_database.sql().await);
-    held.batch_execute("BEGIN; LOCK TABLE unique_window IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let publishing = tokio::spawn({
-        let (first, observation) = (first.clone(), observation.clone());
-        async move { publish_one(&first, observation).await }
-    });
-    // Its marker is in; it waits for its window, and stands still before it has it.
-    let gates = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
-                 AND application_name = 'sluice-ingest-gate' AND state = ";
-    let waits = format!("{gates} 'active' AND wait_event_type = 'Lock'");
-    let found = async |gates: &str| sql.query_opt(gates, &[]).await.unwrap();
-    eventually("a gate that waits", || found(&waits)).await;
-    let still = pair.ingest[0].pause();
-    held.batch_execute("COMMIT").await.unwrap();
-    let idle = format!("{gates} 'idle in transaction'");
-    eventually("a gate that nobody goes on with", || found(&idle)).await;
+    // The one session that there is, since nothing went another way.
+    let gate = "SELECT state, coalesce(wait_event_type, '') FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'sluice-ingest-gate'";
+    let state = async || -> (String, String) {
+        let row = sql.query_one(gate, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let (publishing, still) = loop {
+        held.batch_execute("BEGIN; LOCK TABLE unique_window IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let publishing = tokio::spawn({
+            let (first, observation) = (first.clone(), observation.clone());
+            async move { publish_one(&first, observation).await }
+        });
+        // Its marker is in; it waits for its window, and stands still before it has it.
+        eventually("a gate that waits", || async { (state().await.1 == "Lock").then_some(()) }).await;
+        let still = pair.ingest[0].pause();
+        held.batch_execute("COMMIT").await.unwrap();
+        let waited = || async { Some(state().await.0).filter(|state| state != "active") };
+        if eventually("the end of its wait", waited).await == "idle in transaction" {
+            break (publishing, still);
+        }
+        // It had waited for too long before.
+        drop(still);
+        assert_eq!(publishing.await.unwrap().outcome(), Outcome::Retry);
+    };
 
     let let_in = || async {
         let said = publish_one(&second, observation.clone()).await;
