@@ -300,4 +300,15 @@ async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_schemas() 
     put(&globex, Definition { organisation: "globex".into(), ..with_schema("d", 40) }).await;
     delete(&acme, "b", "").await.unwrap();
     put(&acme, with_schema("d", 22)).await;
+
+    // What is there beyond the bounds may be changed, and get shorter.
+    let more = "INSERT INTO definition
+                SELECT (d2).* FROM (
+                    SELECT jsonb_populate_record(d, jsonb_build_object('path', d.path || n, 'id', gen_random_uuid())) d2
+                    FROM definition d, generate_series(1, 3) n WHERE organisation = 'acme' AND NOT deleted
+                ) more";
+    pair.ingest_database.sql().await.execute(more, &[]).await.unwrap();
+    put(&acme, Definition { disabled: true, ..with_schema("a", 18) }).await;
+    put(&acme, with_schema("d", 21)).await;
+    assert_eq!(refused(with_schema("d", 22)).await, too_many);
 }

@@ -24,6 +24,7 @@ use crate::{
     observation::{Batch, Content, Limits, Observation, TYPE_DEFAULT, Unreadable},
     outcome::Fault,
     registry::Snapshot,
+    schema::Schema,
 };
 
 /// What reading a byte costs, in subschemas.
@@ -124,6 +125,8 @@ pub fn check(
     // How often each content without its own marker came before in the request:
     // counted over the whole request, whatever part of it is asked for.
     let mut occurrences = HashMap::new();
+    // Each schema is asked for once, at hand or not.
+    let mut schemas = HashMap::new();
     let mut wanted = indexes.iter().copied().peekable();
     let mut checked = Vec::with_capacity(indexes.len());
     for (index, observation) in request.batch.observations.iter().enumerate() {
@@ -133,25 +136,28 @@ pub fn check(
             .then(|| count(&mut occurrences, observation, content));
         if index == next {
             wanted.next();
-            checked.push(check_one(request, observation, content, occurrence, definitions));
+            checked.push(check_one(request, observation, content, occurrence, definitions, &mut schemas));
         }
     }
     checked
 }
 
 /// About how much work a check is: bytes, and more for each subschema that is
-/// held against them.
+/// held against them. Beyond measure where a schema is still to be compiled.
 #[must_use]
 pub fn work(request: &Request, definitions: &Snapshot) -> u64 {
     let of = |observation: &Observation| {
         let definition = definitions.find(&request.batch.organisation, &observation.definition);
-        let weight = definition
-            .and_then(|found| definitions.schema_of(found).ok()?)
-            .map_or(0, |schema| schema.weight());
+        let Some(weight) = definition.map_or(Some(0), |found| definitions.weight_of(found)) else {
+            return u64::MAX;
+        };
         (READING_WEIGHT + weight).saturating_mul(observation.content.bytes().len() as u64)
     };
     request.batch.observations.iter().map(of).fold(0, u64::saturating_add)
 }
+
+/// By the id of the definition.
+type SchemasOfRequest = HashMap<Uuid, Result<Option<Arc<Schema>>, String>>;
 
 type Occurrences<'a> = HashMap<(&'a str, blake3::Hash), u64>;
 
@@ -167,6 +173,7 @@ fn check_one(
     content: blake3::Hash,
     occurrence: Option<u64>,
     definitions: &Snapshot,
+    schemas: &mut SchemasOfRequest,
 ) -> Checked {
     let organisation = &request.batch.organisation;
     let found = definitions.find(organisation, &observation.definition);
@@ -186,7 +193,8 @@ fn check_one(
         })
         .and_then(|definition| {
             let data = data_of(observation, &request.limits)?;
-            let schema = definitions.schema_of(definition).map_err(|unusable| {
+            let schema = schemas.entry(definition.id).or_insert_with(|| definitions.schema_of(definition));
+            let schema = schema.clone().map_err(|unusable| {
                 about_definition("SCHEMA", format!("the definition's schema can't be used: {unusable}"))
             })?;
             let rules = Rules { organisation, definition, schema };

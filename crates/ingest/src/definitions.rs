@@ -62,15 +62,23 @@ fn check_etag(present: Option<&Definition>, wanted: &str) -> Result<(), Error> {
 }
 
 impl Bounds {
-    /// Whether one more may be added to so many others with schemas of so many bytes.
-    fn allow(self, draft: &Draft, others: i64, schema_bytes: i64) -> Result<(), Error> {
+    /// Whether a definition may be put beside so many others with schemas of so many
+    /// bytes. What is there may be changed, also beyond the bounds, and get no longer.
+    fn allow(
+        self,
+        draft: &Draft,
+        present: Option<&Definition>,
+        others: i64,
+        schema_bytes: i64,
+    ) -> Result<(), Error> {
         let exhausted = |text: String| Err(Error::new(Kind::ResourceExhausted, "TOO_MANY_DEFINITIONS", text));
         let Self { count_max, schema_bytes_max } = self;
-        if others >= count_max {
+        if present.is_none() && others >= count_max {
             return exhausted(format!("an organisation has up to {count_max} definitions"));
         }
         let own = i64::try_from(draft.json_schema.len()).unwrap_or(i64::MAX);
-        if own > 0 && schema_bytes.saturating_add(own) > schema_bytes_max {
+        let grows = present.map_or(0, |present| present.draft.json_schema.len()) < draft.json_schema.len();
+        if grows && schema_bytes.saturating_add(own) > schema_bytes_max {
             return exhausted(format!(
                 "an organisation's schemas have up to {schema_bytes_max} bytes together"
             ));
@@ -104,7 +112,7 @@ impl Definitions {
             let others = tx
                 .query_one(include_str!("sql/other_definitions.sql"), &[&tenant, &draft.path.as_str()])
                 .await?;
-            self.bounds.allow(draft, others.get("count"), others.get("schema_bytes"))?;
+            self.bounds.allow(draft, present.as_ref(), others.get("count"), others.get("schema_bytes"))?;
             let row = tx
                 .query_one(
                     include_str!("sql/upsert_definition.sql"),

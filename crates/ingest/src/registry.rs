@@ -69,6 +69,16 @@ impl Snapshot {
         self.schemas.of(&definition.etag, &definition.draft.json_schema)
     }
 
+    /// The weight of a definition's schema, 0 if it has none. `None`: it is still to be
+    /// compiled, which takes its time.
+    #[must_use]
+    pub fn weight_of(&self, definition: &Definition) -> Option<u64> {
+        if definition.draft.json_schema.is_empty() {
+            return Some(0);
+        }
+        self.schemas.weight_at_hand(&definition.etag)
+    }
+
     /// A snapshot of given definitions.
     #[cfg(test)]
     pub fn of(revision: i64, definitions: impl IntoIterator<Item = Definition>) -> Self {

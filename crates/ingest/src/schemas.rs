@@ -1,7 +1,8 @@
 //! Compiled schemas: those used lately stay in memory, up to a bound, whoever has how
-//! many definitions. The others are compiled again when they are needed.
+//! many definitions. The others are compiled again when they are needed. So is known
+//! of a schema that it can't be used.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use quick_cache::{
     DefaultHashBuilder, OptionsBuilder, Weighter,
@@ -10,21 +11,24 @@ use quick_cache::{
 
 use crate::schema::Schema;
 
-/// Bytes of all compiled schemas together, about. The largest takes half of them.
+/// Bytes of all compiled schemas together, about. The largest takes a third of them.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// As many of a common size are expected.
 const USUALLY: usize = 1000;
 
 /// Compiled schemas by the etag of their definition.
 #[derive(Clone, Debug)]
-pub struct Schemas(Arc<Cache<String, Arc<Schema>, Bytes>>);
+pub struct Schemas(Arc<Cache<String, Compiled, Bytes>>);
+
+type Compiled = Result<Arc<Schema>, String>;
 
 #[derive(Clone, Debug)]
 struct Bytes;
 
-impl Weighter<String, Arc<Schema>> for Bytes {
-    fn weight(&self, etag: &String, schema: &Arc<Schema>) -> u64 {
-        etag.len() as u64 + schema.bytes()
+impl Weighter<String, Compiled> for Bytes {
+    fn weight(&self, etag: &String, compiled: &Compiled) -> u64 {
+        let bytes = compiled.as_ref().map_or_else(|fault| fault.len() as u64, |schema| schema.bytes());
+        etag.len() as u64 + bytes
     }
 }
 
@@ -52,7 +56,13 @@ impl Schemas {
             return Ok(None);
         }
         let compile = || Schema::compile(text)?.map(Arc::new).ok_or_else(String::new);
-        self.0.get_or_insert_with(etag, compile).map(Some)
+        let Ok(compiled) = self.0.get_or_insert_with(etag, || Ok::<_, Infallible>(compile()));
+        compiled.map(Some)
+    }
+
+    /// The weight of a schema that is at hand, by the etag of its definition.
+    pub fn weight_at_hand(&self, etag: &str) -> Option<u64> {
+        self.0.get(etag).map(|compiled| compiled.map_or(0, |schema| schema.weight()))
     }
 }
 
@@ -82,6 +92,8 @@ mod tests {
         let most = usize::try_from(100_000 / bytes).unwrap();
         assert!((most / 2..=most).contains(&schemas.0.len()), "{} of {most}", schemas.0.len());
         assert!(schemas.0.weight() <= 100_000);
+        assert!(schemas.of("bad", "{").is_err());
+        assert_eq!((schemas.weight_at_hand("bad"), schemas.weight_at_hand("0")), (Some(0), Some(1)));
     }
 
     #[test]
@@ -89,7 +101,7 @@ mod tests {
         let schemas = Schemas::with_room(10);
         assert!(schemas.of("a", &text(1)).unwrap().is_some());
         assert_eq!(schemas.0.len(), 0);
-        assert!(schemas.of("b", "{").is_err());
+        assert_eq!(schemas.weight_at_hand("a"), None);
         assert!(schemas.of("c", "").unwrap().is_none());
     }
 }

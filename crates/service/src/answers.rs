@@ -3,7 +3,8 @@
 //! can't be decoded is INVALID_ARGUMENT (tonic says INTERNAL). It also keeps callers'
 //! deadlines (`grpc-timeout`): one that passes is DEADLINE_EXCEEDED. Then the
 //! handler, or the stream it answers with, is dropped: work not yet sealed is never
-//! done, work that is sealed goes on.
+//! done, work that is sealed goes on. (A stream whose caller reads no further is asked
+//! for more, and so dropped, when the caller reads on or goes.)
 
 use std::{
     future::Future,

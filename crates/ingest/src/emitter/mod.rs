@@ -35,7 +35,7 @@ use crate::outbox::OutboxRow;
 /// Calls to the results service at the same time.
 const CALLS_MAX: usize = 4;
 /// A call begins so long after the one before at the earliest, so that what small
-/// commits leave goes along; unless enough for a call waits, which then makes it full.
+/// commits leave goes along; unless about enough for a full call waits, of whomever.
 const GATHER: Duration = Duration::from_millis(10);
 /// First and longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -64,7 +64,7 @@ pub struct Emitter {
     healthy: Healthy,
     queue: Queue,
     calls: JoinSet<Handed>,
-    /// When a call may begin that is not full.
+    /// When a call may begin for which little waits.
     gathers_until: Instant,
     paused_until: Option<Instant>,
     failing_since: Option<Instant>,

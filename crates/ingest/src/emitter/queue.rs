@@ -140,7 +140,8 @@ impl Queue {
         self.lines.is_empty()
     }
 
-    /// Whether what waits is enough for a call that takes no more.
+    /// Whether what waits is enough for a call that takes no more, should all of it be
+    /// ready.
     #[must_use]
     pub fn fills_a_call(&self) -> bool {
         self.waiting_items >= CALL_ITEMS_MAX

@@ -208,6 +208,8 @@ impl Lane {
         };
         if matches!(outcome, Err(Fault::Cut(_))) {
             self.session = None;
+            // It may have been recorded.
+            self.wary_for = WARY_GROUPS;
         }
         outcome
     }

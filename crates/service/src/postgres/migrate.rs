@@ -102,8 +102,11 @@ impl Migration {
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         client.batch_execute("RESET lock_timeout").await?;
         // A newer schema is left as it is: whoever goes back to this version serves
-        // from it.
-        let runner = runner.set_abort_missing(false);
+        // from it. Else a migration that was passed over is an error.
+        let state = client.query_one(include_str!("schema_state.sql"), &[]).await;
+        let version: i32 = state.ok().and_then(|state| state.get("version")).unwrap_or(0);
+        let is_newer = version > Schema::of(&runner).version;
+        let runner = runner.set_abort_missing(!is_newer);
         let report = runner.run_async(&mut client).await?;
         let applied: Vec<_> = report.applied_migrations().iter().map(ToString::to_string).collect();
         for migration in &applied {
