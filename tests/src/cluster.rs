@@ -202,8 +202,9 @@ impl Database {
     /// If the URL has no port.
     #[must_use]
     pub fn at(url: String, service_url: String) -> Self {
-        let port = url.rsplit_once('/').and_then(|(server, _)| server.rsplit(':').next()?.parse().ok());
-        Self { url, service_url, port: port.expect("a port") }
+        let config: tokio_postgres::Config = url.parse().expect("a URL");
+        let port = *config.get_ports().first().expect("a port");
+        Self { url, service_url, port }
     }
 
     fn of(cluster: &Cluster, service: Service, name: &str) -> Self {

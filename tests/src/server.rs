@@ -43,6 +43,12 @@ impl OwnServer {
         self.cluster.url(database)
     }
 
+    /// Its port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
     /// Settings that win over its own from the next start on, each as `name=value`.
     pub fn set_more(&mut self, settings: &[&str]) {
         self.cluster.set_more(settings);

@@ -25,15 +25,11 @@ const AUTOSCALING: &str = include_str!("../../../deploy/kubernetes/components/au
 const PASSWORDS: [(&str, &str); 4] =
     [("INGEST_OWNER", "a1"), ("INGEST_LOGIN", "b2"), ("RESULTS_OWNER", "c3"), ("RESULTS_LOGIN", "d4")];
 
-fn port(server: &OwnServer) -> u16 {
-    Database::at(server.url("postgres"), String::new()).port()
-}
-
 fn url(server: &OwnServer, role: &str, service: Service) -> String {
     let variable = role.trim_start_matches("sluice_").to_uppercase();
     let variable = if variable.ends_with("OWNER") { variable } else { format!("{variable}_LOGIN") };
     let (_, password) = PASSWORDS.into_iter().find(|(name, _)| *name == variable).expect("a password");
-    format!("postgres://{role}:{password}@127.0.0.1:{}/sluice_{}", port(server), service.name())
+    format!("postgres://{role}:{password}@127.0.0.1:{}/sluice_{}", server.port(), service.name())
 }
 
 /// The script, run by a superuser.
@@ -42,7 +38,7 @@ fn create(server: &OwnServer, passwords: &[(&str, &str)]) -> bool {
     let mut command = Command::new("sh");
     command.arg(script).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     let superuser: tokio_postgres::Config = server.url("postgres").parse().unwrap();
-    command.env("PGHOST", "127.0.0.1").env("PGPORT", port(server).to_string());
+    command.env("PGHOST", "127.0.0.1").env("PGPORT", server.port().to_string());
     command.env("PGUSER", superuser.get_user().unwrap());
     command.env("PGPASSWORD", std::str::from_utf8(superuser.get_password().unwrap()).unwrap());
     command.envs(passwords.iter().copied()).status().unwrap().success()

@@ -3,13 +3,11 @@
 //! the outbox and COMMIT. Where something presumed was there before, a trip
 //! between them reads it. Statements of one trip are pipelined.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, Session, classify},
+    postgres::{Database, Failure, Session, Wary, classify, is_known},
 };
-use tokio_postgres::{Client, Error as PgError, Statement, error::SqlState};
+use tokio_postgres::{Client, Error as PgError, Statement};
 use uuid::Uuid;
 
 use super::{
@@ -132,16 +130,11 @@ statements! {
     status: include_str!("../sql/transaction_status.sql"),
 }
 
-/// After something presumed was there, so many transactions look before they insert:
-/// resent batches come in rows.
-const WARY_TRANSACTIONS: u32 = 100;
-
 /// A session with the gate's statements prepared.
 pub struct GateSession {
     client: Client,
     statements: Statements,
-    /// For so many transactions it looks first.
-    wary_for: AtomicU32,
+    wary: Wary,
 }
 
 impl GateSession {
@@ -152,7 +145,7 @@ impl GateSession {
     pub async fn open(database: &Database) -> Result<Self, PgError> {
         let client = database.connect(GATE_SESSION).await?;
         let statements = Statements::prepare(&client).await?;
-        Ok(Self { client, statements, wary_for: AtomicU32::new(0) })
+        Ok(Self { client, statements, wary: Wary::default() })
     }
 
     /// Whether the connection is known to be gone.
@@ -212,11 +205,10 @@ impl GateSession {
         let s = &self.statements;
         let given = PresumedColumns::of(presumed);
         let success = Final::Success.code();
-        let wary = self.wary_for.load(Relaxed);
-        self.wary_for.store(wary.saturating_sub(1), Relaxed);
-        let (insert_markers, insert_windows) = match wary {
-            0 => (&s.add_markers, &s.add_windows),
-            _ => (&s.insert_markers, &s.insert_windows),
+        let (insert_markers, insert_windows) = if self.wary.looks_first() {
+            (&s.insert_markers, &s.insert_windows)
+        } else {
+            (&s.add_markers, &s.add_windows)
         };
         let mut trip = Trip::default();
         trip.control("BEGIN ISOLATION LEVEL READ COMMITTED");
@@ -363,8 +355,8 @@ impl GateSession {
             tracing::warn!(%error, "the gate's session broke before its commit");
             return GateError::Disconnected;
         }
-        if error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
-            self.wary_for.store(WARY_TRANSACTIONS, Relaxed);
+        if is_known(&error) {
+            self.wary.rouse();
             return GateError::Known;
         }
         match failure {

@@ -5,9 +5,9 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, Reconnect, blames_values, classify, patiently},
+    postgres::{Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently},
 };
-use tokio_postgres::{Client, Error as PgError, Statement, error::SqlState, types::ToSql};
+use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
 use uuid::Uuid;
 
 use super::{Job, Recording};
@@ -21,9 +21,6 @@ use crate::{
 
 const RECORD_NEW: &str = include_str!("../sql/record_new.sql");
 const RECORD: &str = include_str!("../sql/record.sql");
-/// After a group held a result that was there, so many groups are looked through
-/// first: what is handed over again comes in rows.
-const WARY_GROUPS: u32 = 100;
 /// Tries of a statement that conflicts with another or whose session broke.
 const TRIES_MAX: u32 = 5;
 
@@ -71,8 +68,7 @@ struct Session {
 pub struct Lane {
     database: Database,
     session: Option<Session>,
-    /// For so many groups it looks what is there.
-    wary_for: u32,
+    wary: Wary,
     reconnect: Reconnect,
     /// What went wrong last, so that an outage is one line and not thousands.
     told: Option<String>,
@@ -82,7 +78,14 @@ pub struct Lane {
 impl Lane {
     /// A lane that opens its session when it first needs one.
     pub fn new(database: Database, metrics: Arc<Recordings>) -> Self {
-        Self { database, session: None, wary_for: 0, reconnect: Reconnect::default(), told: None, metrics }
+        Self {
+            database,
+            session: None,
+            wary: Wary::default(),
+            reconnect: Reconnect::default(),
+            told: None,
+            metrics,
+        }
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -194,13 +197,12 @@ impl Lane {
     }
 
     async fn attempt(&mut self, columns: &Columns<'_>) -> Result<(), Fault> {
-        let wary = self.wary_for > 0;
-        self.wary_for = self.wary_for.saturating_sub(1);
+        let looks_first = self.wary.looks_first();
         let session = self.session().await?;
-        let statement = if wary { &session.record } else { &session.record_new };
+        let statement = if looks_first { &session.record } else { &session.record_new };
         let outcome = match patiently(columns.execute(&session.client, statement)).await {
-            Ok(Err(error)) if !wary && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-                self.wary_for = WARY_GROUPS;
+            Ok(Err(error)) if !looks_first && is_known(&error) => {
+                self.wary.rouse();
                 Err(Fault::Conflict)
             }
             Ok(outcome) => outcome.map_err(Fault::from),
@@ -209,7 +211,7 @@ impl Lane {
         if matches!(outcome, Err(Fault::Cut(_))) {
             self.session = None;
             // It may have been recorded.
-            self.wary_for = WARY_GROUPS;
+            self.wary.rouse();
         }
         outcome
     }

@@ -7,10 +7,12 @@ mod reconnect;
 mod sqlstate;
 mod tls;
 mod tx;
+mod wary;
 
 pub use borrow::{Borrowed, execute, patiently, query};
 pub use migrate::{Migrated, Migration, Schema, Settings};
 pub use pool::{Database, Session, give_back_after};
 pub use reconnect::Reconnect;
-pub use sqlstate::{Failure, blames_values, classify};
+pub use sqlstate::{Failure, blames_values, classify, is_known};
 pub use tx::{TxError, retry};
+pub use wary::Wary;

@@ -41,6 +41,12 @@ pub fn classify(error: &PgError) -> Failure {
     }
 }
 
+/// Whether a row with a key that was to be inserted is there already.
+#[must_use]
+pub fn is_known(error: &PgError) -> bool {
+    error.code() == Some(&SqlState::UNIQUE_VIOLATION)
+}
+
 /// Whether the values given are at fault, and not the statement, the schema or
 /// the server: of a batch, one item is to blame and the others can be spared.
 /// Classes 22 (data exception), 23 (integrity constraint violation) and 54
