@@ -11,8 +11,13 @@ use tokio_postgres::Client;
 
 use crate::support::*;
 
-/// The newest schema of both services.
-const NEWEST: i32 = 3;
+/// The newest schema of a service.
+const fn newest(service: Service) -> i32 {
+    match service {
+        Service::Ingest => 3,
+        Service::Results => 4,
+    }
+}
 
 fn migrate(service: Service, args: &[String]) -> Output {
     let mut command = Command::new(program());
@@ -31,9 +36,9 @@ fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap())
 }
 
-/// Copies all rows of a table into one of the same name that has other columns.
-async fn copy(from: &Client, to: &Client, table: &str) {
-    let read = format!("SELECT coalesce(json_agg(t), '[]')::text FROM {table} t");
+/// Copies rows into a table that has other columns than where they come from.
+async fn copy(from: &Client, rows: &str, to: &Client, table: &str) {
+    let read = format!("SELECT coalesce(json_agg(t), '[]')::text FROM {rows} t");
     let rows: String = from.query_one(&read, &[]).await.unwrap().get(0);
     let write = format!(
         "INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, $1::text::json)
@@ -77,7 +82,8 @@ async fn left() -> Left {
 
 /// The databases of an earlier build with all that was left, migrated.
 async fn migrated_from(left: &Left, version: i32) -> (Database, Database) {
-    let ingest = Database::of_version(Service::Ingest, version).await;
+    let of_ingest = version.min(newest(Service::Ingest));
+    let ingest = Database::of_version(Service::Ingest, of_ingest).await;
     let results = Database::of_version(Service::Results, version).await;
     let (from, to) = (left.pair.ingest_database.sql().await, ingest.sql().await);
     to.batch_execute("DELETE FROM registry_revision; DELETE FROM gate_slot").await.unwrap();
@@ -91,17 +97,25 @@ async fn migrated_from(left: &Left, version: i32) -> (Database, Database) {
         "instance",
         "outbox",
     ] {
-        copy(&from, &to, table).await;
+        copy(&from, table, &to, table).await;
     }
     let (from, to) = (left.pair.results_database.sql().await, results.sql().await);
-    for table in ["result", "data_block", "available", "consumed"] {
-        copy(&from, &to, table).await;
+    // Until version 4 each result had rows of its own.
+    for (table, rows) in [
+        ("result", "result"),
+        ("data_block", "data_block"),
+        ("available", "(SELECT *, unnest(ids) AS id FROM available)"),
+        ("consumed", "(SELECT *, unnest(ids) AS id FROM consumed)"),
+    ] {
+        copy(&from, rows, &to, table).await;
     }
-    for (service, database) in [(Service::Ingest, &ingest), (Service::Results, &results)] {
+    for (service, database, version) in
+        [(Service::Ingest, &ingest, of_ingest), (Service::Results, &results, version)]
+    {
         let (code, text) = said(&migrate(service, &urls(database)));
         assert_eq!(code, Some(0), "{text}");
-        assert_eq!(text.lines().count(), usize::try_from(NEWEST - version).unwrap() + 1, "{text}");
-        assert!(text.ends_with("the schema has version 3\n"), "{text}");
+        assert_eq!(text.lines().count(), usize::try_from(newest(service) - version).unwrap() + 1, "{text}");
+        assert!(text.ends_with(&format!("the schema has version {}\n", newest(service))), "{text}");
     }
     (ingest, results)
 }
@@ -109,7 +123,7 @@ async fn migrated_from(left: &Left, version: i32) -> (Database, Database) {
 #[tokio::test]
 async fn what_earlier_builds_left_is_there_after_migrating() {
     let left = left().await;
-    for version in 1..NEWEST {
+    for version in 1..newest(Service::Results) {
         let (ingest, results) = migrated_from(&left, version).await;
         let pair = builder().on(ingest, results).start().await;
         let acme = pair.clients(Tenant::Acme);
@@ -169,9 +183,10 @@ async fn a_service_waits_until_its_schema_is_there() {
     let token = NewToken::new(None, [INTAKE_SCOPE]);
     append_entries(&keys, &[token.entry]).unwrap();
     std::fs::write(&intake, token.text).unwrap();
-    for (service, version) in
-        [(Service::Ingest, 0), (Service::Ingest, NEWEST - 1), (Service::Results, NEWEST - 1)]
+    for (service, behind) in
+        [(Service::Ingest, newest(Service::Ingest)), (Service::Ingest, 1), (Service::Results, 1)]
     {
+        let version = newest(service) - behind;
         let database = Database::of_version(service, version).await;
         // The user that serves has no rights there yet: those come with the schema.
         let mut flags = vec![format!("--database-url={}", database.url())];
@@ -182,8 +197,9 @@ async fn a_service_waits_until_its_schema_is_there() {
             flags.push(format!("--results-token-file={}", intake.display()));
         }
         let mut replica = Replica::start_process(service, flags, vec![]).await;
-        let reason = if version == 0 { "the schema is missing, version 3 is needed" } else { "3 is needed" };
-        eventually("the reason in the log", || async { replica.log().contains(reason).then_some(()) }).await;
+        let missing = if version == 0 { "the schema is missing, version " } else { "" };
+        let reason = format!("{missing}{} is needed", newest(service));
+        eventually("the reason in the log", || async { replica.log().contains(&reason).then_some(()) }).await;
         assert!(!sluice::connection::is_serving(&replica.url()).await);
         let (code, text) = said(&migrate(service, &urls(&database)));
         assert_eq!(code, Some(0), "{text}");
@@ -202,15 +218,16 @@ async fn migrating_twice_at_once_or_again_changes_nothing_more() {
                 tokio::task::spawn_blocking(move || said(&migrate(service, &args)))
             })
             .collect();
-        let mut applied = 0;
+        let mut applied: i32 = 0;
         for one in at_once {
             let (code, text) = one.await.unwrap();
             assert_eq!(code, Some(0), "{text}");
-            applied += text.lines().filter(|line| line.starts_with("applied V")).count();
+            let lines = text.lines().filter(|line| line.starts_with("applied V"));
+            applied += i32::try_from(lines.count()).unwrap();
         }
-        assert_eq!(applied, 3);
+        assert_eq!(applied, newest(service));
         let (code, text) = said(&migrate(service, &urls(&database)));
-        assert_eq!((code, text.as_str()), (Some(0), "the schema has version 3\n"));
+        assert_eq!((code, text), (Some(0), format!("the schema has version {}\n", newest(service))));
     }
 }
 
@@ -225,7 +242,7 @@ async fn a_newer_schema_is_left_as_it_is_and_served_from() {
                      ORDER BY version DESC LIMIT 1";
         assert_eq!(database.sql().await.execute(newer, &[]).await.unwrap(), 1);
         let done = said(&migrate(service, &urls(database)));
-        assert_eq!(done, (Some(0), format!("the schema has version {}\n", NEWEST + 1)));
+        assert_eq!(done, (Some(0), format!("the schema has version {}\n", newest(service) + 1)));
     }
     let pair = builder().on(ingest, results).start().await;
     let acme = pair.clients(Tenant::Acme);
@@ -247,7 +264,7 @@ async fn what_stands_in_the_way_of_migrating_is_said() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("Connection refused") && !text.contains("secret"), "{text}");
     // The user that serves may not.
-    let database = Database::of_version(Service::Results, NEWEST - 1).await;
+    let database = Database::of_version(Service::Results, newest(Service::Results) - 1).await;
     let output = migrate(Service::Results, &[format!("--database-url={}", database.service_url())]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -273,6 +290,6 @@ async fn an_owner_that_may_create_no_role_is_enough_where_the_roles_are() {
         let output = migrate(service, &[format!("--database-owner-url={url}")]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(said(&output).0, Some(0), "{text}");
-        assert!(said(&output).1.ends_with("the schema has version 3\n"));
+        assert!(said(&output).1.ends_with(&format!("the schema has version {}\n", newest(service))));
     }
 }

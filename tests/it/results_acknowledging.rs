@@ -115,6 +115,41 @@ async fn batches_that_overlap_change_each_id_once() {
     assert_eq!(changed.into_iter().collect::<HashSet<_>>().len(), given.len());
 }
 
+/// Each takes its own from the same batch, whose row the others are at.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_batch_many_at_once_acknowledge_theirs() {
+    let shelf = Shelf::with_replicas(2).await;
+    let given: Vec<NewResult> = (0..120).map(|_| new("x")).collect();
+    shelf.record(&given).await;
+    let callers: Vec<_> = (0..16)
+        .map(|caller| {
+            let mut results = shelf.results_of(Tenant::Acme, caller % 2);
+            // Two callers for each.
+            let own: Vec<String> =
+                given.iter().skip(caller / 2).step_by(8).map(|result| result.id.clone()).collect();
+            tokio::spawn(async move {
+                let mut changed = vec![];
+                for id in own {
+                    let answer = results.acknowledge_result(acknowledge(&id)).await.unwrap().into_inner();
+                    assert_eq!(answer.result.unwrap().state(), State::Consumed);
+                    changed.extend(answer.changed.then_some(id));
+                }
+                changed
+            })
+        })
+        .collect();
+    let mut changed = vec![];
+    for caller in callers {
+        changed.extend(caller.await.unwrap());
+    }
+    assert_eq!(changed.len(), given.len());
+    assert_eq!(changed.into_iter().collect::<HashSet<_>>().len(), given.len());
+    assert!(walk(&mut shelf.results(Tenant::Acme), ListResultsRequest::default()).await.is_empty());
+    let sql = shelf.0.results_database.sql().await;
+    let left = sql.query_one("SELECT count(*) FROM available", &[]).await.unwrap();
+    assert_eq!(left.get::<_, i64>(0), 0, "a batch of which nothing is left has no row");
+}
+
 #[tokio::test]
 async fn what_expired_unconsumed_can_no_longer_be_acknowledged() {
     let shelf = Shelf::start().await;

@@ -73,7 +73,7 @@ async fn a_week_is_made_once_and_not_around_rows_that_are_there() {
     let states = async || -> Vec<(String, String)> {
         sql.query(week, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
     };
-    let stray = "INSERT INTO consumed VALUES (now(), uuid_floor('2031-03-06 00:00Z'), 'acme')";
+    let stray = "INSERT INTO consumed VALUES ('2031-03-06 00:00Z', now(), 'acme', 'poll', '{}')";
     sql.batch_execute(stray).await.unwrap();
     let of = |table: &str, state: &str| (format!("{table}_20310303"), state.to_owned());
     let made = ["result", "data_block", "consumed", "expired"];

@@ -141,6 +141,23 @@ async fn small_records_share_blocks() {
 }
 
 #[tokio::test]
+async fn a_commit_is_a_batch_for_each_poll_and_two_hundred_results() {
+    let shelf = Shelf::start().await;
+    for polls in [vec!["a"; 200], vec!["b"; 201], vec!["c", "other"]] {
+        let given = polls.into_iter().map(|poll| NewResult { poll: poll.into(), ..new("x") });
+        shelf.record(&given.collect::<Vec<_>>()).await;
+    }
+    let sql = shelf.0.results_database.sql().await;
+    for table in ["batch", "available"] {
+        let rows = format!("SELECT poll, cardinality(ids) FROM {table} ORDER BY poll, first_id");
+        let rows = sql.query(&rows, &[]).await.unwrap();
+        let rows: Vec<(String, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let expected = [("a", 200), ("b", 200), ("b", 1), ("c", 1), ("other", 1)];
+        assert_eq!(rows, expected.map(|(poll, ids)| (poll.to_owned(), ids)), "{table}");
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_cannot_reach_the_intake() {
     let shelf = Shelf::start().await;
     for tenant in [Tenant::Acme, Tenant::Globex] {

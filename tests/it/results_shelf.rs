@@ -53,9 +53,12 @@ impl Shelf {
     pub async fn expire(&self, id: &str) {
         let sql = self.0.results_database.sql().await;
         let id: Uuid = id.parse().unwrap();
-        let statement = "WITH gone AS (DELETE FROM available WHERE organisation = $1 AND id = $2)
-                         INSERT INTO expired (organisation, id, date_deleted) VALUES ($1, $2, now())";
-        sql.execute(statement, &[&ACME, &id]).await.unwrap();
+        let statements = format!(
+            "UPDATE available SET ids = array_remove(ids, '{id}') WHERE organisation = '{ACME}';
+             DELETE FROM available WHERE ids = '{{}}';
+             INSERT INTO expired (organisation, id, date_deleted) VALUES ('{ACME}', '{id}', now())"
+        );
+        sql.batch_execute(&statements).await.unwrap();
     }
 }
 

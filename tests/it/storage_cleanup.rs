@@ -2,8 +2,8 @@
 //! at any point leaves nothing half done.
 
 use sluice_proto::results::v1::{
-    AcknowledgeResultRequest, NewResult, ReconcileStorageConfigRequest, StorageConfig,
-    UpdateStorageConfigRequest, reconcile_storage_config_response::Finding, result::State,
+    AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, NewResult, ReconcileStorageConfigRequest,
+    StorageConfig, UpdateStorageConfigRequest, reconcile_storage_config_response::Finding, result::State,
 };
 use sluice_tests::{Tenant, eventually};
 use tonic::Code;
@@ -183,6 +183,30 @@ async fn what_expired_a_year_ago_is_forgotten() {
         sql.query_one("SELECT drop_empty_weeks(now() + interval '8 days')", &[]).await.unwrap().get(0);
     assert!(dropped > 0, "the weeks of data blocks and of consumed results are empty");
     assert_eq!(state(&storage, &young.id).await, State::Expired, "weeks with rows stay");
+}
+
+#[tokio::test]
+async fn a_batch_is_forgotten_with_the_last_of_its_records() {
+    let storage = Storage::start().await;
+    let results: Vec<NewResult> = ["first", "second", "third"].map(new).into();
+    storage.shelf.record(&results).await;
+    let mut client = storage.shelf.results(Tenant::Acme);
+    let ids = results[..2].iter().map(|result| result.id.clone()).collect();
+    let request = BatchAcknowledgeResultsRequest { organisation: String::new(), ids };
+    client.batch_acknowledge_results(request).await.unwrap();
+    let sql = storage.shelf.0.results_database.sql().await;
+    let statement = include_str!("../../crates/results/src/sql/forget.sql");
+    let rows =
+        "SELECT (SELECT count(*) FROM result), (SELECT count(*) FROM consumed), (SELECT count(*) FROM batch)";
+    let mut left = Vec::new();
+    for result in &results {
+        storage.shelf.expire(&result.id).await;
+        sql.batch_execute("UPDATE expired SET date_deleted = now() - interval '366 days'").await.unwrap();
+        sql.query_one(statement, &[]).await.unwrap();
+        let row = sql.query_one(rows, &[]).await.unwrap();
+        left.push((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)));
+    }
+    assert_eq!(left, [(2, 1, 1), (1, 0, 1), (0, 0, 0)]);
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ async fn recording_again_elsewhere_leaves_one_object() {
     let sql = storage.shelf.0.results_database.sql().await;
     let (id, config): (uuid::Uuid, uuid::Uuid) = (result.id.parse().unwrap(), first.id.parse().unwrap());
     storage.shelf.record(std::slice::from_ref(&result)).await;
-    sql.batch_execute("DELETE FROM result; DELETE FROM available").await.unwrap();
+    sql.batch_execute("DELETE FROM result; DELETE FROM batch; DELETE FROM available").await.unwrap();
     let begun = "INSERT INTO upload (organisation, id, storage_config, state, date_touched)
                  VALUES ('acme', $1, $2, 1, now())";
     sql.execute(begun, &[&id, &config]).await.unwrap();

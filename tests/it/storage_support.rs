@@ -130,7 +130,9 @@ impl Storage {
         let sql = self.shelf.0.results_database.sql().await;
         let statement = format!(
             "UPDATE result SET date_created = date_created - interval '{days} days';
-             UPDATE available SET date_created = date_created - interval '{days} days'"
+             UPDATE batch SET date_created = date_created - interval '{days} days';
+             UPDATE available SET date_created = date_created - interval '{days} days';
+             UPDATE consumed SET date_created = date_created - interval '{days} days'"
         );
         sql.batch_execute(&statement).await.unwrap();
     }

@@ -84,7 +84,7 @@ async fn filled() -> (Pair, Client, Client) {
     let owner = pair.results_database.sql().await;
     for organisation in ["acme", "globex"] {
         let rest = format!(
-            "INSERT INTO consumed SELECT now(), id, organisation FROM result WHERE organisation = '{organisation}' LIMIT 1;
+            "INSERT INTO consumed SELECT date_created, now(), organisation, poll, ids FROM batch WHERE organisation = '{organisation}';
              INSERT INTO expired SELECT now(), id, organisation FROM result WHERE organisation = '{organisation}' LIMIT 1;
              INSERT INTO upload VALUES (now(), 1, gen_random_uuid(), gen_random_uuid(), null, 1, '{organisation}');
              INSERT INTO file_chunk VALUES (gen_random_uuid(), 0, '{organisation}', '');
@@ -121,7 +121,8 @@ async fn a_session_sees_and_changes_one_organisations_rows_whatever_it_asks_for(
     tenant.query("SELECT set_config('sluice.organisation', 'acme', false)", &[]).await.unwrap();
     // What it may change of its own it may not of another's.
     for (own, changed) in [
-        ("DELETE FROM available", 4),
+        ("UPDATE available SET ids = '{}'", 1),
+        ("DELETE FROM available", 1),
         ("UPDATE storage_config SET url = url", 1),
         ("DELETE FROM storage_default", 1),
     ] {
@@ -131,11 +132,13 @@ async fn a_session_sees_and_changes_one_organisations_rows_whatever_it_asks_for(
         assert!(count(&owner, of, "organisation = 'globex'").await > 0, "{of}");
     }
     let another_s = [
-        "INSERT INTO consumed VALUES (now(), gen_random_uuid(), 'globex')",
+        "INSERT INTO consumed VALUES (now(), now(), 'globex', 'poll', '{}')",
+        "UPDATE available SET organisation = 'globex'",
         "UPDATE storage_config SET organisation = 'globex'",
         "INSERT INTO storage_default VALUES ('globex', gen_random_uuid())",
         "DELETE FROM result",
         "UPDATE result SET poll = ''",
+        "UPDATE batch SET poll = ''",
         "SELECT * FROM cleanup_progress",
         "SELECT * FROM result_default",
         "DELETE FROM consumed",

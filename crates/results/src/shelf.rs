@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
-use futures_util::{TryStreamExt, future::try_join};
+use futures_util::{
+    TryStreamExt,
+    future::{try_join, try_join4},
+};
 use sluice_service::{
     Error, Kind, OrganisationId,
     postgres::{Failure, classify, patiently},
@@ -24,8 +27,8 @@ use crate::{
     time::Micros,
 };
 
-/// Tries of a batch that deadlocks with another. Rows are locked in the order of
-/// their places, so only another kind of statement could cause that.
+/// Tries of a call that deadlocks with another. Rows are locked in the order of
+/// their key, so only another kind of statement could cause that.
 const TRIES_MAX: u32 = 5;
 
 const GET: &str = include_str!("sql/get.sql");
@@ -154,8 +157,13 @@ impl Shelf {
             let getting = client.prepare_cached(GET).await?;
             let ids = [id];
             let moved = acknowledge(client, &acknowledging, organisation, &ids);
-            let found = find(client, &getting, organisation, id);
-            try_join(moved, found).await
+            let (moved, found) = try_join(moved, find(client, &getting, organisation, id)).await?;
+            let Some(moved) = moved else {
+                // Rare, and large.
+                let moved = Box::pin(insist(client, &acknowledging, organisation, &ids));
+                return try_join(moved, find(client, &getting, organisation, id)).await;
+            };
+            Ok((moved, found))
         }))
         .await;
         let (moved, record) = session.settle(outcome)?;
@@ -185,8 +193,12 @@ impl Shelf {
         loop {
             let session = self.tenants.borrow().await?;
             let outcome = async {
-                let acknowledging = session.client().prepare_cached(ACKNOWLEDGE).await?;
-                acknowledge(session.client(), &acknowledging, organisation, &ids).await
+                let client = session.client();
+                let acknowledging = client.prepare_cached(ACKNOWLEDGE).await?;
+                match acknowledge(client, &acknowledging, organisation, &ids).await? {
+                    Some(moved) => Ok(moved),
+                    None => Box::pin(insist(client, &acknowledging, organisation, &ids)).await,
+                }
             };
             match patiently(within(&session, organisation, outcome)).await {
                 Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
@@ -223,14 +235,41 @@ async fn find(
     row.as_ref().map(record).transpose()
 }
 
+/// What was moved; `None` if another call was at the same batches at this moment.
 async fn acknowledge(
     client: &ClientWrapper,
     statement: &Statement,
     organisation: &OrganisationId,
     ids: &[Uuid],
-) -> Result<Vec<Uuid>, PgError> {
+) -> Result<Option<Vec<Uuid>>, PgError> {
     let rows = client.query(statement, &[&organisation.as_str(), &ids]).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+    let mut moved = Vec::with_capacity(ids.len());
+    for batch in &rows {
+        match batch.try_get::<_, Option<Vec<Uuid>>>(0)? {
+            Some(ids) => moved.extend(ids),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(moved))
+}
+
+/// Acknowledges what other calls are at, too: the first try waits for them and locks,
+/// the second does it. One round trip.
+async fn insist(
+    client: &ClientWrapper,
+    statement: &Statement,
+    organisation: &OrganisationId,
+    ids: &[Uuid],
+) -> Result<Vec<Uuid>, PgError> {
+    // Polled in this order, so sent in this order. If one fails, COMMIT rolls back.
+    let (_, first, second, _) = try_join4(
+        client.batch_execute("BEGIN"),
+        acknowledge(client, statement, organisation, ids),
+        acknowledge(client, statement, organisation, ids),
+        client.batch_execute("COMMIT"),
+    )
+    .await?;
+    Ok([first, second].into_iter().flatten().flatten().collect())
 }
 
 /// Asks for one record more than the page holds, to know whether there is one.

@@ -1,5 +1,5 @@
 -- Every result, and in which states it is.
-SELECT r.organisation, r.id::text,
-       EXISTS (SELECT FROM available a WHERE a.organisation = r.organisation AND a.id = r.id) AS available,
-       EXISTS (SELECT FROM consumed c WHERE c.organisation = r.organisation AND c.id = r.id) AS consumed
-FROM result r
+SELECT organisation, id::text, a.id IS NOT NULL AS available, c.id IS NOT NULL AS consumed
+FROM result
+LEFT JOIN (SELECT DISTINCT organisation, unnest(ids) AS id FROM available) AS a USING (organisation, id)
+LEFT JOIN (SELECT DISTINCT organisation, unnest(ids) AS id FROM consumed) AS c USING (organisation, id)

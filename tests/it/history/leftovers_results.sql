@@ -1,6 +1,12 @@
--- States without a result, and sealed files (2) that nobody wants.
-SELECT 'available' AS kind, id::text FROM available a
-WHERE NOT EXISTS (SELECT FROM result r WHERE r.organisation = a.organisation AND r.id = a.id)
-UNION ALL SELECT 'consumed', id::text FROM consumed c
-WHERE NOT EXISTS (SELECT FROM result r WHERE r.organisation = c.organisation AND r.id = c.id)
+-- States without a result, and the other way round; what is in a state twice; and sealed
+-- files (2) that nobody wants.
+WITH member AS MATERIALIZED (
+    SELECT 'batch' AS kind, organisation, unnest(ids) AS id FROM batch
+    UNION ALL SELECT 'available', organisation, unnest(ids) FROM available
+    UNION ALL SELECT 'consumed', organisation, unnest(ids) FROM consumed
+)
+SELECT kind, id::text FROM member LEFT JOIN result r USING (organisation, id) WHERE r.id IS NULL
+UNION ALL SELECT 'result', id::text
+FROM result LEFT JOIN (SELECT * FROM member WHERE kind = 'batch') AS b USING (organisation, id) WHERE b.id IS NULL
+UNION ALL SELECT kind || ' twice', id::text FROM member GROUP BY kind, organisation, id HAVING count(*) > 1
 UNION ALL SELECT 'upload', id::text FROM upload WHERE state = 2

@@ -92,6 +92,10 @@ impl Cleanup {
                 [&lease.organisation.as_str(), &at.0, &at.1, &config, &retention];
             let rows = query(&self.pool, sql, &params).await?;
             let Some(row) = rows.first() else { break };
+            if row.try_get("changed")? {
+                // Something was acknowledged at this moment.
+                continue;
+            }
             expired += row.try_get::<_, i64>("due")?;
             at = (row.try_get("date_created")?, row.try_get("id")?);
             if !self.renew(lease, at).await? {

@@ -1,28 +1,60 @@
--- Moves AVAILABLE results to CONSUMED and returns the ids that were moved. What
--- is unknown, expired or consumed already is passed over. One round trip.
+-- Moves AVAILABLE results to CONSUMED, all or none, and returns the ids that were moved,
+-- batch by batch. What is unknown, expired or consumed already is passed over. A row
+-- without ids says that a batch has changed since the statement began: then nothing was
+-- done, but the batches are locked as long as the transaction lasts, and the same
+-- statement does it now.
 --
--- Each id is looked up in the primary keys of `result` (for its date) and
--- `available`; OFFSET 0 keeps these lookups by the whole key, also when the
--- tables have no rows or statistics yet. The rows found are deleted by their
--- place (a row here never moves, and none that this statement sees is vacuumed
--- away under it), in the order of their places: so two batches of the same ids
--- lock in the same order. A row that another transaction deletes first is
--- waited for and then no longer there.
-WITH moved AS (
+-- One round trip. Each id is looked up in the primary key of `result`, for its batch;
+-- then each batch once. Rows are locked in the order of their key, so two calls wait
+-- for each other in one direction only; and changed by their place, so that the planner
+-- has no choice of what to read. A place is that of the version which the statement
+-- sees, hence the care for changes. OFFSET 0 keeps the lookups by the whole key, also
+-- when the tables have no rows or statistics yet.
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT known.date_created, known.poll
+    FROM unnest($2::uuid[]) AS given(id)
+    CROSS JOIN LATERAL (
+        SELECT date_created, poll FROM result WHERE organisation = $1 AND id = given.id OFFSET 0
+    ) AS known
+    ORDER BY known.date_created, known.poll
+), found AS MATERIALIZED (
+    SELECT asked.date_created, asked.poll, waiting.first_id, waiting.place
+    FROM asked
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, first_id FROM available
+        WHERE organisation = $1 AND date_created = asked.date_created AND poll = asked.poll
+        ORDER BY first_id
+        OFFSET 0
+    ) AS waiting
+), locked AS MATERIALIZED (
+    SELECT found.date_created, found.poll, found.place, waiting.ids, found.place <> waiting.place AS changed
+    FROM found
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, ids FROM available
+        WHERE organisation = $1 AND date_created = found.date_created
+          AND poll = found.poll AND first_id = found.first_id
+        OFFSET 0
+        FOR UPDATE
+    ) AS waiting
+), settled AS MATERIALIZED (
+    SELECT date_created, poll, place, ids,
+           ARRAY(SELECT unnest(ids) INTERSECT SELECT unnest($2::uuid[])) AS taken
+    FROM locked
+    WHERE NOT EXISTS (SELECT FROM locked WHERE changed)
+), emptied AS (
     DELETE FROM available
+    WHERE ctid = ANY (ARRAY(SELECT place FROM settled WHERE cardinality(taken) = cardinality(ids)))
+), lessened AS (
+    UPDATE available
+    SET ids = ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest($2::uuid[]) ORDER BY 1)
     WHERE ctid = ANY (ARRAY(
-        SELECT waiting.place
-        FROM unnest($2::uuid[]) AS asked(id)
-        CROSS JOIN LATERAL (
-            SELECT date_created FROM result WHERE organisation = $1 AND id = asked.id OFFSET 0
-        ) AS known
-        CROSS JOIN LATERAL (
-            SELECT ctid AS place FROM available
-            WHERE organisation = $1 AND date_created = known.date_created AND id = asked.id OFFSET 0
-        ) AS waiting
+        SELECT place FROM settled WHERE cardinality(taken) BETWEEN 1 AND cardinality(ids) - 1
     ))
-    RETURNING id
+), moved AS (
+    INSERT INTO consumed (date_created, date_consumed, organisation, poll, ids)
+    SELECT date_created, now(), $1, poll, taken FROM settled WHERE taken <> '{}'
+    RETURNING ids
 )
-INSERT INTO consumed (organisation, id, date_consumed)
-SELECT $1, id, now() FROM moved
-RETURNING id
+SELECT ids FROM moved
+UNION ALL
+SELECT NULL FROM locked WHERE changed

@@ -1,47 +1,77 @@
 -- Expires results that the results database keeps itself, past their retention:
 -- record by record they become EXPIRED, and blocks and chunks that nobody needs any
--- more go, all in one commit. Returns where the walk ended, how many rows it looked
--- at and how many it expired.
+-- more go, all in one commit. Returns where the walk ended, how many ids it looked
+-- at and how many it expired; and whether a batch has changed since the statement
+-- began: then nothing was done, and the same is to be asked for again.
 --
--- Walks `result_by_date`, at most 2,000 rows of it; the others are lookups by
--- primary key, which OFFSET 0 keeps so on empty tables, too. A block is needed as long
--- as another record of the same commit, which has the same `date_created`, has not
--- expired.
+-- Walks the key of `batch`, at most 2,000 ids of it; the others are lookups by key,
+-- which OFFSET 0 keeps so on empty tables, too. What is AVAILABLE is locked and changed
+-- as acknowledge.sql does. A block is needed as long as another record of the same
+-- commit, which has the same `date_created`, has not expired.
 WITH walked AS MATERIALIZED (
-    SELECT date_created, id, block, storage_config
-    FROM result
-    WHERE organisation = $1 AND (date_created, id) > ($2, $3)
-      AND date_created < now() - make_interval(secs => $5)
-    ORDER BY date_created, id
+    SELECT b.date_created, member.id
+    FROM batch AS b
+    CROSS JOIN LATERAL unnest(b.ids) AS member(id)
+    WHERE b.organisation = $1
+      AND b.date_created >= $2 AND b.date_created < now() - make_interval(secs => $5)
+      AND (b.date_created, member.id) > ($2, $3)
+    ORDER BY b.date_created, member.id
     LIMIT 2000
-), due AS MATERIALIZED (
-    SELECT w.date_created, w.id, w.block
+), old AS MATERIALIZED (
+    SELECT w.date_created, w.id, r.poll, r.block
     FROM walked AS w
+    CROSS JOIN LATERAL (
+        SELECT poll, block, storage_config FROM result WHERE organisation = $1 AND id = w.id OFFSET 0
+    ) AS r
     LEFT JOIN LATERAL (SELECT id FROM expired WHERE organisation = $1 AND id = w.id OFFSET 0) AS e ON true
-    WHERE w.storage_config IS NOT DISTINCT FROM $4 AND e.id IS NULL
+    WHERE r.storage_config IS NOT DISTINCT FROM $4 AND e.id IS NULL
+), found AS MATERIALIZED (
+    SELECT batches.date_created, batches.poll, waiting.first_id, waiting.place
+    FROM (SELECT DISTINCT date_created, poll FROM old ORDER BY date_created, poll) AS batches
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, first_id FROM available
+        WHERE organisation = $1 AND date_created = batches.date_created AND poll = batches.poll
+        ORDER BY first_id
+        OFFSET 0
+    ) AS waiting
+), locked AS MATERIALIZED (
+    SELECT found.place, waiting.ids, found.place <> waiting.place AS changed
+    FROM found
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, ids FROM available
+        WHERE organisation = $1 AND date_created = found.date_created
+          AND poll = found.poll AND first_id = found.first_id
+        OFFSET 0
+        FOR UPDATE
+    ) AS waiting
+), due AS MATERIALIZED (
+    SELECT * FROM old WHERE NOT EXISTS (SELECT FROM locked WHERE changed)
+), settled AS MATERIALIZED (
+    SELECT place, ids <@ ARRAY(SELECT id FROM due) AS emptied, ids && ARRAY(SELECT id FROM due) AS lessened
+    FROM locked
+), emptied AS (
+    DELETE FROM available
+    WHERE ctid = ANY (ARRAY(SELECT place FROM settled WHERE emptied))
+), lessened AS (
+    UPDATE available
+    SET ids = ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(ARRAY(SELECT id FROM due)) ORDER BY 1)
+    WHERE ctid = ANY (ARRAY(SELECT place FROM settled WHERE lessened AND NOT emptied))
 ), marked AS (
     INSERT INTO expired (organisation, id, date_deleted)
     SELECT $1, id, now() FROM due
     ON CONFLICT DO NOTHING
-), no_longer_available AS (
-    DELETE FROM available
-    USING due
-    WHERE available.organisation = $1 AND available.date_created = due.date_created AND available.id = due.id
 ), still_needed AS MATERIALIZED (
     SELECT DISTINCT r.block
     FROM (SELECT DISTINCT date_created FROM due) AS commits
     CROSS JOIN LATERAL (
-        -- In order, so that it is read by that index in empty partitions, too; a
-        -- commit has up to 1,000 records.
-        SELECT id, block FROM result
-        WHERE organisation = $1
-          AND (date_created, id) > (commits.date_created, '00000000-0000-0000-0000-000000000000')
-          AND (date_created, id) < (commits.date_created, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-        ORDER BY date_created, id
-        LIMIT 10000
+        SELECT ids FROM batch WHERE organisation = $1 AND date_created = commits.date_created OFFSET 0
+    ) AS b
+    CROSS JOIN LATERAL unnest(b.ids) AS member(id)
+    CROSS JOIN LATERAL (
+        SELECT block FROM result WHERE organisation = $1 AND id = member.id OFFSET 0
     ) AS r
-    LEFT JOIN LATERAL (SELECT id FROM expired WHERE organisation = $1 AND id = r.id OFFSET 0) AS e ON true
-    WHERE r.block IS NOT NULL AND e.id IS NULL AND r.id NOT IN (SELECT id FROM due)
+    LEFT JOIN LATERAL (SELECT id FROM expired WHERE organisation = $1 AND id = member.id OFFSET 0) AS e ON true
+    WHERE r.block IS NOT NULL AND e.id IS NULL AND member.id NOT IN (SELECT id FROM due)
 ), unneeded AS MATERIALIZED (
     SELECT block FROM due WHERE block IS NOT NULL EXCEPT SELECT block FROM still_needed
 ), blocks AS (
@@ -68,5 +98,6 @@ WITH walked AS MATERIALIZED (
         WHERE due.block IS NULL
     ))
 )
-SELECT last.date_created, last.id, (SELECT count(*) FROM walked) AS walked, (SELECT count(*) FROM due) AS due
+SELECT last.date_created, last.id, (SELECT count(*) FROM walked) AS walked, (SELECT count(*) FROM due) AS due,
+       EXISTS (SELECT FROM locked WHERE changed) AS changed
 FROM (SELECT date_created, id FROM walked ORDER BY date_created DESC, id DESC LIMIT 1) AS last

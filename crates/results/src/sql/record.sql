@@ -1,6 +1,6 @@
 -- Records results of many organisations: the records that are not there yet,
--- then, only for those, that they are available, and the blocks that hold
--- their data. Records that were there before are left as they are.
+-- then, only for those, their batches, that they are available, and the blocks that
+-- hold their data. Records that were there before are left as they are.
 --
 -- One round trip and one commit for up to 1,000 results. Callers sort the
 -- records by (organisation, id), the order of the unique key that concurrent
@@ -15,10 +15,19 @@ WITH fresh AS (
       AS given(size, block_offset, id, checksum, block, organisation,
                definition, poll, task, identifier, type, storage_config, signed_urls_seconds)
     ON CONFLICT (organisation, id) DO NOTHING
-    RETURNING date_created, id, organisation, block
+    RETURNING date_created, id, organisation, poll, block
+), batched AS (
+    INSERT INTO batch (date_created, first_id, organisation, poll, ids)
+    SELECT date_created, ids[1], organisation, poll, ids
+    FROM (
+        SELECT date_created, organisation, poll, array_agg(id ORDER BY id) AS ids
+        FROM (SELECT *, row_number() OVER () AS place FROM fresh) AS numbered
+        GROUP BY date_created, organisation, poll, (place - 1) / 200
+    ) AS parts
+    RETURNING date_created, first_id, organisation, poll, ids
 ), waiting AS (
-    INSERT INTO available (date_created, id, organisation)
-    SELECT date_created, id, organisation FROM fresh
+    INSERT INTO available (date_created, first_id, organisation, poll, ids)
+    SELECT date_created, first_id, organisation, poll, ids FROM batched
 ), kept AS (
     INSERT INTO data_block (id, size, organisation, bytes)
     SELECT id, size, organisation, bytes

@@ -26,10 +26,19 @@ WITH claimed AS MATERIALIZED (
            definition, poll, task, identifier, type, signed_urls_seconds
     FROM claimed
     ON CONFLICT (organisation, id) DO NOTHING
-    RETURNING date_created, id, organisation, storage_config
+    RETURNING date_created, id, organisation, poll, storage_config
+), batched AS (
+    INSERT INTO batch (date_created, first_id, organisation, poll, ids)
+    SELECT date_created, ids[1], organisation, poll, ids
+    FROM (
+        SELECT date_created, organisation, poll, array_agg(id ORDER BY id) AS ids
+        FROM (SELECT *, row_number() OVER () AS place FROM fresh) AS numbered
+        GROUP BY date_created, organisation, poll, (place - 1) / 200
+    ) AS parts
+    RETURNING date_created, first_id, organisation, poll, ids
 ), waiting AS (
-    INSERT INTO available (date_created, id, organisation)
-    SELECT date_created, id, organisation FROM fresh
+    INSERT INTO available (date_created, first_id, organisation, poll, ids)
+    SELECT date_created, first_id, organisation, poll, ids FROM batched
 ), settled AS (
     DELETE FROM upload
     WHERE ctid = ANY (ARRAY(

@@ -3,9 +3,19 @@
 -- are the main statement, which is done first: one that fails has written nothing else.
 --
 -- One round trip and one commit for up to 1,000 results, sorted by (organisation, id).
-WITH waiting AS (
-    INSERT INTO available (date_created, id, organisation)
-    SELECT now(), id, organisation FROM unnest($3::uuid[], $6::text[]) AS given(id, organisation)
+WITH batched AS (
+    INSERT INTO batch (date_created, first_id, organisation, poll, ids)
+    SELECT date_created, ids[1], organisation, poll, ids
+    FROM (
+        SELECT now() AS date_created, organisation, poll, array_agg(id ORDER BY id) AS ids
+        FROM unnest($3::uuid[], $6::text[], $8::text[])
+          WITH ORDINALITY AS given(id, organisation, poll, place)
+        GROUP BY organisation, poll, (place - 1) / 200
+    ) AS parts
+    RETURNING date_created, first_id, organisation, poll, ids
+), waiting AS (
+    INSERT INTO available (date_created, first_id, organisation, poll, ids)
+    SELECT date_created, first_id, organisation, poll, ids FROM batched
 ), kept AS (
     INSERT INTO data_block (id, size, organisation, bytes)
     SELECT id, size, organisation, bytes
