@@ -22,11 +22,10 @@ macro_rules! statement {
 }
 
 /// Each with how many parameters it has.
-const GATE: [((&str, &str), usize); 15] = [
+const GATE: [((&str, &str), usize); 14] = [
     (statement!("lock_uploads"), 1),
     (statement!("delete_uploads"), 1),
-    (statement!("add_markers"), 4),
-    (statement!("add_windows"), 2),
+    (statement!("presume"), 6),
     (statement!("insert_markers"), 4),
     (statement!("insert_windows"), 2),
     (statement!("insert_counters"), 1),

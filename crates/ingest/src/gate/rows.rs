@@ -43,9 +43,9 @@ pub fn marker_of(row: &Row) -> Option<Marker> {
 }
 
 /// Markers by key, of the current slot and of older ones.
-pub fn markers_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Marker>> {
-    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::with_capacity(current.len() + old.len());
-    let tagged = current.iter().map(|row| (row, true)).chain(old.iter().map(|row| (row, false)));
+pub fn markers_of<'a>(current: &[Row], old: impl Iterator<Item = &'a Row>) -> HashMap<Uuid, Found<Marker>> {
+    let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::new();
+    let tagged = current.iter().map(|row| (row, true)).chain(old.map(|row| (row, false)));
     for (row, in_current_slot) in tagged {
         let Some(marker) = marker_of(row) else { continue };
         // Carried over from slot to slot all rows of a key say the same.
@@ -55,9 +55,9 @@ pub fn markers_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Marker>> 
 }
 
 /// The latest window of each key, of the current slot and of older ones.
-pub fn windows_of(current: &[Row], old: &[Row]) -> HashMap<Uuid, Found<Window>> {
-    let mut windows: HashMap<Uuid, Found<Window>> = HashMap::with_capacity(current.len() + old.len());
-    let tagged = current.iter().map(|row| (row, true)).chain(old.iter().map(|row| (row, false)));
+pub fn windows_of<'a>(current: &[Row], old: impl Iterator<Item = &'a Row>) -> HashMap<Uuid, Found<Window>> {
+    let mut windows: HashMap<Uuid, Found<Window>> = HashMap::new();
+    let tagged = current.iter().map(|row| (row, true)).chain(old.map(|row| (row, false)));
     for (row, in_current_slot) in tagged {
         let window = Window { ingest_id: row.get("ingest_id"), accepted_at: row.get("accepted_at") };
         windows

@@ -1,7 +1,8 @@
 //! The gate's transaction on one database session: two round trips. First all
 //! presumed rows, locks and reads; then, after the decision, the corrections,
 //! the outbox and COMMIT. Where something presumed was there before, a trip
-//! between them reads it. Statements of one trip are pipelined.
+//! between them reads it. Statements of one trip are pipelined, and few: each costs
+//! as much as some rows.
 
 use sluice_service::{
     Error,
@@ -13,12 +14,13 @@ use uuid::Uuid;
 use super::{
     decide::{Presumed, Seen, Unfit, Verdict, decide},
     rows::{PresumedColumns, columns, counters_of, markers_of, windows_of},
-    trip::{Answer, TRIP_TIMEOUT, Trip},
+    trip::{Answer, Params, TRIP_TIMEOUT, Trip},
 };
 use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
 
 /// The advisory lock gates hold shared and the roll-over exclusively.
 pub const GATE_LOCK: i64 = 0x67_61_74_65;
+const BEGIN: &str = include_str!("../sql/gate_begin.sql");
 
 /// What every gate session is set to: durable commits, and no lock held or
 /// waited for longer than the callers of others can bear.
@@ -109,10 +111,8 @@ macro_rules! statements {
     };
 }
 statements! {
-    gate_lock: include_str!("../sql/gate_lock.sql"),
     lock_uploads: include_str!("../sql/lock_uploads.sql"),
-    add_markers: include_str!("../sql/add_markers.sql"),
-    add_windows: include_str!("../sql/add_windows.sql"),
+    presume: include_str!("../sql/presume.sql"),
     insert_markers: include_str!("../sql/insert_markers.sql"),
     insert_windows: include_str!("../sql/insert_windows.sql"),
     insert_counters: include_str!("../sql/insert_counters.sql"),
@@ -127,7 +127,6 @@ statements! {
     update_counters: include_str!("../sql/update_counters.sql"),
     delete_uploads: include_str!("../sql/delete_uploads.sql"),
     insert_outbox: include_str!("../sql/insert_outbox.sql"),
-    status: include_str!("../sql/transaction_status.sql"),
 }
 
 /// A session with the gate's statements prepared.
@@ -187,7 +186,7 @@ impl GateSession {
                 return Err(GateError::Statement(error));
             }
         };
-        match self.commit(&verdict, &presumed.uploads, &outbox, &moment.xid).await {
+        match self.commit(&verdict, &presumed.uploads, &outbox).await {
             Ok(()) => Ok((verdict, outbox)),
             Err(CommitError::RolledBack(error)) => Err(error),
             Err(CommitError::InDoubt) => {
@@ -205,28 +204,18 @@ impl GateSession {
         let s = &self.statements;
         let given = PresumedColumns::of(presumed);
         let success = Final::Success.code();
-        let (insert_markers, insert_windows) = if self.wary.looks_first() {
-            (&s.insert_markers, &s.insert_windows)
-        } else {
-            (&s.add_markers, &s.add_windows)
-        };
+        let (has_markers, has_windows) = (!presumed.markers.is_empty(), !presumed.windows.is_empty());
+        let presumes = !self.wary.looks_first() && (has_markers || has_windows);
+        let markers: Params<'_> = vec![&given.marker_keys, &given.marker_ids, &given.fingerprints, &success];
+        let windows: Params<'_> = vec![&given.window_keys, &given.window_ids];
         let mut trip = Trip::default();
-        trip.control("BEGIN ISOLATION LEVEL READ COMMITTED");
-        trip.add(&s.gate_lock, vec![&GATE_LOCK]);
+        trip.control(BEGIN);
         // First, since others may hold them: what waits for one holds no more.
         let uploads =
             (!presumed.uploads.is_empty()).then(|| trip.add(&s.lock_uploads, vec![&presumed.uploads]));
-        let markers = (!presumed.markers.is_empty()).then(|| {
-            let fresh = vec![
-                &given.marker_keys as _,
-                &given.marker_ids as _,
-                &given.fingerprints as _,
-                &success as _,
-            ];
-            trip.insert(insert_markers, fresh)
-        });
-        let windows = (!presumed.windows.is_empty())
-            .then(|| trip.insert(insert_windows, vec![&given.window_keys, &given.window_ids]));
+        let presume = presumes.then(|| trip.add(&s.presume, [markers.clone(), windows.clone()].concat()));
+        let markers = (has_markers && !presumes).then(|| trip.insert(&s.insert_markers, markers));
+        let windows = (has_windows && !presumes).then(|| trip.insert(&s.insert_windows, windows));
         let old_markers = markers.map(|_| trip.add(&s.select_old_markers, vec![&given.marker_keys]));
         let old_windows = windows.map(|_| trip.add(&s.select_old_windows, vec![&given.window_keys]));
         let mut counters = None;
@@ -239,7 +228,8 @@ impl GateSession {
                 windows.map(|_| trip.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
             counters = Some(trip.add(&s.lock_counters, vec![&presumed.counters]));
         }
-        let moment = trip.add(&s.moment, vec![]);
+        // With what was presumed, unless more was waited for since.
+        let moment = (presume.is_none() || counters.is_some()).then(|| trip.add(&s.moment, vec![]));
         let answers = self.answers(&trip).await?;
 
         let refused = |at: Option<usize>, given: usize| {
@@ -251,22 +241,24 @@ impl GateSession {
         let more_windows = (met_windows.is_none() && refused(windows, given.window_keys.len()))
             .then(|| then.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
         let mut more = Vec::new();
-        let mut moment = &answers[moment];
+        let mut last = None;
         if more_markers.or(more_windows).is_some() {
             // Again: what was waited for took its time.
-            let last = then.add(&s.moment, vec![]);
+            last = Some(then.add(&s.moment, vec![]));
             more = self.answers(&then).await?;
-            moment = &more[last];
         }
 
         let rows = |at: Option<usize>| at.map_or(&[][..], |at| &answers[at].rows[..]);
         let later = |at: Option<usize>| at.map_or(&[][..], |at| &more[at].rows[..]);
-        let moment = &moment.rows[0];
+        let of =
+            |what: &'static str| rows(presume).iter().filter(move |row| row.get::<_, &str>("what") == what);
+        let moments = later(last).iter().chain(rows(moment)).chain(of("moment"));
+        let moment = moments.into_iter().next().ok_or(GateError::Disconnected)?;
         let met_windows = if met_windows.is_some() { rows(met_windows) } else { later(more_windows) };
         let seen = Seen {
             now: moment.get("now"),
-            markers: markers_of(later(more_markers), rows(old_markers)),
-            windows: windows_of(met_windows, rows(old_windows)),
+            markers: markers_of(later(more_markers), rows(old_markers).iter().chain(of("marker"))),
+            windows: windows_of(met_windows, rows(old_windows).iter().chain(of("window"))),
             counters: counters_of(rows(counters)),
             uploads: rows(uploads).iter().map(|row| row.get("id")).collect(),
         };
@@ -282,15 +274,14 @@ impl GateSession {
         }
     }
 
-    /// The last round trip: corrections, counters, uploads, outbox, COMMIT, and
-    /// how it ended (a COMMIT of an aborted transaction rolls back without an
-    /// error).
+    /// The last round trip: corrections, counters, uploads, outbox, COMMIT. (A COMMIT of
+    /// an aborted transaction rolls back without an error; but then a statement of this
+    /// trip has failed, or one before it, after which there is none.)
     async fn commit(
         &self,
         verdict: &Verdict,
         uploads: &[Uuid],
         outbox: &[OutboxRow],
-        xid: &str,
     ) -> Result<(), CommitError> {
         let s = &self.statements;
         let (marker_keys, markers) = columns(&verdict.markers);
@@ -331,20 +322,12 @@ impl GateSession {
             );
         }
         trip.control("COMMIT");
-        let status = trip.add(&s.status, vec![&xid]);
 
-        let mut answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
-        // What fails after COMMIT says nothing about it.
-        let Ok(ended) = answers.remove(status) else { return Err(CommitError::InDoubt) };
+        let answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
         match answers.into_iter().find_map(Result::err) {
-            Some(error) if classify(&error) == Failure::Connection => return Err(CommitError::InDoubt),
-            Some(error) => return Err(CommitError::RolledBack(self.failed(error).await)),
-            None => {}
-        }
-        match ended.rows.first().and_then(|row| row.get(0)) {
-            Some("committed") => Ok(()),
-            Some("aborted") => Err(CommitError::RolledBack(GateError::Busy)),
-            _ => Err(CommitError::InDoubt),
+            Some(error) if classify(&error) == Failure::Connection => Err(CommitError::InDoubt),
+            Some(error) => Err(CommitError::RolledBack(self.failed(error).await)),
+            None => Ok(()),
         }
     }
 
@@ -386,4 +369,14 @@ enum CommitError {
 struct Moment {
     revision: i64,
     xid: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_taken_as_the_transaction_begins() {
+        assert!(BEGIN.ends_with(&format!("SELECT pg_advisory_xact_lock_shared(x'{GATE_LOCK:x}'::bigint)\n")));
+    }
 }
