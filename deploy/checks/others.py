@@ -51,7 +51,7 @@ def images():
     path = ROOT / "deploy/images/Dockerfile"
     text, workspace = path.read_text(), tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
     version, compiler = workspace["package"]["version"], workspace["package"]["rust-version"]
-    if not re.search(rf"^FROM docker.io/library/rust:{re.escape(compiler)}\.\d+-slim-bookworm AS build$", text, re.M):
+    if not re.search(rf"^FROM docker.io/library/rust:{re.escape(compiler)}\.\d+-bookworm AS build$", text, re.M):
         faults.append(f"{path}: is not built by Rust {compiler}, the version of Cargo.toml")
     if re.search(r"^# *syntax *=", text, re.M):
         faults.append(f"{path}: pulls its syntax, with which nothing is built without a registry")

@@ -37,3 +37,7 @@ pub mod whole;
 
 pub use error::{Error, Kind, Violation};
 pub use organisation::OrganisationId;
+
+/// Of every program of this workspace.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,10 +1,12 @@
 //! Ports for servers that are told theirs before they start.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     ops::Range,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
+
+use tokio::net::TcpSocket;
 
 use crate::failure::{Context as _, Failure};
 
@@ -26,16 +28,27 @@ pub fn free() -> Result<u16, Failure> {
     for _ in 0..count {
         let at = first.wrapping_add(TRIED.fetch_add(1, Relaxed)) % count;
         let port = u16::try_from(PORTS.start + at).context("no port")?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_free(port) {
             return Ok(port);
         }
     }
     Err(Failure::new("no free port"))
 }
 
+/// Nobody listens there. It is looked at without listening: a child that another thread
+/// starts at this moment has the socket, too, until it becomes another program, and would
+/// keep everybody from the port.
+fn is_free(port: u16) -> bool {
+    let bound = TcpSocket::new_v4().and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::LOCALHOST, port).into())
+    });
+    bound.is_ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, net::TcpListener};
 
     use super::*;
 
@@ -47,5 +60,16 @@ mod tests {
         let next = given.last().unwrap() + 1;
         let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, next)).unwrap();
         assert!((0..100).all(|_| free().unwrap() != next));
+    }
+
+    #[test]
+    fn what_a_port_was_looked_at_with_keeps_nobody_from_it() {
+        let port = free().unwrap();
+        // As a child that was started meanwhile has it.
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind((Ipv4Addr::LOCALHOST, port).into()).unwrap();
+        assert!(is_free(port));
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     }
 }
