@@ -323,11 +323,14 @@ impl GateSession {
         }
         trip.control("COMMIT");
 
-        let answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
+        let mut answers = trip.run(&self.client).await.ok_or(CommitError::InDoubt)?;
+        // A COMMIT that fails says nothing about how it ended, whatever the error.
+        let is_committed = answers.pop().is_some_and(|commit| commit.is_ok());
         match answers.into_iter().find_map(Result::err) {
             Some(error) if classify(&error) == Failure::Connection => Err(CommitError::InDoubt),
             Some(error) => Err(CommitError::RolledBack(self.failed(error).await)),
-            None => Ok(()),
+            None if is_committed => Ok(()),
+            None => Err(CommitError::InDoubt),
         }
     }
 
