@@ -115,6 +115,17 @@ async fn batches_that_overlap_change_each_id_once() {
     assert_eq!(changed.into_iter().collect::<HashSet<_>>().len(), given.len());
 }
 
+/// As many batches as results: each was published by itself.
+#[tokio::test]
+async fn as_many_as_may_be_asked_for_are_acknowledged_at_once_whatever_batches_they_are_of() {
+    let shelf = Shelf::start().await;
+    let of_its_own = |n| NewResult { poll: format!("poll-{n}"), ..new("x") };
+    let given: Vec<NewResult> = (0..10_000).map(of_its_own).collect();
+    shelf.record(&given).await;
+    let ids: Vec<String> = given.into_iter().map(|result| result.id).collect();
+    assert_eq!(acknowledge_many(&mut shelf.results(Tenant::Acme), ids.clone()).await, ids);
+}
+
 /// Each takes its own from the same batch, whose row the others are at.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_one_batch_many_at_once_acknowledge_theirs() {

@@ -13,7 +13,7 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 21] = statements![
+const STATEMENTS: [(&str, &str); 20] = statements![
     "get",
     "blocks",
     "acknowledge",
@@ -29,8 +29,7 @@ const STATEMENTS: [(&str, &str); 21] = statements![
     "known",
     "uploads_sealed",
     "record_apart",
-    "expire_bucket",
-    "expire_database",
+    "expire",
     "expired_pending",
     "keepers",
     "chunk_get",
@@ -96,7 +95,7 @@ fn check(name: &str, plan: &str) {
         let bounded = costly == "->  Sort" && !name.starts_with("list_");
         assert!(bounded || !plan.contains(costly), "{name} has a {costly}:\n{plan}");
     }
-    let walks = name.starts_with("list_") || name.starts_with("expire_");
+    let walks = name.starts_with("list_") || name == "expire";
     assert_eq!(
         walks,
         plan.contains("Presorted Key: b_1.date_created") || plan.contains("Presorted Key: b.date_created"),

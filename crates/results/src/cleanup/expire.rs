@@ -65,7 +65,7 @@ impl Cleanup {
             None => self.expire_database(lease).await,
             Some(config) if !config.terms.managed => Ok(()),
             Some(config) => {
-                self.walk(lease, include_str!("../sql/expire_bucket.sql"), config.terms).await?;
+                self.walk(lease, config.terms, false).await?;
                 self.remove_objects(lease, &config).await
             }
         }
@@ -76,11 +76,12 @@ impl Cleanup {
             true => Terms::BUILT_IN,
             false => self.configs.get(&lease.organisation, lease.config).await?.terms,
         };
-        self.walk(lease, include_str!("../sql/expire_database.sql"), terms).await
+        self.walk(lease, terms, true).await
     }
 
-    /// Walks the organisation's records that are older than the retention.
-    async fn walk(&self, lease: &Lease, sql: &str, terms: Terms) -> Result<(), Error> {
+    /// Walks the organisation's records that are older than the retention. With `at_once`
+    /// their data goes in the same commit.
+    async fn walk(&self, lease: &Lease, terms: Terms, at_once: bool) -> Result<(), Error> {
         if terms.retention_seconds == 0 {
             return Ok(());
         }
@@ -88,9 +89,9 @@ impl Cleanup {
         let config = Some(lease.config).filter(|id| !id.is_nil());
         let (mut at, mut expired) = (lease.from, 0);
         loop {
-            let params: [&(dyn ToSql + Sync); 5] =
-                [&lease.organisation.as_str(), &at.0, &at.1, &config, &retention];
-            let rows = query(&self.pool, sql, &params).await?;
+            let params: [&(dyn ToSql + Sync); 6] =
+                [&lease.organisation.as_str(), &at.0, &at.1, &config, &retention, &at_once];
+            let rows = query(&self.pool, include_str!("../sql/expire.sql"), &params).await?;
             let Some(row) = rows.first() else { break };
             if row.try_get("changed")? {
                 // Something was acknowledged at this moment.

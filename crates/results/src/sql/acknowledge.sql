@@ -5,20 +5,21 @@
 -- statement does it now.
 --
 -- One round trip. Each id is looked up in the primary key of `result`, for its batch;
--- then each batch once. Rows are locked in the order of their key, so two calls wait
--- for each other in one direction only; and changed by their place, so that the planner
--- has no choice of what to read. A place is that of the version which the statement
--- sees, hence the care for changes. OFFSET 0 keeps the lookups by the whole key, also
--- when the tables have no rows or statistics yet.
+-- then each batch once, with those of the ids that are its own. Rows are locked in the
+-- order of their key, so two calls wait for each other in one direction only; and changed
+-- by their place, so that the planner has no choice of what to read. A place is that of
+-- the version which the statement sees, hence the care for changes. OFFSET 0 keeps the
+-- lookups by the whole key, also when the tables have no rows or statistics yet.
 WITH asked AS MATERIALIZED (
-    SELECT DISTINCT known.date_created, known.poll
+    SELECT known.date_created, known.poll, array_agg(given.id) AS ids
     FROM unnest($2::uuid[]) AS given(id)
     CROSS JOIN LATERAL (
         SELECT date_created, poll FROM result WHERE organisation = $1 AND id = given.id OFFSET 0
     ) AS known
+    GROUP BY known.date_created, known.poll
     ORDER BY known.date_created, known.poll
 ), found AS MATERIALIZED (
-    SELECT asked.date_created, asked.poll, waiting.first_id, waiting.place
+    SELECT asked.date_created, asked.poll, asked.ids AS asked, waiting.first_id, waiting.place
     FROM asked
     CROSS JOIN LATERAL (
         SELECT ctid AS place, first_id FROM available
@@ -27,7 +28,8 @@ WITH asked AS MATERIALIZED (
         OFFSET 0
     ) AS waiting
 ), locked AS MATERIALIZED (
-    SELECT found.date_created, found.poll, found.place, waiting.ids, found.place <> waiting.place AS changed
+    SELECT found.date_created, found.poll, found.asked, found.place, waiting.ids,
+           found.place <> waiting.place AS changed
     FROM found
     CROSS JOIN LATERAL (
         SELECT ctid AS place, ids FROM available
@@ -37,19 +39,17 @@ WITH asked AS MATERIALIZED (
         FOR UPDATE
     ) AS waiting
 ), settled AS MATERIALIZED (
-    SELECT date_created, poll, place, ids,
-           ARRAY(SELECT unnest(ids) INTERSECT SELECT unnest($2::uuid[])) AS taken
+    SELECT date_created, poll, place,
+           ARRAY(SELECT unnest(ids) INTERSECT SELECT unnest(asked)) AS taken,
+           ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(asked) ORDER BY 1) AS rest
     FROM locked
     WHERE NOT EXISTS (SELECT FROM locked WHERE changed)
 ), emptied AS (
-    DELETE FROM available
-    WHERE ctid = ANY (ARRAY(SELECT place FROM settled WHERE cardinality(taken) = cardinality(ids)))
+    DELETE FROM available USING settled WHERE available.ctid = settled.place AND settled.rest = '{}'
 ), lessened AS (
-    UPDATE available
-    SET ids = ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest($2::uuid[]) ORDER BY 1)
-    WHERE ctid = ANY (ARRAY(
-        SELECT place FROM settled WHERE cardinality(taken) BETWEEN 1 AND cardinality(ids) - 1
-    ))
+    UPDATE available SET ids = settled.rest
+    FROM settled
+    WHERE available.ctid = settled.place AND settled.rest <> '{}' AND settled.taken <> '{}'
 ), moved AS (
     INSERT INTO consumed (date_created, date_consumed, organisation, poll, ids)
     SELECT date_created, now(), $1, poll, taken FROM settled WHERE taken <> '{}'
