@@ -14,7 +14,7 @@ use crate::support::*;
 /// The newest schema of a service.
 const fn newest(service: Service) -> i32 {
     match service {
-        Service::Ingest => 3,
+        Service::Ingest => 4,
         Service::Results => 4,
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use sluice::connection::{Clients, is_serving};
 use sluice_proto::{
-    ingest::v1::{Observation, Outcome},
+    ingest::v1::{Definition, Observation, Outcome},
     results::v1::BatchAcknowledgeResultsRequest,
 };
 use sluice_tests::{Link, Tenant, eventually};
@@ -210,7 +210,8 @@ async fn a_transaction_that_somebody_holds_open_holds_nobody_up() {
 async fn a_replica_that_stands_still_within_a_gate_holds_nobody_up() {
     let pair = builder().processes().ingest_replicas(2).start().await;
     let (first, second) = (pair.clients_of(Tenant::Acme, 0, 0), pair.clients_of(Tenant::Acme, 1, 0));
-    put(&first, unique("once")).await;
+    // With a counter, which takes two trips.
+    put(&first, Definition { unique: seconds(LONG), ..throttled("once", 1000) }).await;
     let before = publish_one(&first, marked("once", "before", "{\"keys\":0}")).await;
     let observation = marked("once", "m", "{\"keys\":1}");
     let (sql, held) = (pair.ingest_database.sql().await, pair.ingest_database.sql().await);

@@ -2,8 +2,12 @@
 //! generic, by index, with the session settings they run with, on empty tables
 //! that were never analysed and on full ones.
 
+use std::future::poll_fn;
+
 use sluice_tests::{Database, Service};
-use tokio_postgres::{Client, NoTls};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls, types::ToSql};
+use uuid::Uuid;
 
 /// What a kind of session is set to, out of the code itself.
 fn settings(source: &str, session: &str) -> String {
@@ -22,7 +26,8 @@ macro_rules! statement {
 }
 
 /// Each with how many parameters it has.
-const GATE: [((&str, &str), usize); 14] = [
+const GATE: [((&str, &str), usize); 15] = [
+    (statement!("end_gate_session"), 1),
     (statement!("lock_uploads"), 1),
     (statement!("delete_uploads"), 1),
     (statement!("presume"), 6),
@@ -136,6 +141,84 @@ async fn hot_statements_find_their_rows_by_index_on_empty_and_on_full_tables() {
         for (session, statements) in &kinds {
             assert_by_index(session, statements, tables).await;
         }
+    }
+}
+
+/// A session that is sent the plan of every statement, and of those inside functions.
+async fn explained(database: &Database, settings: &str) -> (Client, mpsc::UnboundedReceiver<String>) {
+    let (client, mut connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            let AsyncMessage::Notice(notice) = message else { continue };
+            let _ended = tell.send(notice.message().to_owned());
+        }
+    });
+    let explain = "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0;
+        SET auto_explain.log_nested_statements = on; SET auto_explain.log_level = notice;";
+    client.batch_execute(&format!("{settings}; {explain}")).await.unwrap();
+    (client, told)
+}
+
+/// Runs a statement and answers how many plans of statements on tables it led to, after
+/// none of them read a whole one.
+async fn all_by_index(
+    (sql, told): &mut (Client, mpsc::UnboundedReceiver<String>),
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> usize {
+    while told.try_recv().is_ok() {}
+    sql.execute(statement, parameters).await.unwrap();
+    let mut plans = 0;
+    while let Ok(plan) = told.try_recv() {
+        // Rows a trigger is given, and what only calculates, are not tables.
+        if plan.contains("Tuplestore") || !plan.contains(" on ") {
+            continue;
+        }
+        assert!(whole_scans(&plan).is_empty(), "{plan}");
+        plans += 1;
+    }
+    plans
+}
+
+#[tokio::test]
+async fn statements_inside_functions_find_their_rows_by_index_too() {
+    let database = Database::create(Service::Ingest).await;
+    let gate = settings(include_str!("../../crates/ingest/src/gate/session.rs"), "GATE_SESSION");
+    let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
+    let mut gate = explained(&database, &gate).await;
+    let mut outbox = explained(&database, &outbox).await;
+    let sql = database.sql().await;
+    let (session, instance, none) = (Uuid::now_v7(), Uuid::now_v7(), None::<Uuid>);
+    let open = statement!("open_gate_session").1;
+    assert!(all_by_index(&mut gate, open, &[&session, &instance, &none]).await > 0);
+    for change in ["", FILL, "ANALYZE"] {
+        sql.batch_execute(change).await.unwrap();
+        let [marker, window, row] = [(); 3].map(|()| Uuid::now_v7());
+        let parameters: [&(dyn ToSql + Sync); 16] = [
+            &0_i64,
+            &session,
+            &i64::MAX,
+            &vec![marker],
+            &vec![marker],
+            &vec![1_i64],
+            &1_i16,
+            &vec![window],
+            &vec![window],
+            &vec![row],
+            &vec!["acme"],
+            &instance,
+            &1_i16,
+            &vec![1_i32],
+            &vec![""],
+            &vec![&b"payload"[..]],
+        ];
+        let plans = all_by_index(&mut gate, statement!("gate_pass").1, &parameters).await;
+        assert!(plans >= 6, "session, slot, two inserts and what they are compared with, outbox: {plans}");
+        let plans = all_by_index(&mut outbox, statement!("release_outbox").1, &[&instance]).await;
+        assert!(plans >= 2, "the outbox and its owner's sessions: {plans}");
+        // That ended the session.
+        sql.execute("INSERT INTO gate_session VALUES ($1, $2)", &[&session, &instance]).await.unwrap();
     }
 }
 

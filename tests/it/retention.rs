@@ -99,6 +99,22 @@ async fn what_is_found_in_an_older_slot_still_counts_and_is_told_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_window_or_a_mark_alone_in_an_older_slot_counts() {
+    let (_pair, acme, sql) = start().await;
+    for (observation, outcome) in [
+        (json("once", r#"{"keys":1}"#), Outcome::Suppressed),
+        (marked("plain", "a", "1"), Outcome::Duplicate),
+    ] {
+        let first = publish(&acme, vec![observation.clone()]).await;
+        for _ in 0..2 {
+            assert!(roll_over(&sql, DAY).await);
+            let again = publish(&acme, vec![observation.clone()]).await;
+            assert_eq!((kinds(&again), ids(&again)), (vec![outcome], ids(&first)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_let_in_twice_while_slots_roll_over_under_publishers() {
     let pair = builder().ingest_replicas(2).start().await;
     let clients: Vec<_> = (0..4).map(|n| pair.clients_of(Tenant::Acme, n % 2, 0)).collect();

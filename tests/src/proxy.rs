@@ -18,6 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 const CHUNK_BYTES: usize = 16 * 1024;
 
+/// A list of payloads among a statement's parameters: one dimension, no nulls, and the
+/// number of the type `bytea`.
+const PAYLOADS: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\0\x11";
+/// PostgreSQL is ready for the next statement: what came before is committed.
+pub const READY: &[u8] = b"Z\0\0\0\x05I";
+/// Of no message of PostgreSQL's.
+const NEVER: &[u8] = b"\0never\0";
+
 /// Where to cut one connection: once, at the first that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -35,6 +43,14 @@ impl Cut {
     pub const AFTER_COMMIT: Self = Self::BeforeAnswer(b"COMMIT\0", b"COMMIT\0");
     /// Before PostgreSQL learns that it should commit.
     pub const BEFORE_COMMIT: Self = Self::BeforeServer(b"COMMIT\0");
+
+    /// Between PostgreSQL's commit of outbox rows and the word of it, in however many
+    /// trips.
+    pub const AFTER_GATE: Self = Self::BeforeAnswer(PAYLOADS, READY);
+    /// Before PostgreSQL learns of outbox rows.
+    pub const BEFORE_GATE: Self = Self::BeforeServer(PAYLOADS);
+    /// PostgreSQL commits outbox rows, and is silent from then on; the connection stays.
+    pub const SILENT_GATE: Self = Self::BeforeAnswer(PAYLOADS, NEVER);
 
     fn client_pattern(self) -> &'static [u8] {
         match self {

@@ -4,6 +4,10 @@
 //! number of a lost transaction to another one, and then says `committed` of
 //! that. So `committed` is believed only together with rows that nobody else
 //! could have written.
+//!
+//! Of one that passed the gate in one trip no number is known. Its session's row tells:
+//! deleting it waits for the transaction's end, and lets none begin later. Then what it
+//! wrote is there, or it never will be.
 
 use std::time::Duration;
 
@@ -12,7 +16,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::{Client, Error as PgError, error::SqlState};
 use uuid::Uuid;
 
-use crate::gate::session::{Doubt, GATE_SESSION};
+use crate::gate::{
+    error::{Doubt, Who},
+    session::GATE_SESSION,
+};
 
 /// How long callers wait for the truth before they are told that it is unknown.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -38,7 +45,7 @@ pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
         match timeout_at(deadline, ask(database, doubt)).await {
             Err(_) => break,
             Ok(Ok(Some(ended))) => {
-                tracing::info!(xid = doubt.xid, ?ended, "a commit in doubt was resolved");
+                tracing::info!(who = ?doubt.who, ?ended, "a commit in doubt was resolved");
                 return ended;
             }
             Ok(Ok(None)) => {}
@@ -46,14 +53,34 @@ pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
         }
         sleep(backoff.failed()).await;
     }
-    tracing::error!(xid = doubt.xid, "a commit in doubt could not be resolved");
+    tracing::error!(who = ?doubt.who, "a commit in doubt could not be resolved");
     Ended::Unknown
 }
 
 /// `None`: still in progress.
 async fn ask(database: &Database, doubt: &Doubt) -> Result<Option<Ended>, PgError> {
-    let client = database.connect(GATE_SESSION).await?;
-    let status = client.query_one(include_str!("sql/transaction_status.sql"), &[&doubt.xid]).await;
+    let mut client = database.connect(GATE_SESSION).await?;
+    match &doubt.who {
+        Who::Transaction(xid) => ask_for_transaction(&client, xid, doubt).await,
+        Who::Session(id) => ask_for_session(&mut client, *id, doubt).await.map(Some),
+    }
+}
+
+async fn ask_for_session(client: &mut Client, id: Uuid, doubt: &Doubt) -> Result<Ended, PgError> {
+    let transaction = client.transaction().await?;
+    let ended = transaction.execute(include_str!("sql/end_gate_session.sql"), &[&id]).await?;
+    let evidence = has_evidence(transaction.client(), doubt).await?;
+    transaction.commit().await?;
+    Ok(match (evidence, ended) {
+        (true, _) => Ended::Committed,
+        (false, 1..) => Ended::RolledBack,
+        // Its outbox rows may have been taken over since, and handed on.
+        (false, 0) => Ended::Unknown,
+    })
+}
+
+async fn ask_for_transaction(client: &Client, xid: &str, doubt: &Doubt) -> Result<Option<Ended>, PgError> {
+    let status = client.query_one(include_str!("sql/transaction_status.sql"), &[&xid]).await;
     let status: Option<String> = match status {
         Ok(row) => row.get(0),
         // The server has never heard of the number: it lost it in a crash, or
@@ -66,7 +93,7 @@ async fn ask(database: &Database, doubt: &Doubt) -> Result<Option<Ended>, PgErro
     match status.as_deref() {
         Some("in progress") => Ok(None),
         Some("aborted") => Ok(Some(Ended::RolledBack)),
-        Some("committed") if has_evidence(&client, doubt).await? => Ok(Some(Ended::Committed)),
+        Some("committed") if has_evidence(client, doubt).await? => Ok(Some(Ended::Committed)),
         _ => Ok(Some(Ended::Unknown)),
     }
 }

@@ -294,12 +294,14 @@ impl Pipeline {
         let (done, recorded) = mpsc::unbounded_channel();
         let healthy: emitter::Healthy = Arc::new(AtomicBool::new(true));
         let emitter = emitter::Emitter::new(emissions, found, caller, done, healthy.clone());
+        let at_gate = Arc::new(committer::AtGate::default());
         let upkeep = emitter::upkeep::Upkeep {
             pool: outbox_pool.clone(),
             instance,
             backlog: backlog.clone(),
             metrics: metrics.outbox.clone(),
             healthy,
+            at_gate: at_gate.clone(),
             found: hand,
         };
         tokio::spawn(upkeep.run(stopped.clone()));
@@ -309,6 +311,7 @@ impl Pipeline {
             registry,
             emit,
             backlog: backlog.clone(),
+            at_gate,
             instance,
             metrics: metrics.commits.clone(),
         };

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use sluice::connection::Clients;
-use sluice_tests::{Cut, Link, Pair, Paused, Proxy, Replica, Tenant, eventually};
+use sluice_tests::{Cut, Link, Pair, Paused, Proxy, READY, Replica, Tenant, eventually};
 
 use super::{random::Random, recorder::Recorder};
 
@@ -19,8 +19,6 @@ const RECORDED: &[u8] = b"\x01\x01";
 /// A list of UUIDs among a statement's parameters: one dimension, no nulls, and
 /// their type's number. Who acknowledges and who records sends one.
 const UUIDS: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\x0b\x86";
-/// PostgreSQL is ready for the next statement: what came before is committed.
-const READY: &[u8] = b"Z\0\0\0\x05I";
 /// For how long a cut waits for somebody to run into it.
 const ARMED_MAX: Duration = Duration::from_secs(2);
 
@@ -77,6 +75,8 @@ enum Step {
     PauseIngest,
     PauseResults,
     PauseDatabase,
+    CutAfterGate,
+    CutBeforeGate,
     CutAfterCommit,
     CutBeforeCommit,
     CutRecording,
@@ -90,13 +90,15 @@ enum Step {
     PowerCut,
 }
 
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 19] = [
     Step::KillIngest,
     Step::KillResults,
     Step::CrashDatabase,
     Step::PauseIngest,
     Step::PauseResults,
     Step::PauseDatabase,
+    Step::CutAfterGate,
+    Step::CutBeforeGate,
     Step::CutAfterCommit,
     Step::CutBeforeCommit,
     Step::CutRecording,
@@ -191,12 +193,10 @@ impl Nemesis<'_> {
                 let paused = self.pair.server().pause();
                 self.stand(paused, a_while).await;
             }
-            Step::CutAfterCommit => {
-                self.cut(&[self.pair.proxy(Link::IngestDatabase)], Cut::AFTER_COMMIT).await
-            }
-            Step::CutBeforeCommit => {
-                self.cut(&[self.pair.proxy(Link::IngestDatabase)], Cut::BEFORE_COMMIT).await
-            }
+            Step::CutAfterGate => self.cut_gate(Cut::AFTER_GATE).await,
+            Step::CutBeforeGate => self.cut_gate(Cut::BEFORE_GATE).await,
+            Step::CutAfterCommit => self.cut_gate(Cut::AFTER_COMMIT).await,
+            Step::CutBeforeCommit => self.cut_gate(Cut::BEFORE_COMMIT).await,
             Step::CutRecording | Step::CutSigning => {
                 let pattern = if matches!(step, Step::CutSigning) { UUIDS } else { NONCE };
                 let after = Cut::BeforeAnswer(pattern, READY);
@@ -239,6 +239,10 @@ impl Nemesis<'_> {
     async fn stand(&self, paused: Paused, a_while: Duration) {
         tokio::time::sleep(a_while).await;
         drop(paused);
+    }
+
+    async fn cut_gate(&self, cut: Cut) {
+        self.cut(&[self.pair.proxy(Link::IngestDatabase)], cut).await;
     }
 
     /// Arms a cut on some ways and waits a while for somebody to run into it.

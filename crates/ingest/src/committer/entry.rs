@@ -117,9 +117,11 @@ impl Committer {
                 (
                     entry,
                     Lane {
+                        number,
                         shared,
                         waiting,
                         session: None,
+                        last_session: None,
                         reconnect: Reconnect::default(),
                         context: context.clone(),
                     },

@@ -5,6 +5,7 @@
 //! A lane outlives its callers: dropping a request cancels nothing that is
 //! sealed.
 
+mod at_gate;
 mod entry;
 
 use std::{
@@ -27,13 +28,15 @@ use crate::{
     doubt::{self, Ended},
     gate::{
         decide::{Unfit, Verdict},
-        session::{GateError, GateSession},
+        error::{GateError, Who},
+        session::GateSession,
     },
     metrics::{Commits, LaneWaiting},
     outbox::{self, OutboxRow},
     outcome::{Decision, Retry},
     registry::Registry,
 };
+pub use at_gate::AtGate;
 pub use entry::Committer;
 use entry::Shared;
 
@@ -78,6 +81,8 @@ pub struct LaneContext {
     pub emit: mpsc::UnboundedSender<Vec<OutboxRow>>,
     /// Counts what is on its way.
     pub backlog: Arc<Backlog>,
+    /// What passes the gate.
+    pub at_gate: Arc<AtGate>,
     /// This process, as owner of outbox rows.
     pub instance: Uuid,
     /// Where commits are counted.
@@ -86,9 +91,11 @@ pub struct LaneContext {
 
 /// One lane.
 pub struct Lane {
+    number: usize,
     shared: Arc<Shared>,
     waiting: LaneWaiting,
     session: Option<GateSession>,
+    last_session: Option<Uuid>,
     reconnect: Reconnect,
     context: LaneContext,
 }
@@ -99,6 +106,7 @@ impl Lane {
         while let Some(jobs) = self.seal().await {
             let span = commit_span(&jobs);
             self.commit(jobs).instrument(span).await;
+            self.context.at_gate.left(self.number);
         }
     }
 
@@ -158,14 +166,19 @@ impl Lane {
                     self.session = None;
                     let ended = doubt::resolve(&self.context.database, &doubt).await;
                     self.context.metrics.resolved(ended);
-                    return match ended {
-                        Ended::Committed => self.committed(jobs, doubt.verdict, doubt.outbox),
+                    match ended {
+                        Ended::Committed => return self.committed(jobs, doubt.verdict, doubt.outbox),
+                        // All in one trip: it may have gone while it was idle.
+                        Ended::RolledBack if tries == 1 && matches!(doubt.who, Who::Session(_)) => {}
                         Ended::RolledBack => {
-                            retry_all(jobs, &Retry::not_kept("the database broke off before the commit"));
+                            return retry_all(
+                                jobs,
+                                &Retry::not_kept("the database broke off before the commit"),
+                            );
                         }
                         // Should it have been committed, upkeep finds its rows.
-                        Ended::Unknown => retry_all(jobs, &Retry::outcome_unknown()),
-                    };
+                        Ended::Unknown => return retry_all(jobs, &Retry::outcome_unknown()),
+                    }
                 }
             }
         }
@@ -173,10 +186,14 @@ impl Lane {
 
     /// One try at a transaction, opening a session if there is none.
     async fn attempt(&mut self, jobs: &[Job], revision: i64) -> Result<(Verdict, Vec<OutboxRow>), GateError> {
-        let instance = self.context.instance;
+        let (instance, lane, at_gate) = (self.context.instance, self.number, self.context.at_gate.clone());
         let session = self.session().await?;
         let candidates: Vec<&Candidate> = jobs.iter().flat_map(|job| &job.candidates).collect();
-        let rows_of = |verdict: &Verdict| outbox::rows(&candidates, &verdict.decisions, instance);
+        let rows_of = |verdict: &Verdict| {
+            let rows = outbox::rows(&candidates, &verdict.decisions, instance)?;
+            at_gate.came(lane, rows.iter().map(|row| row.id));
+            Ok(rows)
+        };
         let (started, observations) = (Instant::now(), candidates.len());
         let decided = session.decide(&candidates, revision, rows_of).await;
         if decided.is_ok() {
@@ -191,13 +208,14 @@ impl Lane {
             if self.reconnect.is_resting() {
                 return Err(GateError::Disconnected);
             }
-            let opening = GateSession::open(&self.context.database);
+            let opening = GateSession::open(&self.context.database, self.context.instance, self.last_session);
             let opened = match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
                 Ok(opened) => opened.map_err(|error| error.to_string()),
                 Err(_) => Err("not in time".to_owned()),
             };
             let told = |error: &String| tracing::warn!(%error, "no session for the gate");
             self.session = self.reconnect.tried(opened).inspect_err(told).ok();
+            self.last_session = self.session.as_ref().map(GateSession::id).or(self.last_session);
         }
         self.session.as_ref().ok_or(GateError::Disconnected)
     }

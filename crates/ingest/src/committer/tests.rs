@@ -20,7 +20,8 @@ fn committer() -> (Committer, Vec<Lane>) {
     let (emit, _) = mpsc::unbounded_channel();
     let metrics = Metrics::register(&mut sluice_service::metrics::Registry::new("test", "0"), 0).commits;
     let backlog = Arc::new(Backlog::new(u64::MAX, u64::MAX));
-    let context = LaneContext { database, registry, emit, backlog, instance: Uuid::nil(), metrics };
+    let at_gate = Arc::new(AtGate::default());
+    let context = LaneContext { database, registry, emit, backlog, at_gate, instance: Uuid::nil(), metrics };
     Committer::new(1, &context)
 }
 

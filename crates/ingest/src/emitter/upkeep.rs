@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Healthy, call::set_aside, queue::Row};
-use crate::{backlog::Backlog, metrics::Outbox};
+use crate::{backlog::Backlog, committer::AtGate, metrics::Outbox};
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// While the database is away.
@@ -48,6 +48,8 @@ pub struct Upkeep {
     pub metrics: Arc<Outbox>,
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
+    /// Rows that are not to be handed on yet.
+    pub at_gate: Arc<AtGate>,
     /// Where rows found in the database go.
     pub found: mpsc::Sender<Row>,
 }
@@ -116,19 +118,19 @@ impl Upkeep {
         if !rows.is_empty() {
             tracing::info!(rows = rows.len(), "outbox rows taken over");
         }
-        self.hand_to_emitter(&rows).await;
+        self.hand_to_emitter(rows.iter()).await;
         if beats.is_multiple_of(LOOK_THROUGH_EVERY_BEATS) {
             let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
             let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &room];
             let rows = query(&self.pool, include_str!("../sql/waiting_outbox.sql"), &params).await?;
             *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
-            self.hand_to_emitter(&rows).await;
+            self.hand_to_emitter(rows.iter().filter(|row| !self.at_gate.holds(row.get("id")))).await;
         }
         Ok(())
     }
 
     /// The emitter passes over what it knows of already.
-    async fn hand_to_emitter(&self, rows: &[tokio_postgres::Row]) {
+    async fn hand_to_emitter(&self, rows: impl Iterator<Item = &tokio_postgres::Row>) {
         for row in rows {
             let (id, organisation): (Uuid, &str) = (row.get("id"), row.get("organisation"));
             let bytes = usize::try_from(row.get::<_, i32>("bytes")).unwrap_or(0);

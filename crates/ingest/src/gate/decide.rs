@@ -146,6 +146,18 @@ pub struct Verdict {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unfit(pub Vec<usize>);
 
+/// What is decided if nothing is known of any marker and window, as long as it leaves
+/// what was presumed as it is. (The moment does not matter then: nothing is older than
+/// these candidates.) `None` as well where a counter or an upload has to be seen.
+#[must_use]
+pub fn unless_known(candidates: &[&Candidate], presumed: &Presumed) -> Option<Verdict> {
+    if !presumed.counters.is_empty() || !presumed.uploads.is_empty() {
+        return None;
+    }
+    let verdict = decide(candidates, presumed, &Seen::at(UNIX_EPOCH)).ok()?;
+    (verdict.markers.is_empty() && verdict.windows.is_empty()).then_some(verdict)
+}
+
 /// Decides every candidate in request order.
 ///
 /// # Errors

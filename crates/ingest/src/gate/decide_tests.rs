@@ -111,6 +111,13 @@ impl Store {
             uploads: HashSet::new(),
         };
         let verdict = decide(batch, &presumed, &seen).unwrap();
+        if seen.markers.is_empty()
+            && seen.windows.is_empty()
+            && let Some(guessed) = unless_known(batch, &presumed)
+        {
+            assert_eq!(guessed.decisions, verdict.decisions);
+            assert!(verdict.markers.is_empty() && verdict.windows.is_empty() && verdict.counters.is_empty());
+        }
         for &(key, id, fingerprint) in &presumed.markers {
             let marker = Marker { outcome: Final::Success, ingest_id: Some(id), fingerprint };
             self.markers[self.current].entry(key).or_insert(marker);
@@ -234,6 +241,32 @@ fn the_first_in_request_order_is_presumed() {
     assert_eq!(presumed.markers, [(first.marker.unwrap(), first.id, 0)]);
     assert_eq!(presumed.windows, [(first.window.unwrap().0, first.id)]);
     assert_eq!(presumed.counters.len(), 1);
+}
+
+#[test]
+fn without_having_seen_anything_is_decided_what_needs_no_correction_and_no_counter() {
+    let definition = definition();
+    let decided = |sketches: &[(Option<u8>, Option<u8>, bool)]| {
+        let candidates: Vec<_> = sketches
+            .iter()
+            .map(|&(chkpt, unique, throttled)| Sketch { chkpt, unique, throttled, content: 0 })
+            .map(|sketch| candidate(&sketch, &definition))
+            .collect();
+        let candidates: Vec<_> = candidates.iter().collect();
+        let verdict = unless_known(&candidates, &Presumed::of(&candidates))?;
+        Some(verdict.decisions.iter().map(|decision| *decision == Decision::Success).collect::<Vec<_>>())
+    };
+    assert_eq!(decided(&[(None, None, false)]), Some(vec![true]));
+    assert_eq!(decided(&[(Some(1), Some(1), false), (Some(2), Some(2), false)]), Some(vec![true, true]));
+    assert_eq!(decided(&[(Some(1), None, false), (Some(1), None, false)]), Some(vec![true, false]));
+    assert_eq!(decided(&[(None, Some(1), false), (None, Some(1), false)]), Some(vec![true, false]));
+    let suppressed_with_a_mark = [(None, Some(1), false), (Some(1), Some(1), false)];
+    assert_eq!(decided(&suppressed_with_a_mark), None, "its marker says that it was suppressed");
+    assert_eq!(decided(&[(None, None, false), (None, None, true)]), None, "a counter");
+    let mut file =
+        candidate(&Sketch { chkpt: None, unique: None, throttled: false, content: 0 }, &definition);
+    file.file = Some(FileStage::Stored { bytes: 1 });
+    assert!(unless_known(&[&file], &Presumed::of(&[&file])).is_none(), "an upload");
 }
 
 fn nothing() -> Seen {

@@ -6,8 +6,14 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::decide::{Counter, Found, Marker, Presumed, Window};
-use crate::outcome::Final;
+use super::{
+    decide::{Counter, Found, Marker, Presumed, Window},
+    trip::Params,
+};
+use crate::{
+    outbox::{self, OutboxRow},
+    outcome::Final,
+};
 
 /// Pairs as two arrays.
 pub fn columns<A: Clone, B: Clone>(rows: &[(A, B)]) -> (Vec<A>, Vec<B>) {
@@ -33,6 +39,41 @@ impl PresumedColumns {
             window_keys,
             window_ids,
         }
+    }
+}
+
+/// Outbox rows of one owner, as the statements take them.
+pub struct OutboxColumns<'a> {
+    pub ids: Vec<Uuid>,
+    organisations: Vec<&'a str>,
+    owner: Option<Uuid>,
+    results: Vec<i32>,
+    traceparents: Vec<&'a str>,
+    payloads: Vec<&'a [u8]>,
+}
+
+impl<'a> OutboxColumns<'a> {
+    pub fn of(rows: &'a [OutboxRow]) -> Self {
+        Self {
+            ids: rows.iter().map(|row| row.id).collect(),
+            organisations: rows.iter().map(|row| row.organisation.as_str()).collect(),
+            owner: rows.first().map(|row| row.owner),
+            results: rows.iter().map(|row| row.results).collect(),
+            traceparents: rows.iter().map(|row| row.traceparent.as_str()).collect(),
+            payloads: rows.iter().map(|row| &row.payload[..]).collect(),
+        }
+    }
+
+    pub fn params(&self) -> Params<'_> {
+        vec![
+            &self.ids,
+            &self.organisations,
+            &self.owner,
+            &outbox::FORMAT,
+            &self.results,
+            &self.traceparents,
+            &self.payloads,
+        ]
     }
 }
 

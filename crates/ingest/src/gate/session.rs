@@ -1,8 +1,8 @@
-//! The gate's transaction on one database session: two round trips. First all
-//! presumed rows, locks and reads; then, after the decision, the corrections,
-//! the outbox and COMMIT. Where something presumed was there before, a trip
-//! between them reads it. Statements of one trip are pipelined, and few: each costs
-//! as much as some rows.
+//! The gate's transaction on one database session: one round trip where nothing is
+//! known (`pass`), else two. First all presumed rows, locks and reads; then, after the
+//! decision, the corrections, the outbox and COMMIT. Where something presumed was there
+//! before, a trip between them reads it. Statements of one trip are pipelined, and few:
+//! each costs as much as some rows.
 
 use sluice_service::{
     Error,
@@ -12,8 +12,9 @@ use tokio_postgres::{Client, Error as PgError, Statement};
 use uuid::Uuid;
 
 use super::{
-    decide::{Presumed, Seen, Unfit, Verdict, decide},
-    rows::{PresumedColumns, columns, counters_of, markers_of, windows_of},
+    decide::{Presumed, Seen, Verdict, decide},
+    error::{GateError, Who, in_doubt},
+    rows::{OutboxColumns, PresumedColumns, columns, counters_of, markers_of, windows_of},
     trip::{Answer, Params, TRIP_TIMEOUT, Trip},
 };
 use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
@@ -43,66 +44,9 @@ pub const GATE_SESSION: Session = Session {
     ],
 };
 
-/// Why a try at a transaction did not end in COMMIT.
-#[derive(Debug)]
-pub enum GateError {
-    /// Definitions changed since the check. Rolled back.
-    Stale {
-        /// The revision the database has.
-        revision: i64,
-    },
-    /// Some candidates, by their places, can't be decided. Rolled back.
-    Unfit(Unfit),
-    /// Deadlock or serialization failure. Rolled back.
-    Conflict,
-    /// Something that was presumed is there. Rolled back; the session looks first for
-    /// a while.
-    Known,
-    /// A lock was not to be had in time, or the server is short of something.
-    /// Rolled back.
-    Busy,
-    /// The session broke before COMMIT was sent: nothing was kept.
-    Disconnected,
-    /// A statement failed on its values, or a row could not be encoded. Rolled
-    /// back.
-    Statement(Error),
-    /// The session broke after COMMIT was sent.
-    InDoubt(Box<Doubt>),
-}
-
-impl GateError {
-    /// A word for it, for metrics.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Stale { .. } => "stale",
-            Self::Unfit(_) => "unfit",
-            Self::Conflict => "conflict",
-            Self::Known => "known",
-            Self::Busy => "busy",
-            Self::Disconnected => "disconnected",
-            Self::Statement(_) => "refused",
-            Self::InDoubt(_) => "in_doubt",
-        }
-    }
-}
-
-/// What is needed to find out how a transaction ended.
-#[derive(Debug)]
-pub struct Doubt {
-    /// The transaction's id.
-    pub xid: String,
-    /// The outbox rows it wrote.
-    pub outbox: Vec<OutboxRow>,
-    /// Markers it wrote.
-    pub markers: Vec<(Uuid, Uuid)>,
-    /// What was decided.
-    pub verdict: Verdict,
-}
-
 macro_rules! statements {
     ($($name:ident: $sql:expr,)*) => {
-        struct Statements { $($name: Statement,)* }
+        pub(super) struct Statements { $(pub(super) $name: Statement,)* }
         impl Statements {
             async fn prepare(client: &Client) -> Result<Self, PgError> {
                 Ok(Self { $($name: client.prepare($sql).await?,)* })
@@ -111,6 +55,7 @@ macro_rules! statements {
     };
 }
 statements! {
+    pass: include_str!("../sql/gate_pass.sql"),
     lock_uploads: include_str!("../sql/lock_uploads.sql"),
     presume: include_str!("../sql/presume.sql"),
     insert_markers: include_str!("../sql/insert_markers.sql"),
@@ -131,20 +76,29 @@ statements! {
 
 /// A session with the gate's statements prepared.
 pub struct GateSession {
-    client: Client,
-    statements: Statements,
-    wary: Wary,
+    pub(super) id: Uuid,
+    pub(super) client: Client,
+    pub(super) statements: Statements,
+    pub(super) wary: Wary,
 }
 
 impl GateSession {
-    /// Opens a session and prepares every statement.
+    /// Opens a session of an instance, after another one of its lane, and prepares every
+    /// statement.
     ///
     /// # Errors
     /// If the database can't be reached or the schema does not fit.
-    pub async fn open(database: &Database) -> Result<Self, PgError> {
+    pub async fn open(database: &Database, instance: Uuid, last: Option<Uuid>) -> Result<Self, PgError> {
         let client = database.connect(GATE_SESSION).await?;
         let statements = Statements::prepare(&client).await?;
-        Ok(Self { client, statements, wary: Wary::default() })
+        let id = Uuid::now_v7();
+        client.execute(include_str!("../sql/open_gate_session.sql"), &[&id, &instance, &last]).await?;
+        Ok(Self { id, client, statements, wary: Wary::default() })
+    }
+
+    /// What it is known by to the database.
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Whether the connection is known to be gone.
@@ -164,10 +118,16 @@ impl GateSession {
         &self,
         candidates: &[&Candidate],
         minimum_revision: i64,
-        outbox_of: impl FnOnce(&Verdict) -> Result<Vec<OutboxRow>, Error>,
+        outbox_of: impl Fn(&Verdict) -> Result<Vec<OutboxRow>, Error>,
     ) -> Result<(Verdict, Vec<OutboxRow>), GateError> {
         let presumed = Presumed::of(candidates);
-        let (seen, moment) = self.look(&presumed).await?;
+        let looks_first = self.wary.looks_first();
+        if !looks_first
+            && let Some(passed) = self.pass(candidates, &presumed, minimum_revision, &outbox_of).await?
+        {
+            return Ok(passed);
+        }
+        let (seen, moment) = self.look(&presumed, !looks_first).await?;
         if moment.revision > minimum_revision {
             self.rollback().await?;
             return Err(GateError::Stale { revision: moment.revision });
@@ -190,8 +150,7 @@ impl GateSession {
             Ok(()) => Ok((verdict, outbox)),
             Err(CommitError::RolledBack(error)) => Err(error),
             Err(CommitError::InDoubt) => {
-                let markers = presumed.markers.iter().map(|&(key, id, _)| (key, id)).collect();
-                Err(GateError::InDoubt(Box::new(Doubt { xid: moment.xid, outbox, markers, verdict })))
+                Err(in_doubt(Who::Transaction(moment.xid), &presumed, verdict, outbox))
             }
         }
     }
@@ -200,12 +159,12 @@ impl GateSession {
     /// nothing were there; should it be, all begins anew, and passes over what is
     /// there. Where everything could be inserted nothing else is in the current slot:
     /// it is read, in a trip of its own, only where some could not.
-    async fn look(&self, presumed: &Presumed) -> Result<(Seen, Moment), GateError> {
+    async fn look(&self, presumed: &Presumed, presumes: bool) -> Result<(Seen, Moment), GateError> {
         let s = &self.statements;
         let given = PresumedColumns::of(presumed);
         let success = Final::Success.code();
         let (has_markers, has_windows) = (!presumed.markers.is_empty(), !presumed.windows.is_empty());
-        let presumes = !self.wary.looks_first() && (has_markers || has_windows);
+        let presumes = presumes && (has_markers || has_windows);
         let markers: Params<'_> = vec![&given.marker_keys, &given.marker_ids, &given.fingerprints, &success];
         let windows: Params<'_> = vec![&given.window_keys, &given.window_ids];
         let mut trip = Trip::default();
@@ -294,13 +253,7 @@ impl GateSession {
         let (counter_keys, counters) = columns(&verdict.counters);
         let starts: Vec<_> = counters.iter().map(|counter| counter.window_start).collect();
         let used: Vec<_> = counters.iter().map(|counter| counter.used).collect();
-        let ids: Vec<_> = outbox.iter().map(|row| row.id).collect();
-        let organisations: Vec<_> = outbox.iter().map(|row| row.organisation.as_str()).collect();
-        let results: Vec<_> = outbox.iter().map(|row| row.results).collect();
-        let traces: Vec<_> = outbox.iter().map(|row| row.traceparent.as_str()).collect();
-        let payloads: Vec<_> = outbox.iter().map(|row| &row.payload[..]).collect();
-        let owner = outbox.first().map(|row| row.owner);
-        let format = crate::outbox::FORMAT;
+        let outbox = OutboxColumns::of(outbox);
 
         let mut trip = Trip::default();
         if !verdict.markers.is_empty() {
@@ -315,11 +268,8 @@ impl GateSession {
         if !uploads.is_empty() {
             trip.add(&s.delete_uploads, vec![&uploads]);
         }
-        if !outbox.is_empty() {
-            trip.add(
-                &s.insert_outbox,
-                vec![&ids, &organisations, &owner, &format, &results, &traces, &payloads],
-            );
+        if !outbox.ids.is_empty() {
+            trip.add(&s.insert_outbox, outbox.params());
         }
         trip.control("COMMIT");
 
@@ -336,18 +286,23 @@ impl GateSession {
 
     /// Rolls back after an error and says what kind it was.
     async fn failed(&self, error: PgError) -> GateError {
-        let failure = classify(&error);
-        if failure == Failure::Connection || self.rollback().await.is_err() {
+        if classify(&error) == Failure::Connection || self.rollback().await.is_err() {
             tracing::warn!(%error, "the gate's session broke before its commit");
             return GateError::Disconnected;
         }
+        self.refused(error)
+    }
+
+    /// What kind of error it was that left nothing.
+    pub(super) fn refused(&self, error: PgError) -> GateError {
         if is_known(&error) {
             self.wary.rouse();
             return GateError::Known;
         }
-        match failure {
+        match classify(&error) {
             Failure::Conflict => GateError::Conflict,
-            Failure::Busy | Failure::Connection => {
+            Failure::Connection => GateError::Disconnected,
+            Failure::Busy => {
                 tracing::warn!(%error, "the gate could not be passed in time");
                 GateError::Busy
             }

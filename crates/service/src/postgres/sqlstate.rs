@@ -47,6 +47,21 @@ pub fn is_known(error: &PgError) -> bool {
     error.code() == Some(&SqlState::UNIQUE_VIOLATION)
 }
 
+/// Whether the server says that a statement failed on what it read or was given, so that
+/// nothing of it is left. Of other errors, such as that the server is going, or broke, it
+/// is not certain that they can't come after a commit.
+#[must_use]
+pub fn did_nothing(error: &PgError) -> bool {
+    const SURE: [&str; 8] = ["22", "23", "25", "40", "42", "54", "55", "P0"];
+    error.code().is_some_and(|state| SURE.contains(&&state.code()[..2]))
+}
+
+/// Whether a function of the schema refused, with a SQLSTATE of its own.
+#[must_use]
+pub fn refused_with(error: &PgError, state: &str) -> bool {
+    error.code().is_some_and(|said| said.code() == state)
+}
+
 /// Whether the values given are at fault, and not the statement, the schema or
 /// the server: of a batch, one item is to blame and the others can be spared.
 /// Classes 22 (data exception), 23 (integrity constraint violation) and 54

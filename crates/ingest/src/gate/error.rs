@@ -1,0 +1,79 @@
+//! How tries at a transaction end that did not end in COMMIT, or may not have.
+
+use sluice_service::Error;
+use uuid::Uuid;
+
+use super::decide::{Presumed, Unfit, Verdict};
+use crate::outbox::OutboxRow;
+
+/// Why a try at a transaction did not end in COMMIT.
+#[derive(Debug)]
+pub enum GateError {
+    /// Definitions changed since the check. Rolled back.
+    Stale {
+        /// The revision the database has.
+        revision: i64,
+    },
+    /// Some candidates, by their places, can't be decided. Rolled back.
+    Unfit(Unfit),
+    /// Deadlock or serialization failure. Rolled back.
+    Conflict,
+    /// Something that was presumed is there. Rolled back; the session looks first for
+    /// a while.
+    Known,
+    /// A lock was not to be had in time, or the server is short of something.
+    /// Rolled back.
+    Busy,
+    /// The session broke before COMMIT was sent: nothing was kept.
+    Disconnected,
+    /// A statement failed on its values, or a row could not be encoded. Rolled
+    /// back.
+    Statement(Error),
+    /// The session broke after COMMIT was sent.
+    InDoubt(Box<Doubt>),
+}
+
+impl GateError {
+    /// A word for it, for metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "stale",
+            Self::Unfit(_) => "unfit",
+            Self::Conflict => "conflict",
+            Self::Known => "known",
+            Self::Busy => "busy",
+            Self::Disconnected => "disconnected",
+            Self::Statement(_) => "refused",
+            Self::InDoubt(_) => "in_doubt",
+        }
+    }
+}
+
+/// What is needed to find out how a transaction ended.
+#[derive(Debug)]
+pub struct Doubt {
+    /// Who it was.
+    pub who: Who,
+    /// The outbox rows it wrote.
+    pub outbox: Vec<OutboxRow>,
+    /// Markers it wrote.
+    pub markers: Vec<(Uuid, Uuid)>,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+/// A transaction that may have been committed.
+#[derive(Debug)]
+pub enum Who {
+    /// The one with this id.
+    Transaction(String),
+    /// The last one of this session, which is not used any more.
+    Session(Uuid),
+}
+
+/// A transaction that may have been committed, and what it wrote.
+pub(super) fn in_doubt(who: Who, presumed: &Presumed, verdict: Verdict, outbox: Vec<OutboxRow>) -> GateError {
+    let markers = presumed.markers.iter().map(|&(key, id, _)| (key, id)).collect();
+    GateError::InDoubt(Box::new(Doubt { who, outbox, markers, verdict }))
+}

@@ -1,0 +1,7 @@
+-- Says that a session of this instance is going to pass the gate. The lane's last one
+-- can be forgotten, unless it is still at the gate. Primary key.
+WITH last AS (
+    DELETE FROM gate_session
+    WHERE id = (SELECT id FROM gate_session WHERE id = $3 FOR UPDATE SKIP LOCKED)
+)
+INSERT INTO gate_session (id, instance) VALUES ($1, $2)
