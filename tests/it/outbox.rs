@@ -66,6 +66,38 @@ async fn what_an_owner_without_a_heartbeat_had_is_taken_over() {
     adds_up(&pair, &acme, &all).await;
 }
 
+/// The commit of a replica that died may go on for as long as a standby is away.
+#[tokio::test]
+async fn what_a_dead_replica_still_has_at_the_gate_holds_up_its_own_rows_only() {
+    let (mut pair, acme) = start(builder().processes().ingest_replicas(2).proxied(Link::Intake)).await;
+    pair.proxy(Link::Intake).refuse();
+    let mut all = accept(&acme, 10).await;
+    all.extend(accept(&acme, 20).await);
+    pair.ingest[0].kill();
+    let (sql, mut held) = (pair.ingest_database.sql().await, pair.ingest_database.sql().await);
+    let owner = sql.query_one("SELECT DISTINCT owner FROM outbox", &[]).await.unwrap();
+    let (dead, other) = (owner.get::<_, uuid::Uuid>(0), uuid::Uuid::now_v7());
+    let at_gate = held.transaction().await.unwrap();
+    let further = "INSERT INTO gate_session VALUES (gen_random_uuid(), $1)";
+    sql.execute(
+        "UPDATE outbox SET owner = $2 WHERE id = (SELECT id FROM outbox WHERE owner = $1 LIMIT 1)",
+        &[&dead, &other],
+    )
+    .await
+    .unwrap();
+    sql.execute("INSERT INTO instance VALUES ($1, 'epoch')", &[&other]).await.unwrap();
+    sql.execute(further, &[&dead]).await.unwrap();
+    let lock = "SELECT FROM gate_session WHERE instance = $1 FOR KEY SHARE";
+    assert_eq!(at_gate.execute(lock, &[&dead]).await.unwrap(), 1);
+    pair.proxy(Link::Intake).pass();
+    let taken = || async { (rows(&sql, &format!("owner = '{other}'")).await == 0).then_some(()) };
+    eventually("the other's row taken over", taken).await;
+    assert_eq!(rows(&sql, &format!("owner = '{dead}'")).await, 1);
+    at_gate.rollback().await.unwrap();
+    let acme = pair.clients_of(Tenant::Acme, 1, 0);
+    adds_up(&pair, &acme, &all).await;
+}
+
 #[tokio::test]
 async fn a_clean_stop_releases_what_waits_and_another_replica_delivers_it() {
     let (mut pair, acme) = start(builder().processes().ingest_replicas(2).proxied(Link::Intake)).await;

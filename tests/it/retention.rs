@@ -101,15 +101,17 @@ async fn what_is_found_in_an_older_slot_still_counts_and_is_told_as_it_was() {
 #[tokio::test]
 async fn a_window_or_a_mark_alone_in_an_older_slot_counts() {
     let (_pair, acme, sql) = start().await;
-    for (observation, outcome) in [
-        (json("once", r#"{"keys":1}"#), Outcome::Suppressed),
-        (marked("plain", "a", "1"), Outcome::Duplicate),
-    ] {
-        let first = publish(&acme, vec![observation.clone()]).await;
-        for _ in 0..2 {
-            assert!(roll_over(&sql, DAY).await);
-            let again = publish(&acme, vec![observation.clone()]).await;
-            assert_eq!((kinds(&again), ids(&again)), (vec![outcome], ids(&first)));
+    for rolls in 1..=2 {
+        let window = json("once", &format!(r#"{{"keys":{rolls}}}"#));
+        let mark = marked("plain", &rolls.to_string(), "1");
+        for (observation, outcome) in [(window, Outcome::Suppressed), (mark, Outcome::Duplicate)] {
+            let first = publish(&acme, vec![observation.clone()]).await;
+            assert_eq!(kinds(&first), [Outcome::Success]);
+            for _ in 0..rolls {
+                assert!(roll_over(&sql, DAY).await);
+            }
+            let again = publish(&acme, vec![observation]).await;
+            assert_eq!((kinds(&again), ids(&again)), (vec![outcome], ids(&first)), "after {rolls}");
         }
     }
 }

@@ -18,9 +18,11 @@ DECLARE
     loser uuid;
 BEGIN
     -- In one order, for two who take rows of the same owners.
+    -- (No join: its plan is made for no rows, and kept.)
     FOR loser IN
-        SELECT DISTINCT before.owner FROM owned_before AS before JOIN owned_now AS now USING (id)
-        WHERE before.owner IS DISTINCT FROM now.owner ORDER BY before.owner
+        SELECT DISTINCT owner
+        FROM (SELECT id, owner FROM owned_before EXCEPT SELECT id, owner FROM owned_now) AS lost
+        ORDER BY owner
     LOOP
         DELETE FROM gate_session WHERE id = ANY (ARRAY(
             SELECT id FROM gate_session WHERE instance = loser ORDER BY id FOR UPDATE
@@ -62,15 +64,15 @@ CREATE FUNCTION gate_pass(
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     now_current smallint;
-    older       smallint;
     oldest      smallint;
+    older       smallint;
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(lock_key);
     PERFORM FROM gate_session WHERE id = of_session FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE SQLSTATE 'SL001' USING MESSAGE = 'the session was ended';
     END IF;
-    SELECT current, (current + 1) % 3, (current + 2) % 3 INTO STRICT now_current, older, oldest
+    SELECT current, (current + 1) % 3, (current + 2) % 3 INTO STRICT now_current, oldest, older
     FROM gate_slot WHERE one;
     INSERT INTO marker (fingerprint, key, ingest_id, outcome, slot)
     SELECT given.fingerprint, given.key, given.ingest_id, success, now_current
@@ -79,8 +81,8 @@ BEGIN
     SELECT clock_timestamp(), given.key, given.ingest_id, now_current
     FROM unnest(window_keys, window_ids) AS given(key, ingest_id);
     IF (SELECT revision FROM registry_revision WHERE one) > minimum_revision
-        OR EXISTS (SELECT FROM marker WHERE key = ANY (marker_keys) AND slot IN (older, oldest))
-        OR EXISTS (SELECT FROM unique_window WHERE key = ANY (window_keys) AND slot IN (older, oldest))
+        OR EXISTS (SELECT FROM marker WHERE key = ANY (marker_keys) AND slot IN (oldest, older))
+        OR EXISTS (SELECT FROM unique_window WHERE key = ANY (window_keys) AND slot IN (oldest, older))
     THEN
         RAISE SQLSTATE 'SL002' USING MESSAGE = 'something is known';
     END IF;

@@ -1,4 +1,4 @@
-//! Finding out how a transaction ended whose session broke around COMMIT.
+//! Finding out how a transaction ended whose session broke while it committed.
 //!
 //! `pg_xact_status` alone would not do: after a crash the server may give the
 //! number of a lost transaction to another one, and then says `committed` of

@@ -12,6 +12,7 @@ use std::{
 
 use sluice_service::postgres::Reconnect;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::{Job, Lane, LaneContext, Reply};
 use crate::{
@@ -121,7 +122,8 @@ impl Committer {
                         shared,
                         waiting,
                         session: None,
-                        last_session: None,
+                        last: None,
+                        next: Uuid::now_v7(),
                         reconnect: Reconnect::default(),
                         context: context.clone(),
                     },

@@ -95,7 +95,10 @@ pub struct Lane {
     shared: Arc<Shared>,
     waiting: LaneWaiting,
     session: Option<GateSession>,
-    last_session: Option<Uuid>,
+    /// What the database knows the last session by.
+    last: Option<Uuid>,
+    /// What it will know the next one by.
+    next: Uuid,
     reconnect: Reconnect,
     context: LaneContext,
 }
@@ -150,13 +153,14 @@ impl Lane {
                 Err(GateError::Stale { revision }) => minimum_revision = revision,
                 Err(GateError::Unfit(unfit)) => jobs = refuse_unfit(jobs, &unfit),
                 Err(GateError::Conflict | GateError::Known) if tries < TRIES_MAX => {}
+                Err(GateError::Ended) if tries < TRIES_MAX => self.session = None,
                 // A session that had gone while it was idle: once more on a new one.
                 Err(GateError::Disconnected) if tries == 1 => self.session = None,
                 Err(GateError::Disconnected) => {
                     self.session = None;
                     return retry_all(jobs, &Retry::not_kept("the database is away"));
                 }
-                Err(GateError::Conflict | GateError::Known | GateError::Busy) => {
+                Err(GateError::Conflict | GateError::Known | GateError::Ended | GateError::Busy) => {
                     return retry_all(jobs, &Retry::not_kept("the database is busy"));
                 }
                 Err(GateError::Statement(error)) => {
@@ -208,14 +212,17 @@ impl Lane {
             if self.reconnect.is_resting() {
                 return Err(GateError::Disconnected);
             }
-            let opening = GateSession::open(&self.context.database, self.context.instance, self.last_session);
+            let LaneContext { database, instance, .. } = &self.context;
+            let opening = GateSession::open(database, self.next, *instance, self.last);
             let opened = match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
                 Ok(opened) => opened.map_err(|error| error.to_string()),
                 Err(_) => Err("not in time".to_owned()),
             };
+            if opened.is_ok() {
+                self.last = Some(std::mem::replace(&mut self.next, Uuid::now_v7()));
+            }
             let told = |error: &String| tracing::warn!(%error, "no session for the gate");
             self.session = self.reconnect.tried(opened).inspect_err(told).ok();
-            self.last_session = self.session.as_ref().map(GateSession::id).or(self.last_session);
         }
         self.session.as_ref().ok_or(GateError::Disconnected)
     }

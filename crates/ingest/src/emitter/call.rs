@@ -175,7 +175,7 @@ impl Caller {
         match execute(&self.pool, include_str!("../sql/release_outbox.sql"), &[&self.instance]).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "outbox rows released"),
-            Err(error) => tracing::warn!(%error, "outbox rows not released; another instance will find them"),
+            Err(error) => tracing::warn!(%error, "outbox rows not released; they are found again"),
         }
     }
 }

@@ -113,12 +113,7 @@ impl Upkeep {
         if room == 0 {
             return Ok(());
         }
-        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &room];
-        let rows = query(&self.pool, include_str!("../sql/take_over_outbox.sql"), &params).await?;
-        if !rows.is_empty() {
-            tracing::info!(rows = rows.len(), "outbox rows taken over");
-        }
-        self.hand_to_emitter(rows.iter()).await;
+        let taken = self.take_over(room).await;
         if beats.is_multiple_of(LOOK_THROUGH_EVERY_BEATS) {
             let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
             let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &room];
@@ -126,6 +121,16 @@ impl Upkeep {
             *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
             self.hand_to_emitter(rows.iter().filter(|row| !self.at_gate.holds(row.get("id")))).await;
         }
+        taken
+    }
+
+    async fn take_over(&self, room: i64) -> Result<(), Error> {
+        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &room];
+        let rows = query(&self.pool, include_str!("../sql/take_over_outbox.sql"), &params).await?;
+        if !rows.is_empty() {
+            tracing::info!(rows = rows.len(), "outbox rows taken over");
+        }
+        self.hand_to_emitter(rows.iter()).await;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! How tries at a transaction end that did not end in COMMIT, or may not have.
+//! How tries at a transaction end that was not committed, or may not have been.
 
 use sluice_service::Error;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::decide::{Presumed, Unfit, Verdict};
 use crate::outbox::OutboxRow;
 
-/// Why a try at a transaction did not end in COMMIT.
+/// Why a transaction was not committed, as far as is known.
 #[derive(Debug)]
 pub enum GateError {
     /// Definitions changed since the check. Rolled back.
@@ -24,12 +24,14 @@ pub enum GateError {
     /// A lock was not to be had in time, or the server is short of something.
     /// Rolled back.
     Busy,
-    /// The session broke before COMMIT was sent: nothing was kept.
+    /// The session broke before the commit was asked for: nothing was kept.
     Disconnected,
+    /// The session was ended by who took over rows of this instance: nothing was kept.
+    Ended,
     /// A statement failed on its values, or a row could not be encoded. Rolled
     /// back.
     Statement(Error),
-    /// The session broke after COMMIT was sent.
+    /// The session broke after the commit was asked for, or said what leaves it open.
     InDoubt(Box<Doubt>),
 }
 
@@ -44,6 +46,7 @@ impl GateError {
             Self::Known => "known",
             Self::Busy => "busy",
             Self::Disconnected => "disconnected",
+            Self::Ended => "ended",
             Self::Statement(_) => "refused",
             Self::InDoubt(_) => "in_doubt",
         }

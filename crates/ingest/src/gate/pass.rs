@@ -46,7 +46,7 @@ impl GateSession {
             // With the word that the session is out of its transaction.
             Ok(Ok(_)) => Ok(Some((verdict, rows))),
             Ok(Err(error)) if refused_with(&error, OBJECTION) => Ok(None),
-            Ok(Err(error)) if refused_with(&error, SESSION_ENDED) => Err(GateError::Disconnected),
+            Ok(Err(error)) if refused_with(&error, SESSION_ENDED) => Err(GateError::Ended),
             Ok(Err(error)) if did_nothing(&error) => Err(self.refused(error)),
             Ok(Err(_)) | Err(_) => Err(in_doubt(Who::Session(self.id), presumed, verdict, rows)),
         }

@@ -83,22 +83,21 @@ pub struct GateSession {
 }
 
 impl GateSession {
-    /// Opens a session of an instance, after another one of its lane, and prepares every
+    /// Opens a session of an instance, after the last one of its lane, and prepares every
     /// statement.
     ///
     /// # Errors
     /// If the database can't be reached or the schema does not fit.
-    pub async fn open(database: &Database, instance: Uuid, last: Option<Uuid>) -> Result<Self, PgError> {
+    pub async fn open(
+        database: &Database,
+        id: Uuid,
+        instance: Uuid,
+        last: Option<Uuid>,
+    ) -> Result<Self, PgError> {
         let client = database.connect(GATE_SESSION).await?;
         let statements = Statements::prepare(&client).await?;
-        let id = Uuid::now_v7();
         client.execute(include_str!("../sql/open_gate_session.sql"), &[&id, &instance, &last]).await?;
         Ok(Self { id, client, statements, wary: Wary::default() })
-    }
-
-    /// What it is known by to the database.
-    pub fn id(&self) -> Uuid {
-        self.id
     }
 
     /// Whether the connection is known to be gone.

@@ -64,6 +64,8 @@ impl Database {
     fn configured(&self, session: Session) -> tokio_postgres::Config {
         let mut config = self.config.clone();
         let mut options = config.get_options().unwrap_or_default().to_owned();
+        // Statements without a transaction of their own, too.
+        options.push_str(r" -c default_transaction_isolation=read\ committed");
         for (name, value) in session.parameters.iter().copied().chain(session.role.map(|role| ("role", role)))
         {
             options.push_str(&format!(" -c {name}={value}"));

@@ -53,7 +53,8 @@ pub fn is_known(error: &PgError) -> bool {
 #[must_use]
 pub fn did_nothing(error: &PgError) -> bool {
     const SURE: [&str; 8] = ["22", "23", "25", "40", "42", "54", "55", "P0"];
-    error.code().is_some_and(|state| SURE.contains(&&state.code()[..2]))
+    // While a commit waits for a standby, a cancel is a warning.
+    error.code().is_some_and(|state| *state == SqlState::QUERY_CANCELED || SURE.contains(&&state.code()[..2]))
 }
 
 /// Whether a function of the schema refused, with a SQLSTATE of its own.
