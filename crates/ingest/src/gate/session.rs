@@ -111,8 +111,8 @@ impl GateSession {
     /// what was decided.
     ///
     /// # Errors
-    /// See [`GateError`]. After any but `Disconnected` and `InDoubt` the session
-    /// is fit for another try.
+    /// See [`GateError`]. After any but `Disconnected`, `Ended` and `InDoubt` the
+    /// session is fit for another try.
     pub async fn decide(
         &self,
         candidates: &[&Candidate],
