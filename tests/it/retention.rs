@@ -101,9 +101,11 @@ async fn what_is_found_in_an_older_slot_still_counts_and_is_told_as_it_was() {
 #[tokio::test]
 async fn a_window_or_a_mark_alone_in_an_older_slot_counts() {
     let (_pair, acme, sql) = start().await;
-    for rolls in 1..=2 {
-        let window = json("once", &format!(r#"{{"keys":{rolls}}}"#));
-        let mark = marked("plain", &rolls.to_string(), "1");
+    // With each slot as the current one, in each of the others.
+    for rolls in [1, 1, 1, 2, 2, 2] {
+        let name = uuid::Uuid::now_v7();
+        let window = json("once", &format!(r#"{{"keys":"{name}"}}"#));
+        let mark = marked("plain", &name.to_string(), "1");
         for (observation, outcome) in [(window, Outcome::Suppressed), (mark, Outcome::Duplicate)] {
             let first = publish(&acme, vec![observation.clone()]).await;
             assert_eq!(kinds(&first), [Outcome::Success]);
