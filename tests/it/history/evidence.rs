@@ -7,7 +7,7 @@ use sluice::connection::Clients;
 use sluice_proto::results::v1::{ListResultsRequest, result::State as WireState};
 use sluice_tests::{
     Pair, eventually, eventually_within,
-    history::{Answer, Did, Event, GateRow, KeptRow, Kind, Leftover, Outcome, Rules, Told, Via},
+    history::{Answer, Did, Event, GateRow, KeptRow, Kind, Leftover, Outcome, Rules, Via},
 };
 
 use super::{
@@ -89,8 +89,9 @@ pub async fn ask_again(recorder: &Recorder, clients: &[Clients; 2]) {
                 let answer = recorder.answer(ingest.publish_observations(request(observations.clone())));
                 let Answer::Said(said) = answer.await else { panic!("all is whole, and no answer comes") };
                 let told: Vec<_> = said.into_inner().observations.iter().map(told).collect();
-                let undecided = |t: &Told| matches!(t.outcome, Outcome::NotKept | Outcome::OutcomeUnknown);
-                let all = !told.iter().any(undecided);
+                let of = |outcome| told.iter().filter(|t| t.outcome == outcome).count();
+                assert_eq!(of(Outcome::OutcomeUnknown), 0, "all is whole, and it does not know");
+                let all = of(Outcome::NotKept) == 0;
                 let (request_id, sent) = (String::new(), sent.clone());
                 let did = Did::Publish { via: Via::Batch, request_id, sent, told: Answer::Said(told) };
                 recorder.call("last", organisation, began, did);

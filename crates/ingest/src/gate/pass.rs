@@ -13,7 +13,7 @@ use super::{
     session::{GATE_LOCK, GateSession},
     trip::{Params, TRIP_TIMEOUT},
 };
-use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
+use crate::{check::Candidate, outbox::OutboxRow};
 
 /// SQLSTATEs of `gate_pass`.
 const SESSION_ENDED: &str = "SL001";
@@ -31,15 +31,9 @@ impl GateSession {
         let Some(verdict) = unless_known(candidates, presumed) else { return Ok(None) };
         let rows = outbox_of(&verdict).map_err(GateError::Statement)?;
         let (given, outbox) = (PresumedColumns::of(presumed), OutboxColumns::of(&rows));
-        let success = Final::Success.code();
         let mut params: Params<'_> = vec![&GATE_LOCK, &self.id, &minimum_revision];
-        params.extend::<Params<'_>>(vec![
-            &given.marker_keys,
-            &given.marker_ids,
-            &given.fingerprints,
-            &success,
-        ]);
-        params.extend::<Params<'_>>(vec![&given.window_keys, &given.window_ids]);
+        params.extend(given.markers());
+        params.extend(given.windows());
         params.extend(outbox.params());
         let passing = self.client.execute(&self.statements.pass, &params);
         match tokio::time::timeout(TRIP_TIMEOUT, passing).await {

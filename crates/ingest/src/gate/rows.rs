@@ -24,9 +24,11 @@ pub fn columns<A: Clone, B: Clone>(rows: &[(A, B)]) -> (Vec<A>, Vec<B>) {
 pub struct PresumedColumns {
     pub marker_keys: Vec<Uuid>,
     pub marker_ids: Vec<Uuid>,
-    pub fingerprints: Vec<i64>,
+    fingerprints: Vec<i64>,
     pub window_keys: Vec<Uuid>,
-    pub window_ids: Vec<Uuid>,
+    window_ids: Vec<Uuid>,
+    /// What a marker is presumed to say.
+    outcome: i16,
 }
 
 impl PresumedColumns {
@@ -38,7 +40,18 @@ impl PresumedColumns {
             fingerprints: presumed.markers.iter().map(|row| row.2).collect(),
             window_keys,
             window_ids,
+            outcome: Final::Success.code(),
         }
+    }
+
+    /// Those of the markers, as the statements that insert them take them.
+    pub fn markers(&self) -> Params<'_> {
+        vec![&self.marker_keys, &self.marker_ids, &self.fingerprints, &self.outcome]
+    }
+
+    /// The same of the windows.
+    pub fn windows(&self) -> Params<'_> {
+        vec![&self.window_keys, &self.window_ids]
     }
 }
 

@@ -15,9 +15,9 @@ use super::{
     decide::{Presumed, Seen, Verdict, decide},
     error::{GateError, Who, in_doubt},
     rows::{OutboxColumns, PresumedColumns, columns, counters_of, markers_of, windows_of},
-    trip::{Answer, Params, TRIP_TIMEOUT, Trip},
+    trip::{Answer, TRIP_TIMEOUT, Trip},
 };
-use crate::{check::Candidate, outbox::OutboxRow, outcome::Final};
+use crate::{check::Candidate, outbox::OutboxRow};
 
 /// The advisory lock gates hold shared and the roll-over exclusively.
 pub const GATE_LOCK: i64 = 0x67_61_74_65;
@@ -161,19 +161,16 @@ impl GateSession {
     async fn look(&self, presumed: &Presumed, presumes: bool) -> Result<(Seen, Moment), GateError> {
         let s = &self.statements;
         let given = PresumedColumns::of(presumed);
-        let success = Final::Success.code();
         let (has_markers, has_windows) = (!presumed.markers.is_empty(), !presumed.windows.is_empty());
         let presumes = presumes && (has_markers || has_windows);
-        let markers: Params<'_> = vec![&given.marker_keys, &given.marker_ids, &given.fingerprints, &success];
-        let windows: Params<'_> = vec![&given.window_keys, &given.window_ids];
         let mut trip = Trip::default();
         trip.control(BEGIN);
         // First, since others may hold them: what waits for one holds no more.
         let uploads =
             (!presumed.uploads.is_empty()).then(|| trip.add(&s.lock_uploads, vec![&presumed.uploads]));
-        let presume = presumes.then(|| trip.add(&s.presume, [markers.clone(), windows.clone()].concat()));
-        let markers = (has_markers && !presumes).then(|| trip.insert(&s.insert_markers, markers));
-        let windows = (has_windows && !presumes).then(|| trip.insert(&s.insert_windows, windows));
+        let presume = presumes.then(|| trip.add(&s.presume, [given.markers(), given.windows()].concat()));
+        let markers = (has_markers && !presumes).then(|| trip.insert(&s.insert_markers, given.markers()));
+        let windows = (has_windows && !presumes).then(|| trip.insert(&s.insert_windows, given.windows()));
         let old_markers = markers.map(|_| trip.add(&s.select_old_markers, vec![&given.marker_keys]));
         let old_windows = windows.map(|_| trip.add(&s.select_old_windows, vec![&given.window_keys]));
         let mut counters = None;
@@ -182,8 +179,7 @@ impl GateSession {
             trip.add(&s.insert_counters, vec![&presumed.counters]);
             // All gates lock windows before counters, so here they can't be left
             // for later.
-            met_windows =
-                windows.map(|_| trip.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
+            met_windows = windows.map(|_| trip.add(&s.lock_windows, given.windows()));
             counters = Some(trip.add(&s.lock_counters, vec![&presumed.counters]));
         }
         // With what was presumed, unless more was waited for since.
@@ -197,7 +193,7 @@ impl GateSession {
         let more_markers = refused(markers, given.marker_keys.len())
             .then(|| then.add(&s.select_markers, vec![&given.marker_keys, &given.marker_ids]));
         let more_windows = (met_windows.is_none() && refused(windows, given.window_keys.len()))
-            .then(|| then.add(&s.lock_windows, vec![&given.window_keys, &given.window_ids]));
+            .then(|| then.add(&s.lock_windows, given.windows()));
         let mut more = Vec::new();
         let mut last = None;
         if more_markers.or(more_windows).is_some() {
