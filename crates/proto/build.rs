@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::SizedCodec")
         .extern_path(".google.protobuf.Struct", "crate::LazyStruct")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

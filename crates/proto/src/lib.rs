@@ -1,7 +1,8 @@
 //! Code generated from `proto/` at build time, the file descriptor set, and
-//! the scope each rpc needs. Nothing but [`LazyStruct`] is written by hand here:
+//! the scope each rpc needs. Little but [`LazyStruct`] is written by hand here:
 //! read `proto/`.
 
+mod codec;
 mod lazy_struct;
 
 pub use lazy_struct::LazyStruct;
