@@ -48,6 +48,12 @@ pub struct Data {
 /// The bytes of some data.
 pub type Parts = BoxStream<'static, Result<Bytes, Error>>;
 
+/// Where the data of a result is that the built-in `db` keeps.
+#[must_use]
+pub fn built_in_url(organisation: &OrganisationId, id: Uuid) -> String {
+    Place::built_in().url_of(organisation, id)
+}
+
 fn expired() -> Error {
     Error::new(Kind::FailedPrecondition, "EXPIRED", "its data was removed after the retention")
 }
@@ -160,7 +166,7 @@ impl Data {
         record: &Record,
     ) -> Result<(String, Option<SignedUrl>), Error> {
         let Some(config) = self.config(organisation, record).await? else {
-            return Ok((Place::built_in().url_of(organisation, record.id), None));
+            return Ok((built_in_url(organisation, record.id), None));
         };
         let url = config.place.url_of(organisation, record.id);
         let signed = match self.valid_until(&config, record) {
