@@ -45,6 +45,7 @@ mod results_data;
 mod results_listing;
 mod results_outage;
 mod results_plans;
+mod results_recent;
 mod results_recording;
 mod results_shelf;
 mod retention;

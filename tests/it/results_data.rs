@@ -72,7 +72,7 @@ async fn a_list_brings_the_data_along_as_long_as_it_fits() {
 
 #[tokio::test]
 async fn damaged_or_lost_data_is_never_handed_out() {
-    let shelf = Shelf::start().await;
+    let shelf = Shelf::without_memory().await;
     let damaged = new(noise(500));
     shelf.record(std::slice::from_ref(&damaged)).await;
     let sql = shelf.0.results_database.sql().await;

@@ -13,12 +13,16 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 20] = statements![
+const STATEMENTS: [(&str, &str); 24] = statements![
     "get",
     "blocks",
     "acknowledge",
+    "batches_of",
     "record",
     "record_new",
+    "walk_available_newest",
+    "walk_available_oldest",
+    "records",
     "list_available_newest",
     "list_available_oldest",
     "list_poll_newest",
@@ -37,8 +41,18 @@ const STATEMENTS: [(&str, &str); 20] = statements![
 ];
 
 /// What begins like this is done for one tenant.
-const TENANTS_OWN: [&str; 7] =
-    ["get", "blocks", "acknowledge", "list_", "keepers", "chunk_get", "config_get"];
+const TENANTS_OWN: [&str; 10] = [
+    "get",
+    "blocks",
+    "acknowledge",
+    "batches_of",
+    "walk_",
+    "records",
+    "list_",
+    "keepers",
+    "chunk_get",
+    "config_get",
+];
 
 /// A value of a parameter's type; the plan is made for no particular one.
 fn literal(parameter: &Type) -> &'static str {
@@ -90,12 +104,13 @@ fn allowed(index: &str) -> &'static [&'static [&'static str]] {
 }
 
 fn check(name: &str, plan: &str) {
+    let lists = name.starts_with("list_") || name.starts_with("walk_");
     for costly in ["Seq Scan", "Bitmap", "->  Sort", "Hash Join", "Merge Join", "Join Filter"] {
         // What was given, or was found by then, has bounds; what a list walks has none.
-        let bounded = costly == "->  Sort" && !name.starts_with("list_");
+        let bounded = costly == "->  Sort" && !lists;
         assert!(bounded || !plan.contains(costly), "{name} has a {costly}:\n{plan}");
     }
-    let walks = name.starts_with("list_") || name == "expire";
+    let walks = lists || name == "expire";
     assert_eq!(
         walks,
         plan.contains("Presorted Key: b_1.date_created") || plan.contains("Presorted Key: b.date_created"),

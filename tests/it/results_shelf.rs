@@ -7,7 +7,7 @@ use sluice_proto::results::v1::{
     record_results_response::Recording, results_intake_service_client::ResultsIntakeServiceClient,
     results_service_client::ResultsServiceClient,
 };
-use sluice_tests::{Pair, Tenant};
+use sluice_tests::{Pair, Service, Tenant};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -26,6 +26,12 @@ impl Shelf {
 
     pub async fn with_replicas(replicas: u32) -> Self {
         Self(Pair::builder().ingest_replicas(0).results_replicas(replicas).start().await)
+    }
+
+    /// One that reads everything from its database.
+    pub async fn without_memory() -> Self {
+        let pair = Pair::builder().ingest_replicas(0).results_replicas(1);
+        Self(pair.flag(Service::Results, "recent-bytes-max", "0").start().await)
     }
 
     pub fn results(&self, tenant: Tenant) -> Results {

@@ -3,9 +3,9 @@
 //! gates.
 //!
 //! `intake` takes results and files in, `placing` sends their data where it
-//! belongs, `recorder` and `uploads` make the records; `shelf` and `data` give them
-//! out; `configs` are the storages, `cleanup` empties them; `calls` are what consumers
-//! may ask, `grpc` and `http` are the surfaces.
+//! belongs, `recorder` and `uploads` make the records, `recent` remembers the last of
+//! them; `shelf` and `data` give them out; `configs` are the storages, `cleanup`
+//! empties them; `calls` are what consumers may ask, `grpc` and `http` are the surfaces.
 
 mod calls;
 mod chunks;
@@ -22,6 +22,7 @@ mod intake;
 pub mod metrics;
 mod partitions;
 mod placing;
+mod recent;
 mod reconcile;
 mod recorder;
 mod result;
@@ -60,6 +61,7 @@ use grpc::StorageConfigs;
 use intake::Intake;
 use metrics::Metrics;
 use placing::{Placing, Registered};
+use recent::Recent;
 use reconcile::Reconciler;
 use recorder::Recorder;
 use sessions::Tenants;
@@ -127,7 +129,8 @@ pub async fn run(
     let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
     let tenants = database.pool(sessions::TENANTS, settings.database_connections)?;
-    let (recorder, lanes) = Recorder::start(&database, &metrics.recording);
+    let recent = Recent::new(settings.recent_bytes_max);
+    let (recorder, lanes) = Recorder::start(&database, &recent, &metrics.recording);
     exposed.add_pools(vec![("tenants", tenants.clone()), ("service", pool.clone())]);
     let tenants = Tenants::new(tenants);
 
@@ -159,7 +162,7 @@ pub async fn run(
     let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
 
     let address = listener.local_addr()?;
-    let storage = Storage::load(&settings, &tenants, &pool, address)?;
+    let storage = Storage::load(&settings, &tenants, &pool, &recent, &metrics, address)?;
     let idle = Duration::from_secs(settings.upload_idle_seconds);
     let cleanup = Cleanup {
         pool: pool.clone(),
@@ -170,6 +173,7 @@ pub async fn run(
         metrics: metrics.cleanup.clone(),
     };
     tasks.spawn(cleanup.run(stop.clone()));
+    tasks.spawn(recent.age(stop.clone()));
     tasks.spawn(configs::probe::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
 
     let calls = Calls {
@@ -233,6 +237,8 @@ impl Storage {
         settings: &Settings,
         tenants: &Tenants,
         pool: &Pool,
+        recent: &Recent,
+        metrics: &Metrics,
         address: SocketAddr,
     ) -> Result<Self, Failure> {
         let policy = Policy::new(
@@ -248,7 +254,7 @@ impl Storage {
             url => url.to_owned(),
         };
         let data = Data {
-            shelf: Shelf::new(tenants.clone()),
+            shelf: Shelf::new(tenants.clone(), recent.clone(), metrics.shelf.clone()),
             tenants: tenants.clone(),
             configs: configs.clone(),
             stores: stores.clone(),

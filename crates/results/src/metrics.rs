@@ -114,6 +114,7 @@ impl Recordings {
 #[derive(Debug)]
 pub struct Shelf {
     acknowledged: Counter,
+    listed: By<Counter>,
     downloads: Counter,
     downloaded_bytes: Counter,
     uploads: By<Counter>,
@@ -127,6 +128,14 @@ impl Shelf {
                 "sluice_acknowledged_results_total",
                 "Results signed off; each counts once",
                 Counter::default(),
+            ),
+            listed: registry.add_by(
+                "sluice_listed_results_total",
+                "Results in pages of lists, by where they were read: the memory of what was recorded last, or \
+                 the database",
+                "source",
+                &["memory", "database"],
+                Counter::default,
             ),
             downloads: registry.add(
                 "sluice_downloads_total",
@@ -156,6 +165,12 @@ impl Shelf {
     /// Results went from available to consumed.
     pub fn acknowledged(&self, results: usize) {
         self.acknowledged.inc_by(results as u64);
+    }
+
+    /// A page of results, so many of them from memory.
+    pub fn listed(&self, results: usize, from_memory: usize) {
+        self.listed.of("memory").inc_by(from_memory as u64);
+        self.listed.of("database").inc_by((results - from_memory) as u64);
     }
 
     /// A download began.

@@ -182,6 +182,24 @@ impl NewRecord {
         Ok(Self { checksum: file.checksum, size: file.size, storage, ..record })
     }
 
+    /// As the record it becomes, AVAILABLE, with its data inline.
+    #[must_use]
+    pub fn kept(&self, placement: Placement, date_created: Micros) -> Record {
+        Record {
+            id: self.id,
+            labels: self.labels.clone(),
+            checksum: self.checksum,
+            size: self.size,
+            placement: Some(placement),
+            storage_config: self.storage.config,
+            date_created,
+            date_consumed: None,
+            date_deleted: None,
+            expired: false,
+            signed_urls_seconds: self.storage.signed_urls_seconds,
+        }
+    }
+
     /// How many bytes it takes in a queue and in a statement, nearly.
     #[must_use]
     pub fn bytes(&self) -> usize {

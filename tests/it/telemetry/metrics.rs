@@ -7,7 +7,7 @@ use http::Method;
 use sluice::connection::Clients;
 use sluice_proto::{
     ingest::v1::{Outcome, PublicationOutcome},
-    results::v1::{BatchAcknowledgeResultsRequest, StorageConfig},
+    results::v1::{BatchAcknowledgeResultsRequest, ListResultsRequest, StorageConfig},
 };
 use sluice_tests::{Pair, Service, Tenant, eventually};
 
@@ -85,6 +85,8 @@ async fn what_was_accepted_is_seen_all_the_way_to_its_end() {
     let count = successes.len() as f64;
     drained(&pair).await;
     let size = download(&acme, &successes[0].ingest_id).await.len() as f64;
+    let page = ListResultsRequest { page_size: 1000, ..Default::default() };
+    let listed = acme.results.clone().list_results(page).await.unwrap().into_inner().results;
     let ids: Vec<String> = successes.iter().map(|success| success.ingest_id.clone()).collect();
     for _ in 0..2 {
         let request = BatchAcknowledgeResultsRequest { ids: ids.clone(), ..Default::default() };
@@ -114,6 +116,9 @@ async fn what_was_accepted_is_seen_all_the_way_to_its_end() {
     assert_eq!(results.sum("sluice_recording_results_sum", &[]), count);
     assert_eq!(results.sum("sluice_recording_waiting_calls", &[]), 0.0);
     assert_eq!(results.sum("sluice_acknowledged_results_total", &[]), count);
+    assert_eq!(listed.len(), successes.len());
+    assert_eq!(results.sum("sluice_listed_results_total", &[("source", "memory")]), count);
+    assert_eq!(results.sum("sluice_listed_results_total", &[("source", "database")]), 0.0);
     assert_eq!(results.sum("sluice_downloads_total", &[]), 1.0);
     assert_eq!(results.sum("sluice_downloaded_bytes_total", &[]), size);
     for exposed in [&ingest, &results] {

@@ -7,16 +7,19 @@ use sluice_service::{
     Error,
     postgres::{Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently},
 };
-use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
-use uuid::Uuid;
+use tokio_postgres::{Client, Error as PgError, Statement};
 
-use super::{Job, Recording};
+use super::{
+    Job, Recording,
+    columns::{Columns, Entry, batch_of},
+};
 use crate::{
     metrics::Recordings,
     partitions,
-    result::{NewRecord, Placement},
+    recent::Recent,
+    result::NewRecord,
     sessions::RECORDING,
-    storage::inline::{self, PackedBlock},
+    storage::inline::{self, Packed},
 };
 
 const RECORD_NEW: &str = include_str!("../sql/record_new.sql");
@@ -47,14 +50,6 @@ enum Fault {
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A record, whose it is (the job's number), and where it stands there.
-#[derive(Debug)]
-struct Entry {
-    record: NewRecord,
-    job: usize,
-    position: usize,
-}
-
 /// A session with its statements prepared.
 #[derive(Debug)]
 struct Session {
@@ -72,18 +67,20 @@ pub struct Lane {
     reconnect: Reconnect,
     /// What went wrong last, so that an outage is one line and not thousands.
     told: Option<String>,
+    recent: Recent,
     metrics: Arc<Recordings>,
 }
 
 impl Lane {
     /// A lane that opens its session when it first needs one.
-    pub fn new(database: Database, metrics: Arc<Recordings>) -> Self {
+    pub fn new(database: Database, recent: Recent, metrics: Arc<Recordings>) -> Self {
         Self {
             database,
             session: None,
             wary: Wary::default(),
             reconnect: Reconnect::default(),
             told: None,
+            recent,
             metrics,
         }
     }
@@ -99,14 +96,22 @@ impl Lane {
             let own = job.records.into_iter().enumerate();
             entries.extend(own.map(|(position, record)| Entry { record, job: number, position }));
         }
-        // The order of the unique key: two lanes, or replicas, that record the
-        // same ids wait for each other in one direction only.
+        // Batch by batch; and always in the same order: two lanes, or replicas, that
+        // record the same ids wait for each other in one direction only.
         entries.sort_unstable_by(|a, b| {
             let (a, b) = (&a.record, &b.record);
-            a.organisation.cmp(&b.organisation).then_with(|| a.id.cmp(&b.id))
+            let by_batch = batch_of(a).cmp(&batch_of(b));
+            by_batch.then_with(|| a.id.cmp(&b.id))
         });
         let entries = Arc::new(entries);
-        let failed = self.record(&entries, &mut answers).await.err();
+        let failed = match self.record(&entries, &mut answers).await {
+            Ok(packed) => {
+                // Before the answers, so that whoever has one finds it there.
+                self.remember(entries, packed);
+                None
+            }
+            Err(fault) => Some(fault),
+        };
         for ((caller, _share), answer) in callers.into_iter().zip(answers) {
             let records = answer.len();
             let complete: Option<Vec<Recording>> = answer.into_iter().collect();
@@ -120,6 +125,18 @@ impl Lane {
         }
     }
 
+    /// What was recorded just now, all of it in one statement. The data of the block is
+    /// kept, not that of the request, which may be a small part of a large message.
+    fn remember(&self, entries: Arc<Vec<Entry>>, packed: Vec<Packed>) {
+        let complete = |entries: &Vec<Entry>| entries.len() == packed.len();
+        let Some(entries) = Arc::into_inner(entries).filter(complete) else { return };
+        let mut kept = Vec::with_capacity(packed.len());
+        for (entry, Packed { placement, data }) in entries.into_iter().zip(packed) {
+            kept.push((NewRecord { data, ..entry.record }, placement));
+        }
+        self.recent.keep(kept);
+    }
+
     fn count(&self, outcome: &Result<Vec<Recording>, Error>, records: usize) {
         let Ok(recordings) = outcome else { return self.metrics.failed(records) };
         let recorded = recordings.iter().filter(|recording| **recording == Recording::Recorded).count();
@@ -128,17 +145,22 @@ impl Lane {
     }
 
     /// Records all entries, or all but those to blame: a refused statement is
-    /// tried again in halves, down to the single record.
+    /// tried again in halves, down to the single record. Returns the data of each if it
+    /// was only now recorded, all in one statement, else nothing.
     async fn record(
         &mut self,
         entries: &Arc<Vec<Entry>>,
         answers: &mut [Vec<Option<Recording>>],
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<Packed>, Fault> {
         let everything: Range<usize> = 0..entries.len();
         let mut open = Vec::from([everything]);
+        let mut packed = Vec::new();
         while let Some(range) = open.pop() {
             let recording = match self.insert(entries, range.clone()).await {
-                Ok(()) => Recording::Recorded,
+                Ok(fresh) => {
+                    packed = fresh.filter(|_| range.len() == entries.len()).unwrap_or_default();
+                    Recording::Recorded
+                }
                 Err(Fault::Values(_)) if range.len() > 1 => {
                     let middle = range.start + range.len() / 2;
                     open.extend([middle..range.end, range.start..middle]);
@@ -160,7 +182,7 @@ impl Lane {
             }
         }
         self.tell(None);
-        Ok(())
+        Ok(packed)
     }
 
     /// Logs a fault, or its end, when it is another one than before.
@@ -177,26 +199,34 @@ impl Lane {
     /// Records some entries in one statement, which is one commit: again on a
     /// conflict, and on a fresh session when the old one broke (then it is not
     /// known whether it had been committed, and recording again does no harm).
-    async fn insert(&mut self, entries: &Arc<Vec<Entry>>, range: Range<usize>) -> Result<(), Fault> {
+    /// Returns the data of each, if none was there before.
+    async fn insert(
+        &mut self,
+        entries: &Arc<Vec<Entry>>,
+        range: Range<usize>,
+    ) -> Result<Option<Vec<Packed>>, Fault> {
         let (shared, own) = (entries.clone(), range.clone());
         // Compressing megabytes would hold up everything else on this thread.
         let packing = tokio::task::spawn_blocking(move || {
             let records: Vec<&NewRecord> = shared[own].iter().map(|entry| &entry.record).collect();
             inline::pack(&records)
         });
-        let packed = packing.await.map_err(|panic| Fault::Broken(panic.into()))?;
-        let (blocks, placements) = packed.map_err(|fault| Fault::Broken(fault.into()))?;
-        let columns = Columns::of(&entries[range], &placements, &blocks);
-        for _ in 1..TRIES_MAX {
+        let packing = packing.await.map_err(|panic| Fault::Broken(panic.into()))?;
+        let (blocks, packed) = packing.map_err(|fault| Fault::Broken(fault.into()))?;
+        let results = range.len();
+        let columns = Columns::of(&entries[range], &packed, &blocks);
+        let mut tries = 1;
+        let recorded = loop {
             match self.attempt(&columns).await {
-                Err(Fault::Conflict | Fault::Cut(_)) => {}
-                outcome => return outcome,
+                Err(Fault::Conflict | Fault::Cut(_)) if tries < TRIES_MAX => tries += 1,
+                outcome => break outcome?,
             }
-        }
-        self.attempt(&columns).await
+        };
+        Ok((recorded == results).then_some(packed))
     }
 
-    async fn attempt(&mut self, columns: &Columns<'_>) -> Result<(), Fault> {
+    /// How many were not there before.
+    async fn attempt(&mut self, columns: &Columns<'_>) -> Result<usize, Fault> {
         let looks_first = self.wary.looks_first();
         let session = self.session().await?;
         let statement = if looks_first { &session.record } else { &session.record_new };
@@ -261,79 +291,6 @@ fn text(error: &PgError) -> String {
     }
 }
 
-/// The parameters of the statement: one array per column.
-#[derive(Debug, Default)]
-struct Columns<'a> {
-    sizes: Vec<i64>,
-    offsets: Vec<i32>,
-    ids: Vec<Uuid>,
-    checksums: Vec<Uuid>,
-    blocks: Vec<Uuid>,
-    organisations: Vec<&'a str>,
-    definitions: Vec<&'a str>,
-    polls: Vec<&'a str>,
-    tasks: Vec<&'a str>,
-    identifiers: Vec<&'a str>,
-    types: Vec<&'a str>,
-    packed_ids: Vec<Uuid>,
-    packed_sizes: Vec<i32>,
-    packed_organisations: Vec<&'a str>,
-    packed_bytes: Vec<&'a [u8]>,
-    configs: Vec<Option<Uuid>>,
-    signed_urls_seconds: Vec<Option<i32>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(entries: &'a [Entry], placements: &[Placement], packed: &'a [PackedBlock]) -> Self {
-        let records = || entries.iter().map(|entry| &entry.record);
-        // Sizes and offsets are below the request's 16 MiB.
-        Self {
-            sizes: records().map(|record| record.data.len() as i64).collect(),
-            offsets: placements.iter().map(|placement| placement.offset as i32).collect(),
-            ids: records().map(|record| record.id).collect(),
-            checksums: records().map(|record| record.checksum.to_uuid()).collect(),
-            blocks: placements.iter().map(|placement| placement.block).collect(),
-            organisations: records().map(|record| record.organisation.as_str()).collect(),
-            definitions: records().map(|record| record.labels.definition.as_str()).collect(),
-            polls: records().map(|record| record.labels.poll.as_str()).collect(),
-            tasks: records().map(|record| record.labels.task.as_str()).collect(),
-            identifiers: records().map(|record| record.labels.identifier.as_str()).collect(),
-            types: records().map(|record| record.labels.media_type.as_str()).collect(),
-            packed_ids: packed.iter().map(|block| block.id).collect(),
-            packed_sizes: packed.iter().map(|block| block.size).collect(),
-            packed_organisations: packed.iter().map(|block| block.organisation.as_str()).collect(),
-            packed_bytes: packed.iter().map(|block| &block.bytes[..]).collect(),
-            configs: records().map(|record| record.storage.config).collect(),
-            signed_urls_seconds: records().map(|record| record.storage.signed_urls_seconds).collect(),
-        }
-    }
-
-    /// Answers after the commit: the statement is a transaction of its own, and
-    /// the server says that it is ready only when that is durable.
-    async fn execute(&self, client: &Client, statement: &Statement) -> Result<(), PgError> {
-        let params: [&(dyn ToSql + Sync); 17] = [
-            &self.sizes,
-            &self.offsets,
-            &self.ids,
-            &self.checksums,
-            &self.blocks,
-            &self.organisations,
-            &self.definitions,
-            &self.polls,
-            &self.tasks,
-            &self.identifiers,
-            &self.types,
-            &self.packed_ids,
-            &self.packed_sizes,
-            &self.packed_organisations,
-            &self.packed_bytes,
-            &self.configs,
-            &self.signed_urls_seconds,
-        ];
-        client.execute(statement, &params).await.map(drop)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use sluice_service::metrics::Registry;
@@ -345,7 +302,7 @@ mod tests {
     async fn an_outage_is_told_as_it_began() {
         let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
         let metrics = Metrics::register(&mut Registry::new("results", "0"));
-        let mut lane = Lane::new(nowhere, metrics.recording);
+        let mut lane = Lane::new(nowhere, Recent::new(0), metrics.recording);
         lane.commit(vec![job(1, 1)]).await;
         let told = lane.told.clone();
         assert!(told.is_some());

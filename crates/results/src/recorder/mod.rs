@@ -5,6 +5,7 @@
 //! Lanes take from one bounded queue. A caller that gives up cancels nothing
 //! that was taken already; since recording is idempotent that harms nobody.
 
+mod columns;
 mod lane;
 
 use std::{sync::Arc, time::Instant};
@@ -20,7 +21,7 @@ use tokio::{
 };
 use tracing::{Instrument as _, Span};
 
-use crate::{metrics::Recordings, result::NewRecord};
+use crate::{metrics::Recordings, recent::Recent, result::NewRecord};
 use lane::Lane;
 
 /// Two fill the database's commits without fighting over its processors.
@@ -68,12 +69,16 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the lanes.
+    /// Starts the lanes. What they record is kept in `recent`, too.
     #[must_use]
-    pub fn start(database: &Database, metrics: &Arc<Recordings>) -> (Self, Vec<JoinHandle<()>>) {
+    pub fn start(
+        database: &Database,
+        recent: &Recent,
+        metrics: &Arc<Recordings>,
+    ) -> (Self, Vec<JoinHandle<()>>) {
         let (queue, jobs) = mpsc::channel(QUEUE_CALLS_MAX);
         let gather = Arc::new(Mutex::new(Gather { jobs, carried: None }));
-        let lane = || Lane::new(database.clone(), metrics.clone());
+        let lane = || Lane::new(database.clone(), recent.clone(), metrics.clone());
         let lanes =
             (0..LANES).map(|_| tokio::spawn(drive(lane(), gather.clone(), metrics.clone()))).collect();
         let budget = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));

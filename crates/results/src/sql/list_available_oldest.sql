@@ -1,5 +1,6 @@
--- A page of what is AVAILABLE, oldest first: the default list. Walks the key
--- of `available`, at most 10,000 ids of it, and looks each record up.
+-- A page of what is AVAILABLE, oldest first, of one task, identifier or checksum
+-- (without those: walk_available_oldest.sql). Walks the key of `available`, at most 10,000
+-- ids of it, and looks each record up.
 -- One round trip, no locks.
 --
 -- The ids of all batches of one moment are put in order, moment by moment, and no

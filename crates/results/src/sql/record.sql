@@ -1,10 +1,12 @@
 -- Records results of many organisations: the records that are not there yet,
 -- then, only for those, their batches, that they are available, and the blocks that
--- hold their data. Records that were there before are left as they are.
+-- hold their data. Records that were there before are left as they are. A row for each
+-- that was not.
 --
 -- One round trip and one commit for up to 1,000 results. Callers sort the
--- records by (organisation, id), the order of the unique key that concurrent
--- recordings of the same id wait at. Locks nothing else that exists before.
+-- records by (organisation, poll, id), so that concurrent recordings of the same
+-- ids wait for each other in one direction only (earlier builds have another
+-- order: a deadlock with one is tried again). Locks nothing else that exists before.
 WITH fresh AS (
     INSERT INTO result (date_created, size, block_offset, id, checksum, block, storage_config, organisation,
                         definition, poll, task, identifier, type, signed_urls_seconds)
@@ -35,4 +37,4 @@ WITH fresh AS (
       AS packed(id, size, organisation, bytes)
     WHERE id = ANY (ARRAY(SELECT DISTINCT block FROM fresh))
 )
-SELECT count(*) FROM fresh
+SELECT FROM fresh

@@ -3,7 +3,7 @@
 -- commit: so no object is without a row that knows of it, and the clean-up can't
 -- take one that is just becoming a result. Returns those whose upload was there.
 --
--- One round trip and one commit. Callers sort by (organisation, id). A record that
+-- One round trip and one commit. Callers sort as for record.sql. A record that
 -- was there before is left as it is; its upload is then the clean-up's. Primary
 -- keys; OFFSET 0 keeps them so on empty tables, too.
 WITH claimed AS MATERIALIZED (

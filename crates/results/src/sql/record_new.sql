@@ -2,16 +2,13 @@
 -- yet. Fails if one is: where none is, that is cheaper than to look first. The records
 -- are the main statement, which is done first: one that fails has written nothing else.
 --
--- One round trip and one commit for up to 1,000 results, sorted by (organisation, id).
+-- One round trip and one commit for up to 1,000 results, sorted as record.sql says. A
+-- batch is a part of them ($18 to $19, from 1).
 WITH batched AS (
     INSERT INTO batch (date_created, first_id, organisation, poll, ids)
-    SELECT date_created, ids[1], organisation, poll, ids
-    FROM (
-        SELECT now() AS date_created, organisation, poll, array_agg(id ORDER BY id) AS ids
-        FROM unnest($3::uuid[], $6::text[], $8::text[])
-          WITH ORDINALITY AS given(id, organisation, poll, place)
-        GROUP BY organisation, poll, (place - 1) / 200
-    ) AS parts
+    SELECT now(), ($3::uuid[])[first], organisation, poll, ($3::uuid[])[first:last]
+    FROM unnest($18::integer[], $19::integer[], $20::text[], $21::text[])
+      AS part(first, last, organisation, poll)
     RETURNING date_created, first_id, organisation, poll, ids
 ), waiting AS (
     INSERT INTO available (date_created, first_id, organisation, poll, ids)
@@ -24,9 +21,8 @@ WITH batched AS (
 )
 INSERT INTO result (date_created, size, block_offset, id, checksum, block, storage_config, organisation,
                     definition, poll, task, identifier, type, signed_urls_seconds)
-SELECT now(), size, block_offset, id, checksum, block, storage_config, organisation,
-       definition, poll, task, identifier, type, signed_urls_seconds
-FROM unnest($1::bigint[], $2::integer[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[],
-            $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $16::uuid[], $17::integer[])
-  AS given(size, block_offset, id, checksum, block, organisation,
-           definition, poll, task, identifier, type, storage_config, signed_urls_seconds)
+-- All arrays in step. In a FROM clause each would be stored aside first, row by row.
+SELECT now(), unnest($1::bigint[]), unnest($2::integer[]), unnest($3::uuid[]), unnest($4::uuid[]),
+       unnest($5::uuid[]), unnest($16::uuid[]), unnest($6::text[]),
+       unnest($7::text[]), unnest($8::text[]), unnest($9::text[]), unnest($10::text[]), unnest($11::text[]),
+       unnest($17::integer[])

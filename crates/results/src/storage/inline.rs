@@ -3,6 +3,7 @@
 //! together: a hundred small JSON documents take one row and a tenth of the
 //! space. A record points into its block.
 
+use bytes::Bytes;
 use md5::{Digest, Md5};
 use sluice_service::{OrganisationId, compress::compress};
 use uuid::Uuid;
@@ -28,35 +29,63 @@ pub struct PackedBlock {
     pub bytes: Vec<u8>,
 }
 
+/// A record's data within its block.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Where it is.
+    pub placement: Placement,
+    /// The bytes: a part of those of the block before compression, and of no other buffer.
+    pub data: Bytes,
+}
+
 /// Packs the data of records, which are sorted by organisation, into blocks.
 /// Answers the blocks, and where each record's data is, in order.
 ///
 /// # Errors
 /// If the compressor fails.
-pub fn pack(records: &[&NewRecord]) -> std::io::Result<(Vec<PackedBlock>, Vec<Placement>)> {
+pub fn pack(records: &[&NewRecord]) -> std::io::Result<(Vec<PackedBlock>, Vec<Packed>)> {
     let mut blocks = Vec::new();
-    let mut placements = Vec::with_capacity(records.len());
-    let mut open = Vec::new();
-    let mut id = Uuid::now_v7();
-    let mut records = records.iter().peekable();
-    while let Some(record) = records.next() {
-        placements.push(Placement { block: id, offset: open.len() });
-        open.extend_from_slice(&record.data);
-        let goes_on = records.peek().is_some_and(|next| {
-            next.organisation == record.organisation && open.len() + next.data.len() <= BLOCK_BYTES_MAX
-        });
-        if !goes_on {
-            blocks.push(PackedBlock {
-                id,
-                organisation: record.organisation.clone(),
-                size: i32::try_from(open.len()).map_err(std::io::Error::other)?,
-                bytes: compress(&open)?,
-            });
-            open.clear();
-            id = Uuid::now_v7();
+    let mut packed = Vec::with_capacity(records.len());
+    let mut rest = records;
+    while let Some(first) = rest.first() {
+        let (own, size) = fill(rest);
+        let id = Uuid::now_v7();
+        let mut bytes = Vec::with_capacity(size);
+        for record in &rest[..own] {
+            bytes.extend_from_slice(&record.data);
         }
+        blocks.push(PackedBlock {
+            id,
+            organisation: first.organisation.clone(),
+            size: i32::try_from(size).map_err(std::io::Error::other)?,
+            bytes: compress(&bytes)?,
+        });
+        let bytes = Bytes::from(bytes);
+        let mut offset = 0;
+        for record in &rest[..own] {
+            let end = offset + record.data.len();
+            let placement = Placement { block: id, offset };
+            packed.push(Packed { placement, data: bytes.slice(offset..end) });
+            offset = end;
+        }
+        rest = &rest[own..];
     }
-    Ok((blocks, placements))
+    Ok((blocks, packed))
+}
+
+/// How many of the first records go into one block, and their size in bytes.
+fn fill(records: &[&NewRecord]) -> (usize, usize) {
+    let (mut count, mut size) = (0, 0);
+    for record in records {
+        let fits =
+            record.organisation == records[0].organisation && size + record.data.len() <= BLOCK_BYTES_MAX;
+        if count > 0 && !fits {
+            break;
+        }
+        count += 1;
+        size += record.data.len();
+    }
+    (count, size)
 }
 
 /// A block as it is kept.
@@ -86,25 +115,21 @@ pub fn slice<'a>(block: &'a [u8], record: &Record) -> Option<&'a [u8]> {
     (Md5::digest(data)[..] == record.checksum.to_uuid().as_bytes()[..]).then_some(data)
 }
 
-/// The records whose data goes along in an answer of `bytes_max` bytes: in the
-/// order of the list, each that still fits.
+/// Which records' data goes along in an answer of `bytes_max` bytes: in the order of
+/// the list, each that still fits. None if no bytes are asked for.
 #[must_use]
-pub fn fitting(records: &[Record], bytes_max: usize) -> Vec<&Record> {
+pub fn fitting<'a>(records: impl Iterator<Item = &'a Record>, bytes_max: usize) -> Vec<bool> {
     let mut left = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-    records
-        .iter()
-        .filter(|record| {
-            let rest = left.checked_sub(record.size).filter(|_| record.placement.is_some());
-            left = rest.unwrap_or(left);
-            rest.is_some()
-        })
-        .collect()
+    let fits = |record: &Record| {
+        let rest = left.checked_sub(record.size).filter(|_| bytes_max > 0 && record.placement.is_some());
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    records.map(fits).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::{result::Labels, time::Micros};
 
@@ -119,27 +144,15 @@ mod tests {
         NewRecord::new(organisation, &Uuid::now_v7().to_string(), labels, Bytes::from(data)).unwrap()
     }
 
-    fn kept(new: &NewRecord, placement: Placement) -> Record {
-        Record {
-            id: new.id,
-            labels: new.labels.clone(),
-            checksum: new.checksum,
-            size: new.data.len() as u64,
-            placement: Some(placement),
-            storage_config: None,
-            date_created: Micros::from_raw(0),
-            date_consumed: None,
-            date_deleted: None,
-            expired: false,
-            signed_urls_seconds: None,
-        }
-    }
-
     fn packed(records: &[NewRecord]) -> (Vec<PackedBlock>, Vec<Record>) {
         let refs: Vec<&NewRecord> = records.iter().collect();
-        let (blocks, placements) = pack(&refs).unwrap();
-        let kept = records.iter().zip(placements).map(|(new, placement)| kept(new, placement)).collect();
-        (blocks, kept)
+        let (blocks, packed) = pack(&refs).unwrap();
+        let kept = |(new, packed): (&NewRecord, Packed)| {
+            assert_eq!(packed.data, new.data);
+            assert!(new.data.is_empty() || packed.data.as_ptr() != new.data.as_ptr());
+            new.kept(packed.placement, Micros::from_raw(0))
+        };
+        (blocks, records.iter().zip(packed).map(kept).collect())
     }
 
     fn open(blocks: &[PackedBlock], record: &Record) -> Option<Vec<u8>> {
@@ -189,8 +202,7 @@ mod tests {
     fn data_goes_along_as_long_as_it_fits() {
         let news = [5, 10, 4, 1, 1].map(|size| new("a", vec![7; size]));
         let (_, records) = packed(&news);
-        let sizes: Vec<u64> = fitting(&records, 10).iter().map(|record| record.size).collect();
-        assert_eq!(sizes, [5, 4, 1]);
-        assert!(fitting(&records, 0).is_empty());
+        assert_eq!(fitting(records.iter(), 10), [true, false, true, true, false]);
+        assert_eq!(fitting(records.iter(), 0), [false; 5]);
     }
 }

@@ -1,0 +1,137 @@
+//! A group of results as the parameters of the statements that record it.
+
+use sluice_service::OrganisationId;
+use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
+use uuid::Uuid;
+
+use crate::{
+    result::NewRecord,
+    storage::inline::{Packed, PackedBlock},
+};
+
+/// A batch is a row of `batch`, which is to fit into half a page: see the migration V4.
+const BATCH_RESULTS_MAX: usize = 200;
+
+/// A record, whose it is (the job's number), and where it stands there.
+#[derive(Debug)]
+pub struct Entry {
+    pub record: NewRecord,
+    pub job: usize,
+    pub position: usize,
+}
+
+/// What the results of one batch have in common.
+pub fn batch_of(record: &NewRecord) -> (&OrganisationId, &str) {
+    (&record.organisation, &record.labels.poll)
+}
+
+/// The parameters of the statement: one array per column.
+#[derive(Debug, Default)]
+pub struct Columns<'a> {
+    sizes: Vec<i64>,
+    offsets: Vec<i32>,
+    ids: Vec<Uuid>,
+    checksums: Vec<Uuid>,
+    blocks: Vec<Uuid>,
+    organisations: Vec<&'a str>,
+    definitions: Vec<&'a str>,
+    polls: Vec<&'a str>,
+    tasks: Vec<&'a str>,
+    identifiers: Vec<&'a str>,
+    types: Vec<&'a str>,
+    packed_ids: Vec<Uuid>,
+    packed_sizes: Vec<i32>,
+    packed_organisations: Vec<&'a str>,
+    packed_bytes: Vec<&'a [u8]>,
+    configs: Vec<Option<Uuid>>,
+    signed_urls_seconds: Vec<Option<i32>>,
+    batches: Batches<'a>,
+}
+
+/// Which of the results are in which batch: the first and the last, from 1.
+#[derive(Debug, Default)]
+struct Batches<'a> {
+    firsts: Vec<i32>,
+    lasts: Vec<i32>,
+    organisations: Vec<&'a str>,
+    polls: Vec<&'a str>,
+}
+
+impl<'a> Batches<'a> {
+    fn of(entries: &'a [Entry]) -> Self {
+        let mut batches = Self::default();
+        let mut first = 1;
+        let same = |a: &Entry, b: &Entry| batch_of(&a.record) == batch_of(&b.record);
+        for batch in entries.chunk_by(same).flat_map(|batch| batch.chunks(BATCH_RESULTS_MAX)) {
+            let (organisation, poll) = batch_of(&batch[0].record);
+            let next = first + batch.len() as i32;
+            batches.firsts.push(first);
+            batches.lasts.push(next - 1);
+            batches.organisations.push(organisation.as_str());
+            batches.polls.push(poll);
+            first = next;
+        }
+        batches
+    }
+}
+
+impl<'a> Columns<'a> {
+    /// Of results that are packed into blocks.
+    pub fn of(entries: &'a [Entry], packed: &[Packed], blocks: &'a [PackedBlock]) -> Self {
+        let records = || entries.iter().map(|entry| &entry.record);
+        // Sizes and offsets are below the request's 16 MiB.
+        Self {
+            sizes: records().map(|record| record.data.len() as i64).collect(),
+            offsets: packed.iter().map(|packed| packed.placement.offset as i32).collect(),
+            ids: records().map(|record| record.id).collect(),
+            checksums: records().map(|record| record.checksum.to_uuid()).collect(),
+            blocks: packed.iter().map(|packed| packed.placement.block).collect(),
+            organisations: records().map(|record| record.organisation.as_str()).collect(),
+            definitions: records().map(|record| record.labels.definition.as_str()).collect(),
+            polls: records().map(|record| record.labels.poll.as_str()).collect(),
+            tasks: records().map(|record| record.labels.task.as_str()).collect(),
+            identifiers: records().map(|record| record.labels.identifier.as_str()).collect(),
+            types: records().map(|record| record.labels.media_type.as_str()).collect(),
+            packed_ids: blocks.iter().map(|block| block.id).collect(),
+            packed_sizes: blocks.iter().map(|block| block.size).collect(),
+            packed_organisations: blocks.iter().map(|block| block.organisation.as_str()).collect(),
+            packed_bytes: blocks.iter().map(|block| &block.bytes[..]).collect(),
+            configs: records().map(|record| record.storage.config).collect(),
+            signed_urls_seconds: records().map(|record| record.storage.signed_urls_seconds).collect(),
+            batches: Batches::of(entries),
+        }
+    }
+
+    /// Answers after the commit: the statement is a transaction of its own, and
+    /// the server says that it is ready only when that is durable. Returns how many were
+    /// not there before.
+    pub async fn execute(&self, client: &Client, statement: &Statement) -> Result<usize, PgError> {
+        let batches = &self.batches;
+        let params: [&(dyn ToSql + Sync); 21] = [
+            &self.sizes,
+            &self.offsets,
+            &self.ids,
+            &self.checksums,
+            &self.blocks,
+            &self.organisations,
+            &self.definitions,
+            &self.polls,
+            &self.tasks,
+            &self.identifiers,
+            &self.types,
+            &self.packed_ids,
+            &self.packed_sizes,
+            &self.packed_organisations,
+            &self.packed_bytes,
+            &self.configs,
+            &self.signed_urls_seconds,
+            &batches.firsts,
+            &batches.lasts,
+            &batches.organisations,
+            &batches.polls,
+        ];
+        let used = statement.params().len();
+        let fresh = client.execute(statement, &params[..used]).await?;
+        Ok(usize::try_from(fresh).unwrap_or(usize::MAX))
+    }
+}
