@@ -2,7 +2,10 @@
 //! these, call, and convert back. All that has to be decided is decided here or
 //! on the shelf.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -15,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     convert,
-    data::{Data, Parts, built_in_url},
+    data::{Data, Parts},
     filter::{Key, Order, Walk},
     metrics,
     result::{Record, parse_id},
@@ -91,11 +94,18 @@ impl Calls {
         organisation: &OrganisationId,
         records: Vec<(Record, Option<Bytes>)>,
     ) -> Result<Vec<WireResult>, Error> {
-        // Of what the built-in `db` keeps there is nothing to wait for.
-        if records.iter().all(|(record, _)| record.storage_config.is_none()) {
+        let mut configs = HashMap::new();
+        for (record, _) in &records {
+            if let Entry::Vacant(entry) = configs.entry(record.storage_config) {
+                entry.insert(self.data.config(organisation, record).await?);
+            }
+        }
+        let config = |record: &Record| configs.get(&record.storage_config).and_then(Option::as_deref);
+        // Unless a bucket signs there is nothing to wait for.
+        if records.iter().all(|(record, _)| self.data.bucket_signs(config(record), record).is_none()) {
             let tell = |(record, data): (Record, Option<Bytes>)| {
-                let url = built_in_url(organisation, record.id);
-                convert::result(organisation, record, (url, None), data)
+                let urls = self.data.own_urls(organisation, config(&record), &record);
+                convert::result(organisation, record, urls, data)
             };
             return Ok(records.into_iter().map(tell).collect());
         }

@@ -48,12 +48,6 @@ pub struct Data {
 /// The bytes of some data.
 pub type Parts = BoxStream<'static, Result<Bytes, Error>>;
 
-/// Where the data of a result is that the built-in `db` keeps.
-#[must_use]
-pub fn built_in_url(organisation: &OrganisationId, id: Uuid) -> String {
-    Place::built_in().url_of(organisation, id)
-}
-
 fn expired() -> Error {
     Error::new(Kind::FailedPrecondition, "EXPIRED", "its data was removed after the retention")
 }
@@ -165,16 +159,40 @@ impl Data {
         organisation: &OrganisationId,
         record: &Record,
     ) -> Result<(String, Option<SignedUrl>), Error> {
-        let Some(config) = self.config(organisation, record).await? else {
-            return Ok((built_in_url(organisation, record.id), None));
+        let config = self.config(organisation, record).await?;
+        let (url, signed) = self.own_urls(organisation, config.as_deref(), record);
+        Ok(match self.bucket_signs(config.as_deref(), record) {
+            Some((config, until)) => (url, self.sign(config, record, until).await),
+            None => (url, signed),
+        })
+    }
+
+    /// The same without what only a bucket can sign.
+    #[must_use]
+    pub fn own_urls(
+        &self,
+        organisation: &OrganisationId,
+        config: Option<&StorageConfig>,
+        record: &Record,
+    ) -> (String, Option<SignedUrl>) {
+        let Some(config) = config else { return (Place::built_in().url_of(organisation, record.id), None) };
+        let until = self.valid_until(config, record).filter(|_| is_own(config));
+        let sign = |until| {
+            let url = self.signing.url(&config.organisation, record.id, until)?;
+            Some(signed_url(url, until))
         };
-        let url = config.place.url_of(organisation, record.id);
-        let signed = match self.valid_until(&config, record) {
-            Some(until) => self.sign(&config, record, until).await,
-            None => None,
-        };
-        let signed = signed.map(|(url, until)| SignedUrl { url, date_expires: Some(Timestamp::from(until)) });
-        Ok((url, signed))
+        (config.place.url_of(organisation, record.id), until.and_then(sign))
+    }
+
+    /// Until when a bucket is to sign a URL of a record, if it is.
+    #[must_use]
+    pub fn bucket_signs<'a>(
+        &self,
+        config: Option<&'a StorageConfig>,
+        record: &Record,
+    ) -> Option<(&'a StorageConfig, SystemTime)> {
+        let config = config.filter(|config| !is_own(config))?;
+        Some((config, self.valid_until(config, record)?))
     }
 
     /// When a record's signed URLs end, as it was fixed with the record; `None` if
@@ -187,25 +205,26 @@ impl Data {
         (record.state() != State::Expired && until > SystemTime::now()).then_some(until)
     }
 
-    async fn sign(
-        &self,
-        config: &StorageConfig,
-        record: &Record,
-        until: SystemTime,
-    ) -> Option<(String, SystemTime)> {
-        if matches!(config.place.provider(), Provider::Db | Provider::Local) {
-            let url = self.signing.url(&config.organisation, record.id, until)?;
-            return Some((url, until));
-        }
+    async fn sign(&self, config: &StorageConfig, record: &Record, until: SystemTime) -> Option<SignedUrl> {
         let signing = async {
             let store = self.stores.open(config)?;
             store.sign(&object_of(config, record.id), until).await.map_err(|error| error.to_string())
         };
-        signing.await.unwrap_or_else(|why| {
+        let signed = signing.await.unwrap_or_else(|why| {
             tracing::debug!(organisation = %config.organisation, storage_config = %config.id, why, "no signed URL");
             None
-        })
+        });
+        signed.map(|(url, until)| signed_url(url, until))
     }
+}
+
+/// Whether it is this service that gives out what it keeps.
+fn is_own(config: &StorageConfig) -> bool {
+    matches!(config.place.provider(), Provider::Db | Provider::Local)
+}
+
+fn signed_url(url: String, until: SystemTime) -> SignedUrl {
+    SignedUrl { url, date_expires: Some(Timestamp::from(until)) }
 }
 
 /// Largest part that is handed on, in bytes.

@@ -210,7 +210,7 @@ impl Recent {
     }
 
     /// Drops what is AVAILABLE no longer.
-    pub fn drop(&self, organisation: &OrganisationId, ids: &[Uuid]) {
+    pub fn forget(&self, organisation: &OrganisationId, ids: &[Uuid]) {
         let mut gone = Vec::new();
         let mut memory = self.lock();
         for id in ids {
@@ -300,7 +300,7 @@ mod tests {
         assert!(recent.records(&other, &keys(&group))[0].is_none());
         assert_eq!(here(&recent, &group), [true]);
         assert_eq!(recent.batches(&other, &ids(&group)), (vec![], ids(&group)));
-        recent.drop(&other, &ids(&group));
+        recent.forget(&other, &ids(&group));
         assert_eq!(here(&recent, &group), [true]);
     }
 
@@ -358,7 +358,7 @@ mod tests {
         for left in [vec![false, true], vec![false, false]] {
             let gone: Vec<Uuid> =
                 ids(&group).iter().zip(&left).filter(|(_, left)| !**left).map(|(id, _)| *id).collect();
-            recent.drop(&organisation("acme"), &gone);
+            recent.forget(&organisation("acme"), &gone);
             assert_eq!(here(&recent, &group), left);
         }
         let memory = recent.lock();

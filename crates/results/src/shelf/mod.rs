@@ -138,7 +138,7 @@ impl Shelf {
         }))
         .await;
         let (moved, record) = session.settle(outcome)?;
-        self.recent.drop(organisation, &moved);
+        self.recent.forget(organisation, &moved);
         let record = record.ok_or_else(not_found)?;
         if record.state() == State::Expired && record.date_consumed.is_none() {
             return Err(expired("it expired before it was acknowledged"));
@@ -177,7 +177,7 @@ impl Shelf {
                 Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
                 outcome => {
                     let moved = session.settle(outcome)?;
-                    self.recent.drop(organisation, &moved);
+                    self.recent.forget(organisation, &moved);
                     return Ok(moved.into_iter().collect());
                 }
             }
