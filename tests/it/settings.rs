@@ -1,7 +1,10 @@
 //! The settings as operators see them: the README's table, what is printed, and
 //! what is said about faults.
 
-use std::process::{Command, Output};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::{Command, Output},
+};
 
 use sluice_service::config::Setting;
 use sluice_tests::program;
@@ -111,5 +114,19 @@ fn all_faults_are_told_at_once_whoever_asks() {
             assert!(text.contains(name), "{name} in {text}");
         }
         assert!(refused.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_is_in_use_is_named() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let both = ["--listen", &address, "--keys-file", "keys.toml", "--database-url", "host=127.0.0.1 port=1"];
+    let ingest = ["--results-url", "http://127.0.0.1:1", "--results-token-file", "token"];
+    for (service, own) in [("ingest", &ingest[..]), ("results", &[])] {
+        let ended = run(service, &[&both[..], own].concat(), &[]);
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let text = String::from_utf8(ended.stderr).unwrap();
+        assert!(text.contains(&format!("listen: can't listen on {address}: ")), "{text}");
     }
 }

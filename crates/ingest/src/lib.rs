@@ -135,7 +135,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         Settings::load,
         |settings| &settings.telemetry,
         |settings, shutdown| async move {
-            let listener = TcpListener::bind(settings.listen).await?;
+            let listener = program::listen("listen", settings.listen).await?;
             run(settings, listener, shutdown).await
         },
     )

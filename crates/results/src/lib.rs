@@ -91,9 +91,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         return code;
     }
     let start = async |settings: Settings, shutdown| {
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
+        let listener = program::listen("listen", settings.listen).await?;
         run(settings, listener, shutdown).await
     };
     program::main(

@@ -27,7 +27,7 @@ use tonic_health::{
 use crate::{
     Error,
     metrics::{self, Registry},
-    program::Failure,
+    program::{Failure, listen},
 };
 
 /// Connections at the same time; more wait.
@@ -43,8 +43,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// If the address is not to be had.
 pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await;
-    Ok(Some(bound.map_err(|error| format!("admin_listen: can't listen on {address}: {error}"))?))
+    listen("admin_listen", address).await.map(Some)
 }
 
 /// What the admin port tells.

@@ -14,7 +14,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use crate::program::Failure;
+use crate::program::{Failure, listen};
 
 /// What a liveness probe asks for: SERVING for as long as the process answers. A
 /// process without its database must not be restarted for that.
@@ -29,8 +29,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// If the address is not to be had.
 pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await;
-    Ok(Some(bound.map_err(|error| format!("health_listen: can't listen on {address}: {error}"))?))
+    listen("health_listen", address).await.map(Some)
 }
 
 /// Serves health until shutdown; without a listener, nothing.

@@ -1,8 +1,9 @@
 //! The main function of a service: settings, logs, runtime, exit code.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{future::Future, net::SocketAddr, process::ExitCode, time::Duration};
 
 use refinery::Runner;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +23,15 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Any failure that ends a service.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Listens on the address that a setting gives.
+///
+/// # Errors
+/// If it is not to be had; names both.
+pub async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    Ok(bound.map_err(|error| format!("{setting}: can't listen on {address}: {error}"))?)
+}
 
 /// The word that asks for the schema to be brought up to date.
 const MIGRATE: &str = "migrate";
