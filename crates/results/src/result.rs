@@ -49,7 +49,7 @@ impl Checksum {
     /// As lower-case hex.
     #[must_use]
     pub fn to_hex(self) -> String {
-        hex::encode(self.0)
+        self.to_uuid().simple().encode_lower(&mut Uuid::encode_buffer()).to_owned()
     }
 
     /// As the 16-byte value the database keeps.
