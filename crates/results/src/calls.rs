@@ -67,7 +67,7 @@ impl Calls {
     pub async fn get(&self, access: &Access, request: GetResultRequest) -> Result<WireResult, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let record = self.shelf.get(&organisation, id(&request.id)?).await?;
-        self.tell(&organisation, record, None).await
+        self.tell(&organisation, record).await
     }
 
     /// The data of one result.
@@ -78,14 +78,10 @@ impl Calls {
     }
 
     /// A record as it is told.
-    async fn tell(
-        &self,
-        organisation: &OrganisationId,
-        record: Record,
-        data: Option<Bytes>,
-    ) -> Result<WireResult, Error> {
-        let urls = self.data.urls(organisation, &record).await?;
-        Ok(convert::result(organisation, record, urls, data))
+    async fn tell(&self, organisation: &OrganisationId, record: Record) -> Result<WireResult, Error> {
+        let config = self.data.config(organisation, &record).await?;
+        let urls = self.data.urls(organisation, config.as_deref(), &record).await;
+        Ok(convert::result(organisation, record, urls, None))
     }
 
     /// Records as they are told, in order.
@@ -109,9 +105,15 @@ impl Calls {
             };
             return Ok(records.into_iter().map(tell).collect());
         }
-        let told: Vec<_> =
-            records.into_iter().map(|(record, data)| self.tell(organisation, record, data)).collect();
-        stream::iter(told).buffered(SIGNING_AT_ONCE).try_collect().await
+        let tell = |(record, data): (Record, Option<Bytes>)| {
+            let config = config(&record);
+            async move {
+                let urls = self.data.urls(organisation, config, &record).await;
+                convert::result(organisation, record, urls, data)
+            }
+        };
+        let told: Vec<_> = records.into_iter().map(tell).collect();
+        Ok(stream::iter(told).buffered(SIGNING_AT_ONCE).collect().await)
     }
 
     /// One page of a walk.
@@ -218,7 +220,7 @@ impl Calls {
         let organisation = access.organisation(&request.organisation)?;
         let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
         self.metrics.acknowledged(usize::from(changed));
-        let result = Some(self.tell(&organisation, record, None).await?);
+        let result = Some(self.tell(&organisation, record).await?);
         Ok(AcknowledgeResultResponse { result, changed })
     }
 

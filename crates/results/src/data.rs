@@ -149,22 +149,19 @@ impl Data {
         }
     }
 
-    /// Where a record's data is, and a URL that reads it without a token, if one is
-    /// to be had.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if the database can't answer.
+    /// Where a record's data is, which a config keeps, or the built-in `db`; and a URL
+    /// that reads it without a token, if one is to be had.
     pub async fn urls(
         &self,
         organisation: &OrganisationId,
+        config: Option<&StorageConfig>,
         record: &Record,
-    ) -> Result<(String, Option<SignedUrl>), Error> {
-        let config = self.config(organisation, record).await?;
-        let (url, signed) = self.own_urls(organisation, config.as_deref(), record);
-        Ok(match self.bucket_signs(config.as_deref(), record) {
+    ) -> (String, Option<SignedUrl>) {
+        let (url, signed) = self.own_urls(organisation, config, record);
+        match self.bucket_signs(config, record) {
             Some((config, until)) => (url, self.sign(config, record, until).await),
             None => (url, signed),
-        })
+        }
     }
 
     /// The same without what only a bucket can sign.

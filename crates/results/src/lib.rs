@@ -29,6 +29,7 @@ mod result;
 pub mod sessions;
 mod shelf;
 mod signing;
+mod slices;
 mod storage;
 mod storage_config;
 mod time;

@@ -58,6 +58,11 @@ impl Entry {
     fn record(&self) -> &NewRecord {
         &self.group[self.place].0
     }
+
+    /// Ids are unique within an organisation only.
+    fn is_of(&self, organisation: &OrganisationId) -> bool {
+        self.record().organisation == *organisation
+    }
 }
 
 /// What one commit recorded.
@@ -81,8 +86,7 @@ struct Memory {
 
 impl Memory {
     fn of(&self, organisation: &OrganisationId, id: Uuid) -> Option<&Entry> {
-        // Ids are unique within an organisation.
-        self.entries.get(&id).filter(|entry| entry.record().organisation == *organisation)
+        self.entries.get(&id).filter(|entry| entry.is_of(organisation))
     }
 
     /// Takes out the oldest groups: those above so many bytes, and those of before a
@@ -161,10 +165,7 @@ impl Recent {
         let entries: Vec<Option<Entry>> = {
             let mut memory = self.lock();
             let mut entry = |key: &Key| {
-                let entry = memory.entries.get_mut(&key.id)?;
-                if entry.record().organisation != *organisation {
-                    return None;
-                }
+                let entry = memory.entries.get_mut(&key.id).filter(|entry| entry.is_of(organisation))?;
                 entry.date_created = Some(key.date);
                 Some(entry.clone())
             };

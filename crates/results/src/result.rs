@@ -1,6 +1,8 @@
 //! Results as values: what is recorded, what is read back, and in which state.
 //! Valid by construction; nothing here does any I/O.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use sluice_service::OrganisationId;
@@ -180,6 +182,19 @@ impl NewRecord {
         let labels = Labels { media_type: file.media_type, ..labels };
         let record = Self::new(organisation, id, labels, Bytes::new())?;
         Ok(Self { checksum: file.checksum, size: file.size, storage, ..record })
+    }
+
+    /// What the results of one batch have in common.
+    #[must_use]
+    pub fn batch(&self) -> (&OrganisationId, &str) {
+        (&self.organisation, &self.labels.poll)
+    }
+
+    /// The order in which everybody records: batch by batch, so that recordings of the
+    /// same ids wait for each other in one direction only.
+    #[must_use]
+    pub fn order(a: &Self, b: &Self) -> Ordering {
+        a.batch().cmp(&b.batch()).then_with(|| a.id.cmp(&b.id))
     }
 
     /// As the record it becomes, AVAILABLE, with its data inline.

@@ -167,10 +167,9 @@ impl Uploads {
     /// UNAVAILABLE if the database can't answer: all or none were recorded.
     pub async fn record(&self, records: &[NewRecord]) -> Result<HashSet<Name>, Error> {
         let mut records: Vec<&NewRecord> = records.iter().collect();
-        records.sort_unstable_by(|a, b| (&a.organisation, a.id).cmp(&(&b.organisation, b.id)));
-        records.dedup_by(|a, b| (&a.organisation, a.id) == (&b.organisation, b.id));
-        // As the recorder does, whatever it records at the same time.
-        records.sort_by(|a, b| (&a.organisation, &a.labels.poll).cmp(&(&b.organisation, &b.labels.poll)));
+        let mut given = HashSet::new();
+        records.retain(|record| given.insert((&record.organisation, record.id)));
+        records.sort_unstable_by(|a, b| NewRecord::order(a, b));
         let column = |of: fn(&NewRecord) -> &str| records.iter().map(|record| of(record)).collect::<Vec<_>>();
         let sizes: Vec<i64> =
             records.iter().map(|record| i64::try_from(record.size).unwrap_or(i64::MAX)).collect();

@@ -1,11 +1,11 @@
 //! A group of results as the parameters of the statements that record it.
 
-use sluice_service::OrganisationId;
 use tokio_postgres::{Client, Error as PgError, Statement, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
     result::NewRecord,
+    slices::Slices,
     storage::inline::{Packed, PackedBlock},
 };
 
@@ -18,11 +18,6 @@ pub struct Entry {
     pub record: NewRecord,
     pub job: usize,
     pub position: usize,
-}
-
-/// What the results of one batch have in common.
-pub fn batch_of(record: &NewRecord) -> (&OrganisationId, &str) {
-    (&record.organisation, &record.labels.poll)
 }
 
 /// The parameters of the statement: one array per column.
@@ -48,11 +43,10 @@ pub struct Columns<'a> {
     batches: Batches<'a>,
 }
 
-/// Which of the results are in which batch: the first and the last, from 1.
+/// Which of the results are in which batch.
 #[derive(Debug, Default)]
 struct Batches<'a> {
-    firsts: Vec<i32>,
-    lasts: Vec<i32>,
+    parts: Slices,
     organisations: Vec<&'a str>,
     polls: Vec<&'a str>,
 }
@@ -60,16 +54,12 @@ struct Batches<'a> {
 impl<'a> Batches<'a> {
     fn of(entries: &'a [Entry]) -> Self {
         let mut batches = Self::default();
-        let mut first = 1;
-        let same = |a: &Entry, b: &Entry| batch_of(&a.record) == batch_of(&b.record);
+        let same = |a: &Entry, b: &Entry| a.record.batch() == b.record.batch();
         for batch in entries.chunk_by(same).flat_map(|batch| batch.chunks(BATCH_RESULTS_MAX)) {
-            let (organisation, poll) = batch_of(&batch[0].record);
-            let next = first + batch.len() as i32;
-            batches.firsts.push(first);
-            batches.lasts.push(next - 1);
+            let (organisation, poll) = batch[0].record.batch();
+            batches.parts.push(batch.len());
             batches.organisations.push(organisation.as_str());
             batches.polls.push(poll);
-            first = next;
         }
         batches
     }
@@ -125,8 +115,8 @@ impl<'a> Columns<'a> {
             &self.packed_bytes,
             &self.configs,
             &self.signed_urls_seconds,
-            &batches.firsts,
-            &batches.lasts,
+            &batches.parts.firsts,
+            &batches.parts.lasts,
             &batches.organisations,
             &batches.polls,
         ];

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Error as PgError, Statement};
 
 use super::{
     Job, Recording,
-    columns::{Columns, Entry, batch_of},
+    columns::{Columns, Entry},
 };
 use crate::{
     metrics::Recordings,
@@ -96,13 +96,7 @@ impl Lane {
             let own = job.records.into_iter().enumerate();
             entries.extend(own.map(|(position, record)| Entry { record, job: number, position }));
         }
-        // Batch by batch; and always in the same order: two lanes, or replicas, that
-        // record the same ids wait for each other in one direction only.
-        entries.sort_unstable_by(|a, b| {
-            let (a, b) = (&a.record, &b.record);
-            let by_batch = batch_of(a).cmp(&batch_of(b));
-            by_batch.then_with(|| a.id.cmp(&b.id))
-        });
+        entries.sort_unstable_by(|a, b| NewRecord::order(&a.record, &b.record));
         let entries = Arc::new(entries);
         let failed = match self.record(&entries, &mut answers).await {
             Ok(packed) => {

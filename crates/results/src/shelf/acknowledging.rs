@@ -8,7 +8,7 @@ use sluice_service::OrganisationId;
 use tokio_postgres::{Error as PgError, Statement, types::ToSql};
 use uuid::Uuid;
 
-use crate::{recent::Recent, time::Micros};
+use crate::{recent::Recent, slices::Slices, time::Micros};
 
 /// What moves results, prepared once for what is sent together.
 pub const ACKNOWLEDGE: &str = include_str!("../sql/acknowledge.sql");
@@ -21,8 +21,7 @@ pub struct Asked {
     ids: Vec<Uuid>,
     dates: Vec<Micros>,
     polls: Vec<String>,
-    firsts: Vec<i32>,
-    lasts: Vec<i32>,
+    parts: Slices,
 }
 
 impl Asked {
@@ -47,9 +46,8 @@ impl Asked {
         let mut asked = Self { organisation: organisation.as_str().into(), ..Self::default() };
         for ((date, poll), mut ids) in batches {
             ids.sort_unstable();
-            asked.firsts.push(asked.ids.len() as i32 + 1);
+            asked.parts.push(ids.len());
             asked.ids.append(&mut ids);
-            asked.lasts.push(asked.ids.len() as i32);
             asked.dates.push(date);
             asked.polls.push(poll);
         }
@@ -63,8 +61,8 @@ pub async fn acknowledge(
     statement: &Statement,
     asked: &Asked,
 ) -> Result<Option<Vec<Uuid>>, PgError> {
-    let Asked { organisation, ids, dates, polls, firsts, lasts } = asked;
-    let params: [&(dyn ToSql + Sync); 6] = [organisation, ids, dates, polls, firsts, lasts];
+    let Asked { organisation, ids, dates, polls, parts } = asked;
+    let params: [&(dyn ToSql + Sync); 6] = [organisation, ids, dates, polls, &parts.firsts, &parts.lasts];
     let rows = client.query(statement, &params).await?;
     let mut moved = Vec::with_capacity(ids.len());
     for batch in &rows {
