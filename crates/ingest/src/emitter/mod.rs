@@ -28,15 +28,12 @@ use uuid::Uuid;
 
 use self::{
     call::{Caller, Handed, Handover},
-    queue::{Queue, Row},
+    queue::{GATHER_MAX, Queue, Row},
 };
 use crate::outbox::OutboxRow;
 
 /// Calls to the results service at the same time.
 const CALLS_MAX: usize = 4;
-/// A call begins so long after the one before at the earliest, so that what small
-/// commits leave goes along; unless about enough for a full call waits, of whomever.
-const GATHER: Duration = Duration::from_millis(10);
 /// First and longest pause after a failure.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -64,8 +61,8 @@ pub struct Emitter {
     healthy: Healthy,
     queue: Queue,
     calls: JoinSet<Handed>,
-    /// When a call may begin for which little waits.
-    gathers_until: Instant,
+    /// When the last call began.
+    called: Instant,
     paused_until: Option<Instant>,
     failing_since: Option<Instant>,
     failures: u32,
@@ -89,7 +86,8 @@ impl Emitter {
             healthy,
             queue: Queue::default(),
             calls: JoinSet::new(),
-            gathers_until: Instant::now(),
+            // Long ago: the first one waits for nothing.
+            called: Instant::now().checked_sub(GATHER_MAX).unwrap_or_else(Instant::now),
             paused_until: None,
             failing_since: None,
             failures: 0,
@@ -100,9 +98,9 @@ impl Emitter {
     /// what is left.
     pub async fn run(mut self) {
         loop {
-            self.dispatch(GATHER);
+            self.dispatch(true);
             // Without a place for another call, only the end of one goes on.
-            let ready = if self.has_place() { self.queue.next_ready(self.gathers_until) } else { None };
+            let ready = if self.has_place() { self.queue.next_ready(self.gathered()) } else { None };
             let wake = self.paused_until.or(ready);
             tokio::select! {
                 committed = self.incoming.recv() => match committed {
@@ -116,7 +114,7 @@ impl Emitter {
         }
         let last_calls = async {
             loop {
-                self.dispatch(Duration::ZERO);
+                self.dispatch(false);
                 match self.calls.join_next().await {
                     Some(handed) => self.finish(handed).await,
                     None => break,
@@ -153,20 +151,26 @@ impl Emitter {
         self.calls.len() < if self.failing_since.is_some() { 1 } else { CALLS_MAX }
     }
 
-    fn dispatch(&mut self, gather: Duration) {
+    /// When enough time has passed since the last call, so that what small commits leave
+    /// goes along.
+    fn gathered(&self) -> Instant {
+        self.called + self.queue.gather()
+    }
+
+    fn dispatch(&mut self, gathers: bool) {
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| until > now) {
             return;
         }
         while self.has_place() {
-            if !gather.is_zero() && now < self.gathers_until && !self.queue.fills_a_call() {
+            if gathers && now < self.gathered() {
                 return;
             }
             let rows = self.queue.next_call();
             if rows.is_empty() {
                 return;
             }
-            self.gathers_until = now + gather;
+            self.called = now;
             let caller = self.caller.clone();
             self.calls.spawn(async move { caller.hand_over(rows).await });
         }

@@ -20,6 +20,13 @@ const MEMORY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Bounds of one call.
 const CALL_ITEMS_MAX: usize = 1000;
 const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A call begins so long after the one before at the earliest, with many results and with
+/// few: each is a commit of the results service, which costs about the same for one result
+/// as for a hundred, and time of whoever publishes meanwhile.
+const GATHER_MIN: Duration = Duration::from_millis(10);
+pub const GATHER_MAX: Duration = Duration::from_millis(50);
+const MANY_ITEMS: usize = CALL_ITEMS_MAX / 10;
+const MANY_BYTES: usize = CALL_BYTES_MAX / 10;
 /// What a row counts for when it is not in memory: as much as it can hold.
 const UNKNOWN_ITEMS: usize = CALL_ITEMS_MAX;
 /// First and longest pause of a single organisation.
@@ -52,6 +59,11 @@ impl Row {
         let of = |message: &Arc<ResultBatch>| message.results.len() + message.discarded_files.len();
         self.message.as_ref().map_or(UNKNOWN_ITEMS, of)
     }
+
+    /// How many bytes of a call it takes.
+    fn weight(&self) -> usize {
+        self.memory_bytes().max(self.bytes)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +83,8 @@ pub struct Queue {
     /// All rows that wait or are in flight.
     known: HashSet<Uuid>,
     memory_bytes: usize,
-    /// Results and discarded files of the rows that wait.
-    waiting_items: usize,
+    /// Results and discarded files of the rows that wait, and their bytes.
+    waiting: (usize, usize),
 }
 
 impl Queue {
@@ -87,7 +99,7 @@ impl Queue {
         } else {
             self.memory_bytes += bytes;
         }
-        self.waiting_items += row.items();
+        self.waiting = (self.waiting.0 + row.items(), self.waiting.1 + row.weight());
         let organisation = row.organisation.clone();
         let line = self.lines.entry(organisation.clone()).or_default();
         line.rows.push_back(row);
@@ -110,13 +122,13 @@ impl Queue {
             }
             line.not_before = None;
             while let Some(row) = line.rows.front() {
-                let (more, weight) = (row.items(), row.memory_bytes().max(row.bytes));
+                let (more, weight) = (row.items(), row.weight());
                 if !call.is_empty() && (items + more > CALL_ITEMS_MAX || bytes + weight > CALL_BYTES_MAX) {
                     break;
                 }
                 items += more;
                 bytes += weight;
-                self.waiting_items -= more;
+                self.waiting = (self.waiting.0 - more, self.waiting.1 - weight);
                 call.extend(line.rows.pop_front());
                 line.in_flight += 1;
             }
@@ -140,11 +152,18 @@ impl Queue {
         self.lines.is_empty()
     }
 
-    /// Whether what waits is enough for a call that takes no more, should all of it be
-    /// ready.
+    /// How long after the last one a call is to begin: at once if what waits is enough for
+    /// one that takes no more, should all of it be ready.
     #[must_use]
-    pub fn fills_a_call(&self) -> bool {
-        self.waiting_items >= CALL_ITEMS_MAX
+    pub fn gather(&self) -> Duration {
+        let (items, bytes) = self.waiting;
+        if items >= CALL_ITEMS_MAX || bytes >= CALL_BYTES_MAX {
+            Duration::ZERO
+        } else if items >= MANY_ITEMS || bytes >= MANY_BYTES {
+            GATHER_MIN
+        } else {
+            GATHER_MAX
+        }
     }
 
     /// When the first organisation is ready that has rows and nothing in flight:
@@ -177,13 +196,13 @@ impl Queue {
     }
 
     fn wait_again(&mut self, row: Row, change: impl FnOnce(&mut Line)) {
-        let (organisation, items) = (row.organisation.clone(), row.items());
+        let (organisation, items, weight) = (row.organisation.clone(), row.items(), row.weight());
         let landed = self.landed(&organisation, |line| {
             change(line);
             line.rows.push_front(row);
         });
         if landed {
-            self.waiting_items += items;
+            self.waiting = (self.waiting.0 + items, self.waiting.1 + weight);
         }
     }
 
@@ -254,17 +273,32 @@ mod tests {
     }
 
     #[test]
-    fn enough_for_a_call_is_what_fills_it() {
+    fn the_more_waits_the_sooner_it_goes() {
         let mut queue = Queue::default();
         let now = Instant::now();
         assert_eq!(queue.next_ready(now), None);
-        queue.push_back(row("a", 999, 1));
-        assert!(!queue.fills_a_call());
+        queue.push_back(row("a", 99, 1));
+        assert_eq!(queue.gather(), GATHER_MAX);
         assert_eq!(queue.next_ready(now), Some(now));
+        queue.push_back(row("a", 1, 1));
+        assert_eq!(queue.gather(), GATHER_MIN);
+        queue.push_back(row("b", 899, 1));
+        assert_eq!(queue.gather(), GATHER_MIN);
         queue.push_back(row("b", 1, 1));
-        assert!(queue.fills_a_call());
-        assert_eq!(queue.next_call().len(), 2);
-        assert!(!queue.fills_a_call());
+        assert_eq!(queue.gather(), Duration::ZERO);
+        assert_eq!(queue.next_call().len(), 4);
+        assert_eq!(queue.gather(), GATHER_MAX);
+        let of_bytes = |bytes| row("c", 1, bytes - RESULT_OVERHEAD_BYTES);
+        for (bytes, gather) in [
+            (MANY_BYTES - 1, GATHER_MAX),
+            (MANY_BYTES, GATHER_MIN),
+            (CALL_BYTES_MAX - 1, GATHER_MIN),
+            (CALL_BYTES_MAX, Duration::ZERO),
+        ] {
+            let mut queue = Queue::default();
+            queue.push_back(of_bytes(bytes));
+            assert_eq!(queue.gather(), gather, "{bytes}");
+        }
         assert_eq!(queue.next_ready(now), None, "what is in flight is waited for");
     }
 
@@ -300,7 +334,7 @@ mod tests {
         assert!(queue.next_call().is_empty());
         let now = Instant::now();
         assert!(queue.next_ready(now).unwrap() > now);
-        assert_eq!(queue.waiting_items, 1200);
+        assert_eq!(queue.waiting.0, 1200);
     }
 
     #[test]
