@@ -4,7 +4,10 @@
 use std::process::{Command, Output};
 
 use sluice::keys::{NewToken, append_entries};
-use sluice_proto::{ingest::v1::Outcome, results::v1::AcknowledgeResultRequest};
+use sluice_proto::{
+    ingest::v1::Outcome,
+    results::v1::{AcknowledgeResultRequest, GetResultRequest, result::State},
+};
 use sluice_service::auth::INTAKE_SCOPE;
 use sluice_tests::{Database, Pair, Replica, Service, Tenant, eventually, program, scratch};
 use tokio_postgres::Client;
@@ -15,7 +18,7 @@ use crate::support::*;
 const fn newest(service: Service) -> i32 {
     match service {
         Service::Ingest => 4,
-        Service::Results => 4,
+        Service::Results => 5,
     }
 }
 
@@ -52,11 +55,12 @@ struct Left {
     pair: Pair,
     recorded: Contents,
     consumed: String,
+    expired: String,
     waiting: Contents,
 }
 
-/// A pair that has recorded some results, of which one is consumed, and has accepted
-/// others that are still in its outbox.
+/// A pair that has recorded some results, of which one is consumed and one expired, and
+/// has accepted others that are still in its outbox.
 async fn left() -> Left {
     let mut pair = builder().processes().start().await;
     let acme = pair.clients(Tenant::Acme);
@@ -69,7 +73,7 @@ async fn left() -> Left {
     let first = batch("first");
     let recorded = accepted(&first, &publish(&acme, first.clone()).await);
     drained(&pair).await;
-    let consumed = recorded.keys().next().unwrap().clone();
+    let [consumed, expired] = [0, 1].map(|n| recorded.keys().nth(n).unwrap().clone());
     let request = AcknowledgeResultRequest { id: consumed.clone(), ..AcknowledgeResultRequest::default() };
     acme.results.clone().acknowledge_result(request).await.unwrap();
     pair.results[0].kill();
@@ -77,7 +81,13 @@ async fn left() -> Left {
     let waiting = accepted(&second, &publish(&acme, second.clone()).await);
     assert_eq!((recorded.len(), waiting.len()), (5, 5));
     pair.ingest[0].kill();
-    Left { pair, recorded, consumed, waiting }
+    let of_it = format!("FROM result WHERE id = '{expired}'");
+    let statements = format!(
+        "UPDATE available SET ids = array_remove(ids, '{expired}');
+         INSERT INTO expired SELECT date_created, now(), id, storage_config, organisation, poll, ARRAY[id] {of_it}"
+    );
+    pair.results_database.sql().await.batch_execute(&statements).await.unwrap();
+    Left { pair, recorded, consumed, expired, waiting }
 }
 
 /// The databases of an earlier build with all that was left, migrated.
@@ -100,14 +110,15 @@ async fn migrated_from(left: &Left, version: i32) -> (Database, Database) {
         copy(&from, table, &to, table).await;
     }
     let (from, to) = (left.pair.results_database.sql().await, results.sql().await);
-    // Until version 4 each result had rows of its own.
-    for (table, rows) in [
-        ("result", "result"),
-        ("data_block", "data_block"),
-        ("available", "(SELECT *, unnest(ids) AS id FROM available)"),
-        ("consumed", "(SELECT *, unnest(ids) AS id FROM consumed)"),
-    ] {
-        copy(&from, rows, &to, table).await;
+    for table in ["result", "data_block", "batch", "available", "consumed", "expired"] {
+        let rows = match table {
+            "batch" if version < 4 => continue,
+            // Until then each result had rows of its own.
+            "available" | "consumed" if version < 4 => format!("(SELECT *, unnest(ids) AS id FROM {table})"),
+            "expired" if version < 5 => format!("(SELECT *, unnest(ids) AS id FROM {table})"),
+            _ => table.to_owned(),
+        };
+        copy(&from, &rows, &to, table).await;
     }
     for (service, database, version) in
         [(Service::Ingest, &ingest, of_ingest), (Service::Results, &results, version)]
@@ -120,6 +131,16 @@ async fn migrated_from(left: &Left, version: i32) -> (Database, Database) {
     (ingest, results)
 }
 
+/// All results, and those that are in a batch whose data is kept where theirs is, and that
+/// has expired as a whole or not at all.
+const IN_BATCHES: &str = "
+    SELECT (SELECT count(*) FROM result), count(*)
+    FROM batch AS b CROSS JOIN LATERAL unnest(b.ids) AS member(id)
+    JOIN result AS r ON r.organisation = b.organisation AND r.id = member.id AND r.date_created = b.date_created
+    LEFT JOIN expired AS e ON e.organisation = b.organisation AND e.first_id = b.first_id
+    WHERE r.poll = b.poll AND r.block IS NOT DISTINCT FROM b.block
+      AND r.storage_config IS NOT DISTINCT FROM b.storage_config AND (e.ids IS NULL OR e.ids = b.ids)";
+
 #[tokio::test]
 async fn what_earlier_builds_left_is_there_after_migrating() {
     let left = left().await;
@@ -131,9 +152,20 @@ async fn what_earlier_builds_left_is_there_after_migrating() {
         drained(&pair).await;
         let mut expected = left.recorded.clone();
         let consumed = expected.remove(&left.consumed).unwrap();
+        expected.remove(&left.expired).unwrap();
         expected.extend(left.waiting.clone());
         are_the_results(&acme, &expected).await;
         assert_eq!(download(&acme, &left.consumed).await, consumed);
+        let request = GetResultRequest { id: left.expired.clone(), ..GetResultRequest::default() };
+        let expired = acme.results.clone().get_result(request).await.unwrap().into_inner().result.unwrap();
+        assert_eq!(expired.state(), State::Expired);
+        // The clean-up finds everything where the batches say it is.
+        let sql = pair.results_database.sql().await;
+        let (results, fitting): (i64, i64) = {
+            let row = sql.query_one(IN_BATCHES, &[]).await.unwrap();
+            (row.get(0), row.get(1))
+        };
+        assert_eq!((results, fitting), (10, 10));
         // Markers and windows hold.
         let again = marked("alerts", "first/0", r#"{"keys":["first",0]}"#);
         let similar = marked("alerts", "other", r#"{"keys":["second",3]}"#);

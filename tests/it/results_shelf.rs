@@ -62,7 +62,9 @@ impl Shelf {
         let statements = format!(
             "UPDATE available SET ids = array_remove(ids, '{id}') WHERE organisation = '{ACME}';
              DELETE FROM available WHERE ids = '{{}}';
-             INSERT INTO expired (organisation, id, date_deleted) VALUES ('{ACME}', '{id}', now())"
+             INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
+             SELECT date_created, now(), id, storage_config, organisation, poll, ARRAY[id] FROM result
+             WHERE organisation = '{ACME}' AND id = '{id}'"
         );
         sql.batch_execute(&statements).await.unwrap();
     }

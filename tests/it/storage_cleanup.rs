@@ -150,7 +150,8 @@ async fn any_number_of_replicas_may_be_killed_at_any_time() {
     storage.shelf.record(&results).await;
     let sql = storage.shelf.0.results_database.sql().await;
     let gone = async || -> i64 {
-        let count = "SELECT count(*) FROM expired WHERE date_deleted IS NOT NULL";
+        let count =
+            "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM expired WHERE date_deleted IS NOT NULL";
         sql.query_one(count, &[]).await.unwrap().get(0)
     };
     storage.age(2).await;
@@ -172,7 +173,7 @@ async fn what_expired_a_year_ago_is_forgotten() {
     }
     let sql = storage.shelf.0.results_database.sql().await;
     let id: uuid::Uuid = old.id.parse().unwrap();
-    let older = "UPDATE expired SET date_deleted = now() - interval '366 days' WHERE id = $1";
+    let older = "UPDATE expired SET date_deleted = now() - interval '366 days' WHERE first_id = $1";
     sql.execute(older, &[&id]).await.unwrap();
     let statement = include_str!("../../crates/results/src/sql/forget.sql");
     let forgotten = async || -> i64 { sql.query_one(statement, &[]).await.unwrap().get("forgotten") };

@@ -132,7 +132,8 @@ impl Storage {
             "UPDATE result SET date_created = date_created - interval '{days} days';
              UPDATE batch SET date_created = date_created - interval '{days} days';
              UPDATE available SET date_created = date_created - interval '{days} days';
-             UPDATE consumed SET date_created = date_created - interval '{days} days'"
+             UPDATE consumed SET date_created = date_created - interval '{days} days';
+             UPDATE expired SET date_created = date_created - interval '{days} days'"
         );
         sql.batch_execute(&statement).await.unwrap();
     }

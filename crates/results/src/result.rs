@@ -184,10 +184,11 @@ impl NewRecord {
         Ok(Self { checksum: file.checksum, size: file.size, storage, ..record })
     }
 
-    /// What the results of one batch have in common.
+    /// What the results of one batch have in common: whose they are, their poll, and what
+    /// keeps them.
     #[must_use]
-    pub fn batch(&self) -> (&OrganisationId, &str) {
-        (&self.organisation, &self.labels.poll)
+    pub fn batch(&self) -> (&OrganisationId, &str, Option<Uuid>) {
+        (&self.organisation, &self.labels.poll, self.storage.config)
     }
 
     /// The order in which everybody records: batch by batch, so that recordings of the

@@ -1,11 +1,13 @@
 //! Expiring what one storage config keeps: a leased walk over the organisation's
-//! records in the order of their dates. For buckets in three steps that may be cut
+//! batches in the order of their dates. For buckets in three steps that may be cut
 //! off anywhere: marked (EXPIRED from then on), object deleted and confirmed gone,
 //! `date_deleted` set.
 
+use std::collections::HashSet;
+
 use futures_util::{StreamExt, stream};
 use sluice_service::{Error, Kind, OrganisationId, postgres::query};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{Cleanup, REMOVALS_AT_ONCE};
@@ -22,7 +24,26 @@ pub(super) struct Lease {
     organisation: OrganisationId,
     /// Nil: the built-in `db`.
     config: Uuid,
-    from: (Micros, Uuid),
+    from: Micros,
+}
+
+/// A batch that is EXPIRED, and whose objects may still be there.
+struct Marked {
+    date_created: Micros,
+    poll: String,
+    first_id: Uuid,
+    ids: Vec<Uuid>,
+}
+
+impl Marked {
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            date_created: row.try_get("date_created")?,
+            poll: row.try_get("poll")?,
+            first_id: row.try_get("first_id")?,
+            ids: row.try_get("ids")?,
+        })
+    }
 }
 
 impl Cleanup {
@@ -37,7 +58,7 @@ impl Cleanup {
             id,
             organisation: row.try_get::<_, &str>("organisation")?.parse()?,
             config: row.try_get("storage_config")?,
-            from: (row.try_get("date")?, row.try_get("id")?),
+            from: row.try_get("date")?,
         }))
     }
 
@@ -47,9 +68,9 @@ impl Cleanup {
     }
 
     /// Whether the lease is still this replica's; keeps how far it came.
-    async fn renew(&self, lease: &Lease, (date, id): (Micros, Uuid)) -> Result<bool, Error> {
-        let params: [&(dyn ToSql + Sync); 5] =
-            [&lease.organisation.as_str(), &lease.config, &lease.id, &date, &id];
+    async fn renew(&self, lease: &Lease, date: Micros) -> Result<bool, Error> {
+        let params: [&(dyn ToSql + Sync); 4] =
+            [&lease.organisation.as_str(), &lease.config, &lease.id, &date];
         let rows = query(&self.pool, include_str!("../sql/cleanup_renew.sql"), &params).await?;
         Ok(!rows.is_empty())
     }
@@ -79,7 +100,7 @@ impl Cleanup {
         self.walk(lease, terms, true).await
     }
 
-    /// Walks the organisation's records that are older than the retention. With `at_once`
+    /// Walks the organisation's batches that are older than the retention. With `at_once`
     /// their data goes in the same commit.
     async fn walk(&self, lease: &Lease, terms: Terms, at_once: bool) -> Result<(), Error> {
         if terms.retention_seconds == 0 {
@@ -89,8 +110,8 @@ impl Cleanup {
         let config = Some(lease.config).filter(|id| !id.is_nil());
         let (mut at, mut expired) = (lease.from, 0);
         loop {
-            let params: [&(dyn ToSql + Sync); 6] =
-                [&lease.organisation.as_str(), &at.0, &at.1, &config, &retention, &at_once];
+            let params: [&(dyn ToSql + Sync); 5] =
+                [&lease.organisation.as_str(), &at, &config, &retention, &at_once];
             let rows = query(&self.pool, include_str!("../sql/expire.sql"), &params).await?;
             let Some(row) = rows.first() else { break };
             if row.try_get("changed")? {
@@ -98,7 +119,7 @@ impl Cleanup {
                 continue;
             }
             expired += row.try_get::<_, i64>("due")?;
-            at = (row.try_get("date_created")?, row.try_get("id")?);
+            at = row.try_get("date_created")?;
             if !self.renew(lease, at).await? {
                 break;
             }
@@ -121,32 +142,44 @@ impl Cleanup {
                 return Ok(());
             }
         };
-        let (mut after, organisation) = (Uuid::nil(), lease.organisation.as_str());
+        let organisation = lease.organisation.as_str();
+        let (mut date, mut poll, mut first) = (Micros::BEFORE_ALL, String::new(), Uuid::nil());
         loop {
-            let params: [&(dyn ToSql + Sync); 2] = [&organisation, &after];
+            let params: [&(dyn ToSql + Sync); 5] = [&organisation, &config.id, &date, &poll, &first];
             let rows = query(&self.pool, include_str!("../sql/expired_pending.sql"), &params).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            after = last.try_get("id")?;
-            let mut ids = Vec::new();
-            for row in &rows {
-                if row.try_get::<_, Option<Uuid>>("storage_config")? == Some(config.id) {
-                    ids.push(row.try_get("id")?);
-                }
-            }
+            let batches: Vec<Marked> = rows.iter().map(Marked::from_row).collect::<Result<_, _>>()?;
+            let Some(last) = batches.last() else { return Ok(()) };
+            (date, poll, first) = (last.date_created, last.poll.clone(), last.first_id);
+            let ids: Vec<Uuid> = batches.iter().flat_map(|batch| &batch.ids).copied().collect();
             let wanted = ids.len();
-            let gone = remove(&store, config, ids).await;
-            let params: [&(dyn ToSql + Sync); 2] = [&organisation, &gone];
-            query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await?;
+            let gone: HashSet<Uuid> = remove(&store, config, ids).await.into_iter().collect();
+            self.confirm(organisation, batches, &gone).await?;
             self.metrics.removed(gone.len());
             self.metrics.not_removed(wanted - gone.len());
             if gone.len() < wanted {
                 // The bucket fails: the rest has time until the next look.
                 return Ok(());
             }
-            if !self.renew(lease, (Micros::AFTER_ALL, after)).await? {
+            if !self.renew(lease, Micros::AFTER_ALL).await? {
                 return Ok(());
             }
         }
+    }
+
+    /// Says of batches that their data is gone, if all of it is: what went of the others
+    /// is removed once more at the next look.
+    async fn confirm(
+        &self,
+        organisation: &str,
+        mut batches: Vec<Marked>,
+        gone: &HashSet<Uuid>,
+    ) -> Result<(), Error> {
+        batches.retain(|batch| batch.ids.iter().all(|id| gone.contains(id)));
+        let dates: Vec<Micros> = batches.iter().map(|batch| batch.date_created).collect();
+        let polls: Vec<&str> = batches.iter().map(|batch| batch.poll.as_str()).collect();
+        let firsts: Vec<Uuid> = batches.iter().map(|batch| batch.first_id).collect();
+        let params: [&(dyn ToSql + Sync); 4] = [&organisation, &dates, &polls, &firsts];
+        query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await.map(drop)
     }
 }
 

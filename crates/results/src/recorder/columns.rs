@@ -9,7 +9,7 @@ use crate::{
     storage::inline::{Packed, PackedBlock},
 };
 
-/// A batch is a row of `batch`, which is to fit into half a page: see the migration V4.
+/// A batch is a row of `batch`, which is to fit into half a page: see the migrations V4 and V5.
 const BATCH_RESULTS_MAX: usize = 200;
 
 /// A record, whose it is (the job's number), and where it stands there.
@@ -49,17 +49,22 @@ struct Batches<'a> {
     parts: Slices,
     organisations: Vec<&'a str>,
     polls: Vec<&'a str>,
+    configs: Vec<Option<Uuid>>,
+    blocks: Vec<Uuid>,
 }
 
 impl<'a> Batches<'a> {
-    fn of(entries: &'a [Entry]) -> Self {
+    fn of(entries: &'a [Entry], packed: &[Packed]) -> Self {
         let mut batches = Self::default();
-        let same = |a: &Entry, b: &Entry| a.record.batch() == b.record.batch();
-        for batch in entries.chunk_by(same).flat_map(|batch| batch.chunks(BATCH_RESULTS_MAX)) {
-            let (organisation, poll) = batch[0].record.batch();
-            batches.parts.push(batch.len());
+        let key = |entry: &'a Entry, packed: &Packed| (entry.record.batch(), packed.placement.block);
+        let rows: Vec<_> = entries.iter().zip(packed).map(|(entry, packed)| key(entry, packed)).collect();
+        for part in rows.chunk_by(PartialEq::eq).flat_map(|part| part.chunks(BATCH_RESULTS_MAX)) {
+            let ((organisation, poll, config), block) = part[0];
+            batches.parts.push(part.len());
             batches.organisations.push(organisation.as_str());
             batches.polls.push(poll);
+            batches.configs.push(config);
+            batches.blocks.push(block);
         }
         batches
     }
@@ -88,7 +93,7 @@ impl<'a> Columns<'a> {
             packed_bytes: blocks.iter().map(|block| &block.bytes[..]).collect(),
             configs: records().map(|record| record.storage.config).collect(),
             signed_urls_seconds: records().map(|record| record.storage.signed_urls_seconds).collect(),
-            batches: Batches::of(entries),
+            batches: Batches::of(entries, packed),
         }
     }
 
@@ -97,7 +102,7 @@ impl<'a> Columns<'a> {
     /// not there before.
     pub async fn execute(&self, client: &Client, statement: &Statement) -> Result<usize, PgError> {
         let batches = &self.batches;
-        let params: [&(dyn ToSql + Sync); 21] = [
+        let params: [&(dyn ToSql + Sync); 23] = [
             &self.sizes,
             &self.offsets,
             &self.ids,
@@ -119,6 +124,8 @@ impl<'a> Columns<'a> {
             &batches.parts.lasts,
             &batches.organisations,
             &batches.polls,
+            &batches.configs,
+            &batches.blocks,
         ];
         let used = statement.params().len();
         let fresh = client.execute(statement, &params[..used]).await?;

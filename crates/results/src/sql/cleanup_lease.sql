@@ -14,4 +14,4 @@ WHERE (organisation, storage_config) IN (
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 )
-RETURNING organisation, storage_config, date, id
+RETURNING organisation, storage_config, date

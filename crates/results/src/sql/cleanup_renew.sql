@@ -4,7 +4,6 @@
 -- kept that is younger than a minute. Primary key.
 UPDATE cleanup_progress
 SET date_leased = clock_timestamp(),
-    date = CASE WHEN $4 < now() - interval '1 minute' THEN $4 ELSE date END,
-    id = CASE WHEN $4 < now() - interval '1 minute' THEN $5 ELSE id END
+    date = CASE WHEN $4 < now() - interval '1 minute' THEN $4 ELSE date END
 WHERE organisation = $1 AND storage_config = $2 AND lease = $3
-RETURNING id
+RETURNING date

@@ -1,14 +1,8 @@
--- Results of an organisation that are marked and whose objects may still be there,
--- after an id, with the storage config that keeps each. Index expired_pending, and a
--- lookup by primary key each; OFFSET 0 keeps it so on empty tables, too.
-SELECT e.id, r.storage_config
-FROM (
-    SELECT id FROM expired
-    WHERE organisation = $1 AND date_deleted IS NULL AND id > $2
-    ORDER BY id
-    LIMIT 500
-) AS e
-CROSS JOIN LATERAL (
-    SELECT storage_config FROM result WHERE organisation = $1 AND id = e.id OFFSET 0
-) AS r
-ORDER BY e.id
+-- Batches of one storage config ($2) that are marked and whose
+-- objects may still be there, after a key. Index expired_pending.
+SELECT date_created, poll, first_id, ids
+FROM expired
+WHERE organisation = $1 AND storage_config = $2 AND date_deleted IS NULL
+  AND (date_created, poll, first_id) > ($3, $4, $5)
+ORDER BY date_created, poll, first_id
+LIMIT 100

@@ -1,40 +1,41 @@
--- Forgets results that have been EXPIRED for 365 days, at most 2,000: the record and
--- what became of it, and a batch, or what was acknowledged of it in one call, with the
--- last of its records. Index expired_by_deletion, then lookups by key. Returns how many.
+-- Forgets results that have been EXPIRED for 365 days, at most 100 batches: the records
+-- and what became of them, and a batch, or what was acknowledged of it in one call, with
+-- the last of its records. Index expired_by_deletion, then lookups by key. Returns how many
+-- results.
 WITH old AS MATERIALIZED (
-    SELECT organisation, id FROM expired
+    SELECT organisation, date_created, poll, first_id, ids FROM expired
     WHERE date_deleted < now() - interval '365 days'
     ORDER BY date_deleted
-    LIMIT 2000
+    LIMIT 100
+), member AS MATERIALIZED (
+    SELECT old.organisation, given.id FROM old CROSS JOIN LATERAL unnest(old.ids) AS given(id)
 ), batches AS MATERIALIZED (
-    SELECT DISTINCT old.organisation, r.date_created, r.poll
-    FROM old
-    CROSS JOIN LATERAL (
-        SELECT date_created, poll FROM result WHERE organisation = old.organisation AND id = old.id OFFSET 0
-    ) AS r
+    SELECT DISTINCT organisation, date_created, poll FROM old
 ), no_record AS (
-    DELETE FROM result r USING old WHERE r.organisation = old.organisation AND r.id = old.id
+    DELETE FROM result r USING member WHERE r.organisation = member.organisation AND r.id = member.id
 ), not_expired AS (
-    DELETE FROM expired e USING old WHERE e.organisation = old.organisation AND e.id = old.id
+    DELETE FROM expired e USING old
+    WHERE e.organisation = old.organisation AND e.date_created = old.date_created
+      AND e.poll = old.poll AND e.first_id = old.first_id
 ), no_batch AS (
     DELETE FROM batch b USING batches AS of
     WHERE b.organisation = of.organisation AND b.date_created = of.date_created AND b.poll = of.poll
       AND NOT EXISTS (
-        SELECT FROM unnest(b.ids) AS member(id)
+        SELECT FROM unnest(b.ids) AS left_over(id)
         CROSS JOIN LATERAL (
-            SELECT FROM result WHERE organisation = b.organisation AND id = member.id OFFSET 0
+            SELECT FROM result WHERE organisation = b.organisation AND id = left_over.id OFFSET 0
         ) AS r
-        WHERE (b.organisation, member.id) NOT IN (SELECT organisation, id FROM old)
+        WHERE (b.organisation, left_over.id) NOT IN (SELECT organisation, id FROM member)
     )
 ), not_consumed AS (
     DELETE FROM consumed c USING batches AS of
     WHERE c.organisation = of.organisation AND c.date_created = of.date_created AND c.poll = of.poll
       AND NOT EXISTS (
-        SELECT FROM unnest(c.ids) AS member(id)
+        SELECT FROM unnest(c.ids) AS left_over(id)
         CROSS JOIN LATERAL (
-            SELECT FROM result WHERE organisation = c.organisation AND id = member.id OFFSET 0
+            SELECT FROM result WHERE organisation = c.organisation AND id = left_over.id OFFSET 0
         ) AS r
-        WHERE (c.organisation, member.id) NOT IN (SELECT organisation, id FROM old)
+        WHERE (c.organisation, left_over.id) NOT IN (SELECT organisation, id FROM member)
     )
 )
-SELECT count(*) AS forgotten FROM old
+SELECT count(*) AS forgotten FROM member

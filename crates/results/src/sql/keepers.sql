@@ -4,10 +4,12 @@
 SELECT given.id
 FROM unnest($2::uuid[]) AS given(id)
 CROSS JOIN LATERAL (
-    SELECT storage_config FROM result WHERE organisation = $1 AND id = given.id OFFSET 0
+    SELECT date_created, poll, storage_config FROM result WHERE organisation = $1 AND id = given.id OFFSET 0
 ) AS r
 LEFT JOIN LATERAL (
-    SELECT date_deleted FROM expired WHERE organisation = $1 AND id = given.id OFFSET 0
+    SELECT date_deleted FROM expired
+    WHERE organisation = $1 AND date_created = r.date_created AND poll = r.poll AND given.id = ANY(ids)
+    OFFSET 0
 ) AS e ON true
 WHERE r.storage_config = $3 AND e.date_deleted IS NULL
 UNION ALL

@@ -15,7 +15,7 @@
 WITH page AS MATERIALIZED (
     SELECT r.date_created, r.id, r.size, r.block_offset, r.checksum, r.block, r.storage_config,
            r.definition, r.poll, r.task, r.identifier, r.type,
-           c.date_consumed, e.date_deleted, r.signed_urls_seconds, e.id IS NOT NULL AS expired
+           c.date_consumed, e.date_deleted, r.signed_urls_seconds, e.first_id IS NOT NULL AS expired
     FROM (
         SELECT b.date_created, member.id
         FROM batch AS b
@@ -36,12 +36,14 @@ WITH page AS MATERIALIZED (
         OFFSET 0
     ) AS c ON true
     LEFT JOIN LATERAL (
-        SELECT id, date_deleted FROM expired WHERE organisation = $1 AND id = r.id OFFSET 0
+        SELECT first_id, date_deleted FROM expired
+        WHERE organisation = $1 AND date_created = r.date_created AND poll = r.poll AND r.id = ANY(ids)
+        OFFSET 0
     ) AS e ON true
     WHERE ($7::text IS NULL OR r.task = $7)
       AND ($8::text IS NULL OR r.identifier = $8)
       AND ($9::uuid IS NULL OR r.checksum = $9)
-      AND CASE WHEN e.id IS NOT NULL THEN $10::boolean
+      AND CASE WHEN e.first_id IS NOT NULL THEN $10::boolean
                WHEN c.date_consumed IS NOT NULL THEN $11::boolean
                ELSE $12::boolean END
       AND ($13::timestamptz IS NULL OR c.date_consumed >= $13 AND c.date_consumed < $14)

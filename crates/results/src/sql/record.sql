@@ -4,7 +4,7 @@
 -- that was not.
 --
 -- One round trip and one commit for up to 1,000 results. Callers sort the
--- records by (organisation, poll, id), so that concurrent recordings of the same
+-- records by (organisation, poll, storage config, id), so that concurrent recordings of the same
 -- ids wait for each other in one direction only (earlier builds have another
 -- order: a deadlock with one is tried again). Locks nothing else that exists before.
 WITH fresh AS (
@@ -17,14 +17,14 @@ WITH fresh AS (
       AS given(size, block_offset, id, checksum, block, organisation,
                definition, poll, task, identifier, type, storage_config, signed_urls_seconds)
     ON CONFLICT (organisation, id) DO NOTHING
-    RETURNING date_created, id, organisation, poll, block
+    RETURNING date_created, id, organisation, poll, storage_config, block
 ), batched AS (
-    INSERT INTO batch (date_created, first_id, organisation, poll, ids)
-    SELECT date_created, ids[1], organisation, poll, ids
+    INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config, block)
+    SELECT date_created, ids[1], organisation, poll, ids, storage_config, block
     FROM (
-        SELECT date_created, organisation, poll, array_agg(id ORDER BY id) AS ids
+        SELECT date_created, organisation, poll, storage_config, block, array_agg(id ORDER BY id) AS ids
         FROM (SELECT *, row_number() OVER () AS place FROM fresh) AS numbered
-        GROUP BY date_created, organisation, poll, (place - 1) / 200
+        GROUP BY date_created, organisation, poll, storage_config, block, (place - 1) / 200
     ) AS parts
     RETURNING date_created, first_id, organisation, poll, ids
 ), waiting AS (

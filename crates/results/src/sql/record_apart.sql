@@ -28,12 +28,12 @@ WITH claimed AS MATERIALIZED (
     ON CONFLICT (organisation, id) DO NOTHING
     RETURNING date_created, id, organisation, poll, storage_config
 ), batched AS (
-    INSERT INTO batch (date_created, first_id, organisation, poll, ids)
-    SELECT date_created, ids[1], organisation, poll, ids
+    INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config)
+    SELECT date_created, ids[1], organisation, poll, ids, storage_config
     FROM (
-        SELECT date_created, organisation, poll, array_agg(id ORDER BY id) AS ids
+        SELECT date_created, organisation, poll, storage_config, array_agg(id ORDER BY id) AS ids
         FROM (SELECT *, row_number() OVER () AS place FROM fresh) AS numbered
-        GROUP BY date_created, organisation, poll, (place - 1) / 200
+        GROUP BY date_created, organisation, poll, storage_config, (place - 1) / 200
     ) AS parts
     RETURNING date_created, first_id, organisation, poll, ids
 ), waiting AS (

@@ -5,10 +5,10 @@
 -- One round trip and one commit for up to 1,000 results, sorted as record.sql says. A
 -- batch is a part of them ($18 to $19, from 1).
 WITH batched AS (
-    INSERT INTO batch (date_created, first_id, organisation, poll, ids)
-    SELECT now(), ($3::uuid[])[first], organisation, poll, ($3::uuid[])[first:last]
-    FROM unnest($18::integer[], $19::integer[], $20::text[], $21::text[])
-      AS part(first, last, organisation, poll)
+    INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config, block)
+    SELECT now(), ($3::uuid[])[first], organisation, poll, ($3::uuid[])[first:last], storage_config, block
+    FROM unnest($18::integer[], $19::integer[], $20::text[], $21::text[], $22::uuid[], $23::uuid[])
+      AS part(first, last, organisation, poll, storage_config, block)
     RETURNING date_created, first_id, organisation, poll, ids
 ), waiting AS (
     INSERT INTO available (date_created, first_id, organisation, poll, ids)

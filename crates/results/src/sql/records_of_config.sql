@@ -15,9 +15,13 @@ WITH walked AS MATERIALIZED (
 SELECT w.date_created, w.id, r.size
 FROM walked AS w
 CROSS JOIN LATERAL (
-    SELECT size, storage_config FROM result WHERE organisation = $1 AND id = w.id OFFSET 0
+    SELECT size, poll, storage_config FROM result WHERE organisation = $1 AND id = w.id OFFSET 0
 ) AS r
-LEFT JOIN LATERAL (SELECT id FROM expired WHERE organisation = $1 AND id = w.id OFFSET 0) AS e ON true
-WHERE r.storage_config = $4 AND e.id IS NULL
+LEFT JOIN LATERAL (
+    SELECT first_id FROM expired
+    WHERE organisation = $1 AND date_created = w.date_created AND poll = r.poll AND w.id = ANY(ids)
+    OFFSET 0
+) AS e ON true
+WHERE r.storage_config = $4 AND e.first_id IS NULL
 UNION ALL
 (SELECT date_created, id, NULL::bigint FROM walked ORDER BY date_created DESC, id DESC LIMIT 1)
