@@ -2,7 +2,10 @@
 //! delays nobody but itself, and bounded, so that there is room for a newcomer at
 //! any time. Pure; the committer puts a lock around it.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    iter::Sum,
+};
 
 use sluice_service::OrganisationId;
 
@@ -16,6 +19,24 @@ pub struct Size {
     pub items: usize,
     /// Their content.
     pub bytes: usize,
+}
+
+/// Jobs, and what they take up together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How many.
+    pub jobs: usize,
+    /// What they take up.
+    pub size: Size,
+}
+
+impl Sum for Load {
+    fn sum<I: Iterator<Item = Self>>(loads: I) -> Self {
+        loads.fold(Self::default(), |sum, load| Self {
+            jobs: sum.jobs + load.jobs,
+            size: Size { items: sum.size.items + load.size.items, bytes: sum.size.bytes + load.size.bytes },
+        })
+    }
 }
 
 /// Bounds of a queue, or of a batch.
@@ -63,19 +84,18 @@ pub struct LaneQueue<T> {
     lines: HashMap<OrganisationId, Line<T>>,
     /// Organisations with jobs, the one whose turn it is first.
     turns: VecDeque<OrganisationId>,
-    jobs: usize,
-    bytes: usize,
+    waiting: Load,
 }
 
 impl<T> LaneQueue<T> {
     /// An empty one.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, lines: HashMap::new(), turns: VecDeque::new(), jobs: 0, bytes: 0 }
+        Self { bounds, lines: HashMap::new(), turns: VecDeque::new(), waiting: Load::default() }
     }
 
-    /// Jobs, and bytes, that wait.
-    pub fn waiting(&self) -> (usize, usize) {
-        (self.jobs, self.bytes)
+    /// What waits, of all organisations.
+    pub fn waiting(&self) -> Load {
+        self.waiting
     }
 
     /// Appends a job. An organisation may have as much waiting as is still free: one
@@ -87,10 +107,10 @@ impl<T> LaneQueue<T> {
     pub fn push(&mut self, organisation: &OrganisationId, job: T, size: Size) -> Result<(), Full> {
         let line = match self.lines.get_mut(organisation) {
             Some(line) => {
-                if line.jobs.len() >= self.bounds.jobs_max.saturating_sub(self.jobs) {
+                if line.jobs.len() >= self.bounds.jobs_max.saturating_sub(self.waiting.jobs) {
                     return Err(Full::Jobs);
                 }
-                if line.bytes + size.bytes > self.bounds.bytes_max.saturating_sub(self.bytes) {
+                if line.bytes + size.bytes > self.bounds.bytes_max.saturating_sub(self.waiting.size.bytes) {
                     return Err(Full::Bytes);
                 }
                 line
@@ -103,8 +123,9 @@ impl<T> LaneQueue<T> {
         };
         line.jobs.push_back((job, size));
         line.bytes += size.bytes;
-        self.jobs += 1;
-        self.bytes += size.bytes;
+        self.waiting.jobs += 1;
+        self.waiting.size.items += size.items;
+        self.waiting.size.bytes += size.bytes;
         Ok(())
     }
 
@@ -133,8 +154,9 @@ impl<T> LaneQueue<T> {
             line.bytes -= size.bytes;
             batch.extend(line.jobs.pop_front().map(|(job, _)| job));
             total = Size { items, bytes };
-            self.jobs -= 1;
-            self.bytes -= size.bytes;
+            self.waiting.jobs -= 1;
+            self.waiting.size.items -= size.items;
+            self.waiting.size.bytes -= size.bytes;
             if line.jobs.is_empty() {
                 // What is left of its turn is not saved up.
                 let gone = self.turns.pop_front();
@@ -204,7 +226,7 @@ mod tests {
             assert_eq!(queue.push(&acme, 0, bytes(0)), Ok(()));
         }
         assert_eq!(queue.push(&acme, 0, bytes(0)), Err(Full::Jobs));
-        assert_eq!(queue.waiting(), (10, 0));
+        assert_eq!(queue.waiting(), Load { jobs: 10, size: Size { items: 10, bytes: 0 } });
     }
 
     proptest! {
@@ -227,7 +249,7 @@ mod tests {
             while model.values().any(|line| !line.is_empty()) {
                 check_batch(&mut queue, &mut model)?;
             }
-            prop_assert_eq!(queue.waiting(), (0, 0));
+            prop_assert_eq!(queue.waiting(), Load::default());
             prop_assert!(queue.lines.is_empty() && queue.turns.is_empty());
         }
     }

@@ -160,6 +160,12 @@ impl LaneWaiting {
         self.requests.dec_by(signed(requests));
         self.bytes.dec_by(signed(bytes));
     }
+
+    /// Requests, and bytes.
+    #[cfg(test)]
+    pub fn get(&self) -> (i64, i64) {
+        (self.requests.get(), self.bytes.get())
+    }
 }
 
 /// The outbox as measured now and then.

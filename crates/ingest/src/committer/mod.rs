@@ -1,12 +1,16 @@
 //! Group commit: what concurrent requests hand in is merged into one gate
 //! transaction. While one is in flight the next gathers; there is no timer. Each
 //! lane is a task with a session of its own; observations of one organisation
-//! and definition always take the same lane, in the order they were handed in.
-//! A lane outlives its callers: dropping a request cancels nothing that is
-//! sealed.
+//! and definition always wait for the same lane, and are committed in the order they
+//! were handed in. In a crowd of small requests one lane commits for all, and lanes one
+//! after the other (`queues`). So a commit that hangs may delay other lanes, as long as
+//! its own limits let it: in a crowd, or if it took in a crowd what waited for them. Else
+//! it delays its own lane only. A lane outlives its callers: dropping a request cancels
+//! nothing that is sealed.
 
 mod at_gate;
 mod entry;
+mod queues;
 
 use std::{
     sync::Arc,
@@ -31,7 +35,7 @@ use crate::{
         error::{GateError, Who},
         session::GateSession,
     },
-    metrics::{Commits, LaneWaiting},
+    metrics::Commits,
     outbox::{self, OutboxRow},
     outcome::{Decision, Retry},
     registry::Registry,
@@ -93,7 +97,6 @@ pub struct LaneContext {
 pub struct Lane {
     number: usize,
     shared: Arc<Shared>,
-    waiting: LaneWaiting,
     session: Option<GateSession>,
     /// What the database knows the last session by.
     last: Option<Uuid>,
@@ -104,35 +107,14 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Commits until the committer is dropped and nothing waits any more.
+    /// Commits until the committer is dropped and nothing waits for this lane any more.
     pub async fn run(mut self) {
-        while let Some(jobs) = self.seal().await {
+        let shared = self.shared.clone();
+        while let Some((jobs, underway)) = shared.seal(self.number).await {
             let span = commit_span(&jobs);
             self.commit(jobs).instrument(span).await;
             self.context.at_gate.left(self.number);
-        }
-    }
-
-    /// Takes what waits, up to the bounds of a batch, organisations in turns. Jobs
-    /// whose callers have gone, or whose deadlines have passed, are dropped here, and
-    /// never later. `None`: no more will come.
-    async fn seal(&mut self) -> Option<Vec<Job>> {
-        loop {
-            let (mut jobs, size, closed) = {
-                let (queue, closed) = &mut *self.shared.queue();
-                let (jobs, size) = queue.take_batch();
-                (jobs, size, *closed)
-            };
-            if !jobs.is_empty() {
-                self.waiting.remove(jobs.len(), size.bytes);
-                jobs.retain(|job| !job.reply.is_closed());
-                return Some(jobs);
-            }
-            if closed {
-                return None;
-            }
-            // Whoever came since is told by a permit that is kept.
-            self.shared.wake.notified().await;
+            drop(underway);
         }
     }
 
@@ -202,7 +184,7 @@ impl Lane {
         let decided = session.decide(&candidates, revision, rows_of).await;
         if decided.is_ok() {
             self.context.metrics.committed(jobs.len(), observations, started.elapsed());
-            self.shared.committed(observations, started.elapsed());
+            self.shared.rates[self.number].committed(observations, started.elapsed());
         }
         decided
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::{
-    entry::{WAITING_BYTES_MAX, WAITING_JOBS_MAX},
+    entry::{Rate, WAITING_BYTES_MAX, WAITING_JOBS_MAX},
     *,
 };
 use crate::{
@@ -80,34 +80,45 @@ async fn requests_wait_up_to_their_bound() {
 
 #[tokio::test]
 async fn what_is_sealed_makes_room() {
-    let (committer, mut lanes) = committer();
+    let (committer, lanes) = committer();
     assert!(submit(&committer, ALONE_BYTES_MAX).is_ok());
     assert!(submit(&committer, 1).is_err());
-    lanes[0].seal().await;
+    lanes[0].shared.seal(0).await;
     assert!(submit(&committer, 1).is_ok());
 }
 
 #[tokio::test]
+async fn who_has_gone_is_dropped_when_sealed() {
+    let (committer, lanes) = committer();
+    let (reply, _answer) = oneshot::channel();
+    submit(&committer, 1).unwrap();
+    let job = Job { candidates: vec![candidate(2)], revision: 0, reply, origin: Origin::default() };
+    committer.submit(0, job).unwrap();
+    let (jobs, _underway) = lanes[0].shared.seal(0).await.unwrap();
+    assert_eq!(jobs.iter().map(|job| job.candidates[0].data.len()).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
 async fn lanes_end_when_nobody_can_come_any_more_and_nothing_waits() {
-    let (committer, mut lanes) = committer();
+    let (committer, lanes) = committer();
     submit(&committer, 1).unwrap();
     let other = committer.clone();
     drop(committer);
-    assert!(lanes[0].seal().await.is_some());
+    assert!(lanes[0].shared.seal(0).await.is_some());
     let ending = async {
         tokio::task::yield_now().await;
         drop(other);
     };
-    let (end, ()) = tokio::join!(lanes[0].seal(), ending);
+    let (end, ()) = tokio::join!(lanes[0].shared.seal(0), ending);
     assert!(end.is_none());
 }
 
 #[test]
 fn who_finds_no_room_is_told_how_long_the_others_will_take() {
-    let shared = Shared::new();
-    assert_eq!(shared.estimate(1000), Duration::ZERO, "nothing is known yet");
-    shared.committed(100, Duration::from_millis(10));
-    assert_eq!(shared.estimate(50_000), Duration::from_secs(5));
+    let rate = Rate::default();
+    assert_eq!(rate.estimate(1000), Duration::ZERO, "nothing is known yet");
+    rate.committed(100, Duration::from_millis(10));
+    assert_eq!(rate.estimate(50_000), Duration::from_secs(5));
     for (estimate, least, most) in [(0, 1, 1), (1, 1, 1), (5, 5, 7), (1000, 30, 45)] {
         let delays = (0..100).map(|_| Retry::not_kept_for("", Duration::from_secs(estimate)).delay.as_secs());
         let delays: std::collections::BTreeSet<_> = delays.collect();
