@@ -15,6 +15,7 @@ pub mod compress;
 pub mod config;
 mod error;
 mod follow;
+pub mod gathered;
 pub mod health;
 pub mod http;
 pub mod leaving;

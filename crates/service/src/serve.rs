@@ -21,6 +21,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::{
     auth::Keys,
+    gathered::gathered,
     http::Api,
     leaving::{Leaving, Telling},
     limits::Limits,
@@ -112,7 +113,7 @@ pub async fn serve(listener: Listener, served: Served, shutdown: CancellationTok
                     continue;
                 };
                 let (connection, cut_off, open) = (connection.clone(), cut_off.clone(), open.clone());
-                connections.spawn(async move {
+                connections.spawn(gathered(async move {
                     open.inc();
                     tokio::select! {
                         () = cut_off.cancelled() => {}
@@ -120,7 +121,7 @@ pub async fn serve(listener: Listener, served: Served, shutdown: CancellationTok
                     }
                     open.dec();
                     drop(place);
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection accepted");

@@ -65,6 +65,7 @@ fn endpoint(url: &str, tls: &ClientTls) -> Result<Endpoint, Failure> {
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|fault| Failure::unusable(format!("{url}: {fault}")))?
+        .executor(Gathered)
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
@@ -72,6 +73,15 @@ fn endpoint(url: &str, tls: &ClientTls) -> Result<Endpoint, Failure> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     tls.secure(endpoint).map_err(|fault| Failure::unusable(format!("{url}: {fault}")))
+}
+
+/// Runs connections so that requests made at the same moment leave in one write.
+struct Gathered;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Gathered {
+    fn execute(&self, connection: F) {
+        tokio::spawn(sluice_service::gathered::gathered(connection));
+    }
 }
 
 /// The clients of a pair, all with one token.
