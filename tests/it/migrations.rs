@@ -84,7 +84,7 @@ async fn left() -> Left {
     let of_it = format!("FROM result WHERE id = '{expired}'");
     let statements = format!(
         "UPDATE available SET ids = array_remove(ids, '{expired}');
-         INSERT INTO expired SELECT date_created, now(), id, storage_config, organisation, poll, ARRAY[id] {of_it}"
+         INSERT INTO expired SELECT date_created, now(), id, gen_random_uuid(), organisation, poll, ARRAY[id] {of_it}"
     );
     pair.results_database.sql().await.batch_execute(&statements).await.unwrap();
     Left { pair, recorded, consumed, expired, waiting }
@@ -139,7 +139,7 @@ const IN_BATCHES: &str = "
     JOIN result AS r ON r.organisation = b.organisation AND r.id = member.id AND r.date_created = b.date_created
     LEFT JOIN expired AS e ON e.organisation = b.organisation AND e.first_id = b.first_id
     WHERE r.poll = b.poll AND r.block IS NOT DISTINCT FROM b.block
-      AND r.storage_config IS NOT DISTINCT FROM b.storage_config AND (e.ids IS NULL OR e.ids = b.ids)";
+      AND coalesce(r.storage_config, '00000000-0000-0000-0000-000000000000') = b.storage_config AND (e.ids IS NULL OR e.ids = b.ids)";
 
 #[tokio::test]
 async fn what_earlier_builds_left_is_there_after_migrating() {
@@ -175,6 +175,16 @@ async fn what_earlier_builds_left_is_there_after_migrating() {
             left.recorded.contains_key(&said[0].ingest_id) && left.waiting.contains_key(&said[1].ingest_id)
         );
     }
+}
+
+#[tokio::test]
+async fn an_earlier_build_can_record_nothing_once_batches_say_where_data_is() {
+    let sql = Database::create(Service::Results).await.sql().await;
+    let before = "INSERT INTO batch (date_created, first_id, organisation, poll, ids)
+                  VALUES (now(), gen_random_uuid(), 'acme', 'poll', '{}')";
+    let error = sql.execute(before, &[]).await.unwrap_err();
+    // Of none of the classes that blame a value: ingest would set it aside.
+    assert_eq!(error.code().map(|state| state.code()), Some("SL003"));
 }
 
 /// A row of the outbox as the first build wrote it, byte for byte. It stays as it is:

@@ -97,10 +97,7 @@ fn allowed(index: &str) -> &'static [&'static [&'static str]] {
     } else if index.starts_with("consumed_") {
         &[&[ORGANISATION, DATE, POLL]]
     } else if index.starts_with("expired_") {
-        &[
-            &[ORGANISATION, DATE, POLL],
-            &[ORGANISATION, "(storage_config = ", "(ROW(date_created, poll, first_id) > "],
-        ]
+        &[&[ORGANISATION, DATE, POLL], &[ORGANISATION, "(storage_config = ", "(first_id > "]]
     } else if index == "storage_default_pkey" {
         &[&[ORGANISATION]]
     } else {

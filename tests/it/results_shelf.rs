@@ -63,7 +63,7 @@ impl Shelf {
             "UPDATE available SET ids = array_remove(ids, '{id}') WHERE organisation = '{ACME}';
              DELETE FROM available WHERE ids = '{{}}';
              INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
-             SELECT date_created, now(), id, storage_config, organisation, poll, ARRAY[id] FROM result
+             SELECT date_created, now(), id, coalesce(storage_config, '00000000-0000-0000-0000-000000000000'), organisation, poll, ARRAY[id] FROM result
              WHERE organisation = '{ACME}' AND id = '{id}'"
         );
         sql.batch_execute(&statements).await.unwrap();

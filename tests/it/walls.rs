@@ -85,7 +85,7 @@ async fn filled() -> (Pair, Client, Client) {
     for organisation in ["acme", "globex"] {
         let rest = format!(
             "INSERT INTO consumed SELECT date_created, now(), organisation, poll, ids FROM batch WHERE organisation = '{organisation}';
-             INSERT INTO expired SELECT date_created, now(), first_id, null, organisation, poll, ids FROM batch WHERE organisation = '{organisation}';
+             INSERT INTO expired SELECT date_created, now(), first_id, storage_config, organisation, poll, ids FROM batch WHERE organisation = '{organisation}';
              INSERT INTO upload VALUES (now(), 1, gen_random_uuid(), gen_random_uuid(), null, 1, '{organisation}');
              INSERT INTO file_chunk VALUES (gen_random_uuid(), 0, '{organisation}', '');
              INSERT INTO storage_config (date_created, id, retention_seconds, signed_urls_seconds, state,

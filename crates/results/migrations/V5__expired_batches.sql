@@ -5,10 +5,13 @@
 -- expires as a whole, and the row in `expired` has the key of the one in `batch`; so
 -- has the one in `available`.
 --
--- Replicas of before can't use this form.
+-- Replicas of before can't use this form, and are refused.
+
+-- All at once: nothing is recorded, acknowledged or cleaned up meanwhile.
+LOCK TABLE result, batch, available, consumed, expired, cleanup_progress IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE batch
-    -- Null: the built-in `db`.
+    -- Nil: the built-in `db`.
     ADD COLUMN storage_config uuid,
     -- Null: the data is not kept inline.
     ADD COLUMN block uuid;
@@ -16,7 +19,8 @@ ALTER TABLE batch
 CREATE TABLE divided AS
 SELECT date_created, organisation, poll, storage_config, block, expired, date_deleted, array_agg(id ORDER BY id) AS ids
 FROM (
-    SELECT r.date_created, r.organisation, r.poll, r.storage_config, r.block, r.id,
+    SELECT r.date_created, r.organisation, r.poll, r.block, r.id,
+           coalesce(r.storage_config, '00000000-0000-0000-0000-000000000000') AS storage_config,
            e.id IS NOT NULL AS expired, e.date_deleted,
            (row_number() OVER (PARTITION BY r.organisation, r.date_created, r.poll, r.storage_config, r.block,
                                             e.id IS NOT NULL, e.date_deleted
@@ -39,6 +43,17 @@ INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_conf
 SELECT date_created, ids[1], organisation, poll, ids, storage_config, block FROM divided;
 INSERT INTO available (date_created, first_id, organisation, poll, ids)
 SELECT date_created, first_id, organisation, poll, ids FROM waiting;
+ALTER TABLE batch ALTER COLUMN storage_config SET NOT NULL;
+
+-- A replica of before says nothing of where data is: what it records would be kept for
+-- too short or too long.
+CREATE FUNCTION refuse_earlier_builds() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE SQLSTATE 'SL003' USING MESSAGE = 'this build is older than the schema, and can no longer record';
+END
+$$;
+CREATE TRIGGER refuse_earlier_builds BEFORE INSERT ON batch
+FOR EACH ROW WHEN (NEW.storage_config IS NULL) EXECUTE FUNCTION refuse_earlier_builds();
 
 DROP TABLE expired;
 CREATE TABLE expired (
@@ -46,18 +61,17 @@ CREATE TABLE expired (
     -- When the data was confirmed to be gone. Null: it is about to go.
     date_deleted   timestamptz,
     first_id       uuid        NOT NULL,
-    storage_config uuid,
+    storage_config uuid        NOT NULL,
     organisation   text COLLATE "C" NOT NULL,
     poll           text COLLATE "C" NOT NULL,
     ids            uuid[]      NOT NULL,
     PRIMARY KEY (organisation, date_created, poll, first_id)
 ) PARTITION BY RANGE (date_created);
 -- What the clean-up has yet to do.
-CREATE INDEX expired_pending ON expired (organisation, storage_config, date_created, poll, first_id)
-    WHERE date_deleted IS NULL;
+CREATE INDEX expired_pending ON expired (organisation, storage_config, first_id) WHERE date_deleted IS NULL;
 -- What has been EXPIRED for so long that it is forgotten.
 CREATE INDEX expired_by_deletion ON expired (date_deleted);
-CREATE TABLE expired_default PARTITION OF expired DEFAULT;
+CREATE TABLE expired_default PARTITION OF expired DEFAULT WITH (toast_tuple_target = 8160);
 
 -- As before, but that `expired` is divided by the moment, too, and that nothing is
 -- counted of the ids in a row: no plan depends on it, and to do so takes seconds.
@@ -105,10 +119,10 @@ ALTER TABLE available ALTER COLUMN ids SET STATISTICS 0;
 ALTER TABLE consumed ALTER COLUMN ids SET STATISTICS 0;
 ALTER TABLE expired ALTER COLUMN ids SET STATISTICS 0;
 
--- The weeks of what expired before, and those to come.
+-- The weeks of what has expired or will, and those to come.
 SELECT make_week(week)
 FROM (SELECT date_trunc('week', date_created AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS week
-      FROM divided WHERE expired GROUP BY 1 ORDER BY 1) AS weeks;
+      FROM divided GROUP BY 1 ORDER BY 1) AS weeks;
 SELECT make_week(now()), make_week(now() + interval '7 days'), make_week(now() + interval '14 days');
 
 INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)

@@ -184,11 +184,16 @@ impl NewRecord {
         Ok(Self { checksum: file.checksum, size: file.size, storage, ..record })
     }
 
-    /// What the results of one batch have in common: whose they are, their poll, and what
-    /// keeps them.
+    /// What the results of one block have in common: whose they are, and what keeps them.
     #[must_use]
-    pub fn batch(&self) -> (&OrganisationId, &str, Option<Uuid>) {
-        (&self.organisation, &self.labels.poll, self.storage.config)
+    pub fn block(&self) -> (&OrganisationId, Option<Uuid>) {
+        (&self.organisation, self.storage.config)
+    }
+
+    /// What the results of one batch have in common: also the poll.
+    #[must_use]
+    pub fn batch(&self) -> (&OrganisationId, Option<Uuid>, &str) {
+        (&self.organisation, self.storage.config, &self.labels.poll)
     }
 
     /// The order in which everybody records: batch by batch, so that recordings of the

@@ -10,7 +10,7 @@ use sluice_service::{Error, Kind, OrganisationId, postgres::query};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Cleanup, REMOVALS_AT_ONCE};
+use super::{Cleanup, REMOVALS_AT_ONCE, REMOVALS_TOGETHER};
 use crate::{
     files::object_of,
     storage::{place::Provider, store::Store},
@@ -107,19 +107,17 @@ impl Cleanup {
             return Ok(());
         }
         let retention = terms.retention_seconds as f64;
-        let config = Some(lease.config).filter(|id| !id.is_nil());
         let (mut at, mut expired) = (lease.from, 0);
         loop {
             let params: [&(dyn ToSql + Sync); 5] =
-                [&lease.organisation.as_str(), &at, &config, &retention, &at_once];
+                [&lease.organisation.as_str(), &at, &lease.config, &retention, &at_once];
             let rows = query(&self.pool, include_str!("../sql/expire.sql"), &params).await?;
             let Some(row) = rows.first() else { break };
-            if row.try_get("changed")? {
-                // Something was acknowledged at this moment.
-                continue;
+            // If not, something was acknowledged at this moment: the same once more.
+            if !row.try_get("changed")? {
+                expired += row.try_get::<_, i64>("marked")?;
+                at = row.try_get("date_created")?;
             }
-            expired += row.try_get::<_, i64>("due")?;
-            at = row.try_get("date_created")?;
             if !self.renew(lease, at).await? {
                 break;
             }
@@ -142,26 +140,24 @@ impl Cleanup {
                 return Ok(());
             }
         };
-        let organisation = lease.organisation.as_str();
-        let (mut date, mut poll, mut first) = (Micros::BEFORE_ALL, String::new(), Uuid::nil());
+        let (mut after, organisation) = (Uuid::nil(), lease.organisation.as_str());
         loop {
-            let params: [&(dyn ToSql + Sync); 5] = [&organisation, &config.id, &date, &poll, &first];
+            let params: [&(dyn ToSql + Sync); 3] = [&organisation, &config.id, &after];
             let rows = query(&self.pool, include_str!("../sql/expired_pending.sql"), &params).await?;
-            let batches: Vec<Marked> = rows.iter().map(Marked::from_row).collect::<Result<_, _>>()?;
-            let Some(last) = batches.last() else { return Ok(()) };
-            (date, poll, first) = (last.date_created, last.poll.clone(), last.first_id);
-            let ids: Vec<Uuid> = batches.iter().flat_map(|batch| &batch.ids).copied().collect();
-            let wanted = ids.len();
-            let gone: HashSet<Uuid> = remove(&store, config, ids).await.into_iter().collect();
-            self.confirm(organisation, batches, &gone).await?;
-            self.metrics.removed(gone.len());
-            self.metrics.not_removed(wanted - gone.len());
-            if gone.len() < wanted {
+            let marked: Vec<Marked> = rows.iter().map(Marked::from_row).collect::<Result<_, _>>()?;
+            let Some(last) = marked.last() else { return Ok(()) };
+            after = last.first_id;
+            let mut rest = &marked[..];
+            while !rest.is_empty() {
+                let (some, others) = rest.split_at(together(rest));
+                rest = others;
+                let removed = remove(&store, config, some.iter().flat_map(|batch| &batch.ids)).await;
+                self.metrics.not_removed(removed.failed);
+                self.confirm(organisation, some, &removed.gone).await?;
                 // The bucket fails: the rest has time until the next look.
-                return Ok(());
-            }
-            if !self.renew(lease, Micros::AFTER_ALL).await? {
-                return Ok(());
+                if removed.gave_up || !self.renew(lease, Micros::AFTER_ALL).await? {
+                    return Ok(());
+                }
             }
         }
     }
@@ -171,38 +167,63 @@ impl Cleanup {
     async fn confirm(
         &self,
         organisation: &str,
-        mut batches: Vec<Marked>,
+        marked: &[Marked],
         gone: &HashSet<Uuid>,
     ) -> Result<(), Error> {
-        batches.retain(|batch| batch.ids.iter().all(|id| gone.contains(id)));
-        let dates: Vec<Micros> = batches.iter().map(|batch| batch.date_created).collect();
-        let polls: Vec<&str> = batches.iter().map(|batch| batch.poll.as_str()).collect();
-        let firsts: Vec<Uuid> = batches.iter().map(|batch| batch.first_id).collect();
+        let whole = |batch: &&Marked| batch.ids.iter().all(|id| gone.contains(id));
+        let whole: Vec<&Marked> = marked.iter().filter(whole).collect();
+        let dates: Vec<Micros> = whole.iter().map(|batch| batch.date_created).collect();
+        let polls: Vec<&str> = whole.iter().map(|batch| batch.poll.as_str()).collect();
+        let firsts: Vec<Uuid> = whole.iter().map(|batch| batch.first_id).collect();
         let params: [&(dyn ToSql + Sync); 4] = [&organisation, &dates, &polls, &firsts];
-        query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await.map(drop)
+        query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await?;
+        self.metrics.removed(whole.iter().map(|batch| batch.ids.len()).sum());
+        Ok(())
     }
 }
 
-/// Removes objects; the ids of those that are gone.
-async fn remove(store: &Store, config: &StorageConfig, ids: Vec<Uuid>) -> Vec<Uuid> {
+/// How many of these batches have their objects removed together: the first, and others
+/// as long as all have no more than so many.
+fn together(marked: &[Marked]) -> usize {
+    let mut objects = 0;
+    let fits = |batch: &&Marked| {
+        objects += batch.ids.len();
+        objects <= REMOVALS_TOGETHER
+    };
+    marked.iter().take_while(fits).count().max(1)
+}
+
+/// What became of objects that were to be removed.
+#[derive(Default)]
+struct Removed {
+    gone: HashSet<Uuid>,
+    failed: usize,
+    /// As many failed as are removed at the same time: the others were not tried.
+    gave_up: bool,
+}
+
+async fn remove(store: &Store, config: &StorageConfig, ids: impl Iterator<Item = &Uuid>) -> Removed {
     let removing: Vec<_> = ids
-        .into_iter()
         .map(|id| {
-            let key = object_of(config, id);
-            async move { store.remove(&key).await.map(|()| id) }
+            let key = object_of(config, *id);
+            async move { store.remove(&key).await.map(|()| *id) }
         })
         .collect();
-    let mut removed = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
-    let mut gone = Vec::new();
-    while let Some(outcome) = removed.next().await {
+    let mut removing = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
+    let mut removed = Removed::default();
+    while let Some(outcome) = removing.next().await {
         match outcome {
-            Ok(id) => gone.push(id),
+            Ok(id) => drop(removed.gone.insert(id)),
             Err(error) => {
                 let error = Error::new(Kind::Unavailable, "STORAGE", error.to_string());
                 tracing::warn!(organisation = %config.organisation, storage_config = %config.id, %error, "object not removed");
-                break;
+                removed.failed += 1;
+                if removed.failed >= REMOVALS_AT_ONCE {
+                    removed.gave_up = true;
+                    break;
+                }
             }
         }
     }
-    gone
+    removed
 }

@@ -20,8 +20,12 @@ use crate::{
 
 /// How often old records and empty partitions are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Objects removed at the same time.
+/// Objects removed at the same time. As many failures of what is removed
+/// together, and the bucket is left alone until the next look.
 const REMOVALS_AT_ONCE: usize = 16;
+/// About so many objects are removed before it is kept that they are gone, and the lease
+/// is renewed.
+const REMOVALS_TOGETHER: usize = 500;
 
 /// The clean-up of this replica.
 #[derive(Clone, Debug)]

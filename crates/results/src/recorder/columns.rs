@@ -59,7 +59,7 @@ impl<'a> Batches<'a> {
         let key = |entry: &'a Entry, packed: &Packed| (entry.record.batch(), packed.placement.block);
         let rows: Vec<_> = entries.iter().zip(packed).map(|(entry, packed)| key(entry, packed)).collect();
         for part in rows.chunk_by(PartialEq::eq).flat_map(|part| part.chunks(BATCH_RESULTS_MAX)) {
-            let ((organisation, poll, config), block) = part[0];
+            let ((organisation, config, poll), block) = part[0];
             batches.parts.push(part.len());
             batches.organisations.push(organisation.as_str());
             batches.polls.push(poll);

@@ -1,4 +1,4 @@
--- Expires batches that one storage config keeps ($3; null: the built-in `db`), past their
+-- Expires batches that one storage config keeps ($3; nil: the built-in `db`), past their
 -- retention. From now on their results are EXPIRED. What the results database keeps itself
 -- ($5) is gone at once: blocks and chunks that nobody needs any more go in the same commit.
 -- Objects of a bucket are about to be removed. Returns where the walk ended, how many
@@ -7,9 +7,9 @@
 --
 -- Walks the key of `batch` from moment to moment, at most 200 batches and what else is of
 -- the last moment; the others are lookups by key, which OFFSET 0 keeps so on empty tables,
--- too. What is AVAILABLE is locked and changed as acknowledge.sql does. A block is needed
--- as long as a batch of the same commit, which has the same `date_created`, has not
--- expired; if the same storage config keeps it, it has by now.
+-- too. What is AVAILABLE is locked and changed as acknowledge.sql does. A block of an
+-- earlier build may hold what several storage configs keep: it is needed as long as a batch
+-- of another one of the same commit, which has the same `date_created`, has not expired.
 WITH walked AS MATERIALIZED (
     SELECT date_created, poll, first_id, ids, storage_config, block
     FROM batch
@@ -25,7 +25,7 @@ WITH walked AS MATERIALIZED (
         WHERE organisation = $1 AND date_created = w.date_created AND poll = w.poll AND first_id = w.first_id
         OFFSET 0
     ) AS e ON true
-    WHERE w.storage_config IS NOT DISTINCT FROM $3 AND e.first_id IS NULL
+    WHERE w.storage_config = $3 AND e.first_id IS NULL
 ), found AS MATERIALIZED (
     SELECT batches.date_created, batches.poll, batches.first_id, waiting.place
     FROM (SELECT * FROM old ORDER BY date_created, poll, first_id) AS batches
@@ -54,12 +54,13 @@ WITH walked AS MATERIALIZED (
     INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
     SELECT date_created, CASE WHEN $5 THEN now() END, first_id, $3, $1, poll, ids FROM due
     ON CONFLICT DO NOTHING
+    RETURNING cardinality(ids) AS results
 ), still_needed AS MATERIALIZED (
     SELECT others.block
     FROM (SELECT DISTINCT date_created FROM due WHERE block IS NOT NULL) AS commits
     CROSS JOIN LATERAL (
         SELECT poll, first_id, block FROM batch
-        WHERE organisation = $1 AND date_created = commits.date_created AND storage_config IS DISTINCT FROM $3
+        WHERE organisation = $1 AND date_created = commits.date_created AND storage_config <> $3
         OFFSET 0
     ) AS others
     LEFT JOIN LATERAL (
@@ -97,6 +98,6 @@ WITH walked AS MATERIALIZED (
     ))
 )
 SELECT last.date_created,
-       (SELECT coalesce(sum(cardinality(ids)), 0) FROM due)::bigint AS due,
+       (SELECT coalesce(sum(results), 0) FROM marked)::bigint AS marked,
        EXISTS (SELECT FROM locked WHERE changed) AS changed
 FROM (SELECT date_created FROM walked ORDER BY date_created DESC LIMIT 1) AS last

@@ -1,4 +1,4 @@
--- Forgets results that have been EXPIRED for 365 days, at most 100 batches: the records
+-- Forgets results that have been EXPIRED for 365 days, at most 50 batches: the records
 -- and what became of them, and a batch, or what was acknowledged of it in one call, with
 -- the last of its records. Index expired_by_deletion, then lookups by key. Returns how many
 -- results.
@@ -6,7 +6,7 @@ WITH old AS MATERIALIZED (
     SELECT organisation, date_created, poll, first_id, ids FROM expired
     WHERE date_deleted < now() - interval '365 days'
     ORDER BY date_deleted
-    LIMIT 100
+    LIMIT 50
 ), member AS MATERIALIZED (
     SELECT old.organisation, given.id FROM old CROSS JOIN LATERAL unnest(old.ids) AS given(id)
 ), batches AS MATERIALIZED (

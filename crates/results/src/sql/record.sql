@@ -4,7 +4,7 @@
 -- that was not.
 --
 -- One round trip and one commit for up to 1,000 results. Callers sort the
--- records by (organisation, poll, storage config, id), so that concurrent recordings of the same
+-- records by (organisation, storage config, poll, id), so that concurrent recordings of the same
 -- ids wait for each other in one direction only (earlier builds have another
 -- order: a deadlock with one is tried again). Locks nothing else that exists before.
 WITH fresh AS (
@@ -20,7 +20,8 @@ WITH fresh AS (
     RETURNING date_created, id, organisation, poll, storage_config, block
 ), batched AS (
     INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config, block)
-    SELECT date_created, ids[1], organisation, poll, ids, storage_config, block
+    SELECT date_created, ids[1], organisation, poll, ids,
+           coalesce(storage_config, '00000000-0000-0000-0000-000000000000'::uuid), block
     FROM (
         SELECT date_created, organisation, poll, storage_config, block, array_agg(id ORDER BY id) AS ids
         FROM (SELECT *, row_number() OVER () AS place FROM fresh) AS numbered

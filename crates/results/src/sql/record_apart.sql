@@ -29,7 +29,8 @@ WITH claimed AS MATERIALIZED (
     RETURNING date_created, id, organisation, poll, storage_config
 ), batched AS (
     INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config)
-    SELECT date_created, ids[1], organisation, poll, ids, storage_config
+    SELECT date_created, ids[1], organisation, poll, ids,
+           coalesce(storage_config, '00000000-0000-0000-0000-000000000000'::uuid)
     FROM (
         SELECT date_created, organisation, poll, storage_config, array_agg(id ORDER BY id) AS ids
         FROM (SELECT *, row_number() OVER () AS place FROM fresh) AS numbered

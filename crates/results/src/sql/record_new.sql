@@ -6,7 +6,8 @@
 -- batch is a part of them ($18 to $19, from 1).
 WITH batched AS (
     INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config, block)
-    SELECT now(), ($3::uuid[])[first], organisation, poll, ($3::uuid[])[first:last], storage_config, block
+    SELECT now(), ($3::uuid[])[first], organisation, poll, ($3::uuid[])[first:last],
+           coalesce(storage_config, '00000000-0000-0000-0000-000000000000'::uuid), block
     FROM unnest($18::integer[], $19::integer[], $20::text[], $21::text[], $22::uuid[], $23::uuid[])
       AS part(first, last, organisation, poll, storage_config, block)
     RETURNING date_created, first_id, organisation, poll, ids

@@ -1,6 +1,6 @@
 //! Storage type `db`: the data lives in the results database. The records of
-//! one commit and one organisation are concatenated into blocks and compressed
-//! together: a hundred small JSON documents take one row and a tenth of the
+//! one commit, one organisation and one storage config are concatenated into blocks and
+//! compressed together: a hundred small JSON documents take one row and a tenth of the
 //! space. A record points into its block.
 
 use bytes::Bytes;
@@ -38,7 +38,8 @@ pub struct Packed {
     pub data: Bytes,
 }
 
-/// Packs the data of records, which are sorted by organisation, into blocks.
+/// Packs the data of records, which are sorted by organisation and storage config, into
+/// blocks.
 /// Answers the blocks, and where each record's data is, in order.
 ///
 /// # Errors
@@ -77,8 +78,7 @@ pub fn pack(records: &[&NewRecord]) -> std::io::Result<(Vec<PackedBlock>, Vec<Pa
 fn fill(records: &[&NewRecord]) -> (usize, usize) {
     let (mut count, mut size) = (0, 0);
     for record in records {
-        let fits =
-            record.organisation == records[0].organisation && size + record.data.len() <= BLOCK_BYTES_MAX;
+        let fits = record.block() == records[0].block() && size + record.data.len() <= BLOCK_BYTES_MAX;
         if count > 0 && !fits {
             break;
         }
@@ -176,11 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn a_block_holds_one_organisation() {
-        let news = [new("a", vec![1; 10]), new("a", vec![2; 10]), new("b", vec![3; 10])];
+    fn a_block_holds_what_one_config_of_one_organisation_keeps() {
+        let mut news =
+            [new("a", vec![1; 10]), new("a", vec![2; 10]), new("a", vec![3; 10]), new("b", vec![4; 10])];
+        news[2].storage.config = Some(Uuid::nil());
         let (blocks, _) = packed(&news);
-        let owners: Vec<&str> = blocks.iter().map(|block| block.organisation.as_str()).collect();
-        assert_eq!(owners, ["a", "b"]);
+        let held: Vec<(&str, i32)> =
+            blocks.iter().map(|block| (block.organisation.as_str(), block.size)).collect();
+        assert_eq!(held, [("a", 20), ("a", 10), ("b", 10)]);
     }
 
     #[test]
