@@ -27,7 +27,7 @@ pub async fn gathered<F: Future>(connection: F) -> F::Output {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
 
@@ -36,8 +36,10 @@ mod tests {
     fn writes() -> Vec<usize> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let (answers, mut answered) = mpsc::unbounded_channel();
+        let (idle, is_idle) = oneshot::channel();
         let connection = runtime.spawn(gathered(async move {
             let (mut writes, mut answers) = (Vec::new(), Vec::new());
+            idle.send(()).unwrap();
             loop {
                 match answered.recv_many(&mut answers, 100).await {
                     0 => return writes,
@@ -45,14 +47,15 @@ mod tests {
                 }
             }
         }));
-        let calls = runtime.spawn(async move {
+        let calls = async move {
             for call in 0..8 {
                 let answers = answers.clone();
                 tokio::spawn(async move { answers.send(call).unwrap() });
             }
-        });
+        };
         runtime.block_on(async {
-            calls.await.unwrap();
+            is_idle.await.unwrap();
+            runtime.spawn(calls).await.unwrap();
             connection.await.unwrap()
         })
     }
