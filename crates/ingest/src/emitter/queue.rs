@@ -25,8 +25,8 @@ const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// as for a hundred, and time of whoever publishes meanwhile.
 const GATHER_MIN: Duration = Duration::from_millis(10);
 pub const GATHER_MAX: Duration = Duration::from_millis(50);
-const MANY_ITEMS: usize = CALL_ITEMS_MAX / 10;
-const MANY_BYTES: usize = CALL_BYTES_MAX / 10;
+const MANY_ITEMS: usize = CALL_ITEMS_MAX / 20;
+const MANY_BYTES: usize = CALL_BYTES_MAX / 20;
 /// What a row counts for when it is not in memory: as much as it can hold.
 const UNKNOWN_ITEMS: usize = CALL_ITEMS_MAX;
 /// First and longest pause of a single organisation.
@@ -277,12 +277,12 @@ mod tests {
         let mut queue = Queue::default();
         let now = Instant::now();
         assert_eq!(queue.next_ready(now), None);
-        queue.push_back(row("a", 99, 1));
+        queue.push_back(row("a", 49, 1));
         assert_eq!(queue.gather(), GATHER_MAX);
         assert_eq!(queue.next_ready(now), Some(now));
         queue.push_back(row("a", 1, 1));
         assert_eq!(queue.gather(), GATHER_MIN);
-        queue.push_back(row("b", 899, 1));
+        queue.push_back(row("b", 949, 1));
         assert_eq!(queue.gather(), GATHER_MIN);
         queue.push_back(row("b", 1, 1));
         assert_eq!(queue.gather(), Duration::ZERO);
