@@ -152,6 +152,29 @@ async fn a_bucket_that_fails_is_cleaned_up_when_it_works_again() {
 }
 
 #[tokio::test]
+async fn an_object_that_can_not_be_removed_stops_only_its_batch() {
+    let storage = Storage::start().await;
+    storage.default_folder(managed(1)).await;
+    let (stuck, beside, after) = (new("stuck"), new("beside"), new("after"));
+    storage.shelf.record(&[stuck.clone(), beside.clone()]).await;
+    storage.shelf.record(std::slice::from_ref(&after)).await;
+    let url = storage.get(&stuck.id).await.unwrap().url;
+    let object = storage.root.join(url.strip_prefix("local://").unwrap());
+    std::fs::remove_file(&object).unwrap();
+    std::fs::create_dir(&object).unwrap();
+    std::fs::write(object.join("in the way"), "").unwrap();
+    storage.age(2).await;
+    expired(&storage, &[&after.id]).await;
+    looked_again(&storage).await;
+    for result in [&stuck, &beside] {
+        let told = storage.get(&result.id).await.unwrap();
+        assert_eq!((told.state(), told.date_deleted), (State::Expired, None), "not all of it is gone");
+    }
+    std::fs::remove_dir_all(&object).unwrap();
+    expired(&storage, &[&stuck.id, &beside.id]).await;
+}
+
+#[tokio::test]
 async fn any_number_of_replicas_may_be_killed_at_any_time() {
     let mut storage = Storage::with(|pair| pair.processes().results_replicas(2)).await;
     storage.default_folder(managed(1)).await;

@@ -227,3 +227,24 @@ async fn remove(store: &Store, config: &StorageConfig, ids: impl Iterator<Item =
     }
     removed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_go_together_up_to_so_many_objects_and_one_in_any_case() {
+        let of = |sizes: &[usize]| {
+            let batch = |size: &usize| Marked {
+                date_created: Micros::BEFORE_ALL,
+                poll: String::new(),
+                first_id: Uuid::nil(),
+                ids: vec![Uuid::nil(); *size],
+            };
+            together(&sizes.iter().map(batch).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[200, 200, 100, 1]), 3);
+        assert_eq!(of(&[200, 200, 101]), 2);
+        assert_eq!(of(&[REMOVALS_TOGETHER + 1, 1]), 1);
+    }
+}
