@@ -46,6 +46,18 @@ fn take(queues: &Queues<Job>, lane: usize) -> Taken<'_> {
     queues.take(lane).now_or_never().expect("not to wait").expect("not to end")
 }
 
+/// A commit of lane 0 in a crowd, and lane 1, which waits for its end with a job.
+fn waiting_in_a_crowd(
+    queues: &Queues<Job>,
+) -> (Underway<'_, Job>, Pin<Box<impl Future<Output = Option<Taken<'_>>>>>) {
+    push(queues, 0, 0..CROWD);
+    let (_, underway) = take(queues, 0);
+    push(queues, 1, 0..1);
+    let mut taking = Box::pin(queues.take(1));
+    assert!(taking.as_mut().now_or_never().is_none());
+    (underway, taking)
+}
+
 fn numbers(jobs: &[Job], lane: usize) -> Vec<usize> {
     jobs.iter().filter(|job| job.0 == lane).map(|job| job.1).collect()
 }
@@ -98,11 +110,7 @@ fn what_is_being_committed_counts_as_outstanding_until_it_has_ended() {
 #[test]
 fn lanes_of_a_crowd_commit_one_after_the_other() {
     let queues = queues(2);
-    push(&queues, 0, 0..CROWD);
-    let (_, underway) = take(&queues, 0);
-    push(&queues, 1, 0..1);
-    let mut taking = Box::pin(queues.take(1));
-    assert!(taking.as_mut().now_or_never().is_none());
+    let (underway, taking) = waiting_in_a_crowd(&queues);
     push(&queues, 0, CROWD..CROWD + 1);
     drop(underway);
     // A crowd no more, but now it has waited.
@@ -171,11 +179,7 @@ fn where_there_is_much_a_lane_takes_a_batch_of_its_own() {
 #[test]
 fn who_waits_for_the_others_goes_on_alone_once_there_is_much() {
     let queues = queues(2);
-    push(&queues, 0, 0..CROWD);
-    let (_, _underway) = take(&queues, 0);
-    push(&queues, 1, 0..1);
-    let mut taking = Box::pin(queues.take(1));
-    assert!(taking.as_mut().now_or_never().is_none());
+    let (_underway, mut taking) = waiting_in_a_crowd(&queues);
     push(&queues, 1, 1..LITTLE_ITEMS_MAX);
     assert!(taking.as_mut().now_or_never().is_none(), "still little");
     push(&queues, 1, LITTLE_ITEMS_MAX..LITTLE_ITEMS_MAX + 1);
@@ -186,11 +190,7 @@ fn who_waits_for_the_others_goes_on_alone_once_there_is_much() {
 #[test]
 fn who_holds_all_gives_the_others_back_if_there_is_much_by_then() {
     let queues = queues(2);
-    push(&queues, 0, 0..CROWD);
-    let (_, underway) = take(&queues, 0);
-    push(&queues, 1, 0..1);
-    let mut taking = Box::pin(queues.take(1));
-    assert!(taking.as_mut().now_or_never().is_none());
+    let (underway, taking) = waiting_in_a_crowd(&queues);
     // Not for the one that waits, so it is not told.
     push(&queues, 0, CROWD..=CROWD + LITTLE_ITEMS_MAX);
     drop(underway);

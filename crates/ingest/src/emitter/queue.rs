@@ -84,7 +84,8 @@ pub struct Queue {
     known: HashSet<Uuid>,
     memory_bytes: usize,
     /// Results and discarded files of the rows that wait, and their bytes.
-    waiting: (usize, usize),
+    waiting_items: usize,
+    waiting_bytes: usize,
 }
 
 impl Queue {
@@ -99,7 +100,8 @@ impl Queue {
         } else {
             self.memory_bytes += bytes;
         }
-        self.waiting = (self.waiting.0 + row.items(), self.waiting.1 + row.weight());
+        self.waiting_items += row.items();
+        self.waiting_bytes += row.weight();
         let organisation = row.organisation.clone();
         let line = self.lines.entry(organisation.clone()).or_default();
         line.rows.push_back(row);
@@ -128,7 +130,8 @@ impl Queue {
                 }
                 items += more;
                 bytes += weight;
-                self.waiting = (self.waiting.0 - more, self.waiting.1 - weight);
+                self.waiting_items -= more;
+                self.waiting_bytes -= weight;
                 call.extend(line.rows.pop_front());
                 line.in_flight += 1;
             }
@@ -156,7 +159,7 @@ impl Queue {
     /// one that takes no more, should all of it be ready.
     #[must_use]
     pub fn gather(&self) -> Duration {
-        let (items, bytes) = self.waiting;
+        let (items, bytes) = (self.waiting_items, self.waiting_bytes);
         if items >= CALL_ITEMS_MAX || bytes >= CALL_BYTES_MAX {
             Duration::ZERO
         } else if items >= MANY_ITEMS || bytes >= MANY_BYTES {
@@ -202,7 +205,8 @@ impl Queue {
             line.rows.push_front(row);
         });
         if landed {
-            self.waiting = (self.waiting.0 + items, self.waiting.1 + weight);
+            self.waiting_items += items;
+            self.waiting_bytes += weight;
         }
     }
 
@@ -334,7 +338,7 @@ mod tests {
         assert!(queue.next_call().is_empty());
         let now = Instant::now();
         assert!(queue.next_ready(now).unwrap() > now);
-        assert_eq!(queue.waiting.0, 1200);
+        assert_eq!(queue.waiting_items, 1200);
     }
 
     #[test]

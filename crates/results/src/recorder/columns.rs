@@ -56,9 +56,10 @@ struct Batches<'a> {
 impl<'a> Batches<'a> {
     fn of(entries: &'a [Entry], packed: &[Packed]) -> Self {
         let mut batches = Self::default();
-        let key = |entry: &'a Entry, packed: &Packed| (entry.record.batch(), packed.placement.block);
-        let rows: Vec<_> = entries.iter().zip(packed).map(|(entry, packed)| key(entry, packed)).collect();
-        for part in rows.chunk_by(PartialEq::eq).flat_map(|part| part.chunks(BATCH_RESULTS_MAX)) {
+        let rows = entries.iter().zip(packed);
+        let keys: Vec<_> =
+            rows.map(|(entry, packed)| (entry.record.batch(), packed.placement.block)).collect();
+        for part in keys.chunk_by(PartialEq::eq).flat_map(|part| part.chunks(BATCH_RESULTS_MAX)) {
             let ((organisation, config, poll), block) = part[0];
             batches.parts.push(part.len());
             batches.organisations.push(organisation.as_str());
