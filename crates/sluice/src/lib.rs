@@ -27,6 +27,7 @@ use std::{future::Future, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use failure::{Context, Failure};
+use tokio::runtime::Builder;
 
 /// Publish observations once, keep each result until it is consumed.
 #[derive(Parser)]
@@ -93,7 +94,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Definitions(command) => block_on(definitions::run(command)),
         Command::Results(command) => block_on(results::run(command)),
         Command::Storage(command) => block_on(storage::run(*command)),
-        Command::Bench(args) => block_on(bench::run(args)),
+        Command::Bench(args) => block_on_one_thread(bench::run(args)),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),
         Command::PostgresGuard(args) => Ok(postgres::guard(&args)),
@@ -102,7 +103,23 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 
 /// Runs a command that waits. The services bring a runtime of their own.
 fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    run_on(&mut Builder::new_multi_thread(), command)
+}
+
+/// Runs a load generator: it shares the machine with what it measures, and needs a part
+/// of one processor. With more threads, a good deal of what is measured of a single
+/// call is how they wake each other.
+fn block_on_one_thread(
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    run_on(&mut Builder::new_current_thread(), command)
+}
+
+fn run_on(
+    threads: &mut Builder,
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    let runtime = threads.enable_all().build().context("runtime")?;
     let ended = runtime.block_on(command);
     // Reading a terminal can't be interrupted; nothing else is still running.
     runtime.shutdown_background();
