@@ -13,7 +13,7 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 26] = statements![
+const STATEMENTS: [(&str, &str); 27] = statements![
     "get",
     "blocks",
     "acknowledge",
@@ -39,6 +39,7 @@ const STATEMENTS: [(&str, &str); 26] = statements![
     "records_of_config",
     "keepers",
     "chunk_get",
+    "chunks_delete",
     "config_get",
 ];
 

@@ -3,13 +3,15 @@
 
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, NewResult, ReconcileStorageConfigRequest,
-    StorageConfig, UpdateStorageConfigRequest, reconcile_storage_config_response::Finding, result::State,
+    StorageConfig, UpdateStorageConfigRequest, reconcile_storage_config_response::Finding,
+    record_results_response::Recording, result::State,
 };
 use sluice_tests::{Tenant, eventually};
 use tonic::Code;
 
 use crate::{
     results_shelf::{ACME, new, record},
+    storage_files::discard,
     storage_support::{Storage, seconds, stored, upload},
 };
 
@@ -75,6 +77,45 @@ async fn data_in_the_database_goes_after_its_retention() {
     assert!(!results_client.acknowledge_result(consumed).await.unwrap().into_inner().changed);
     let late = AcknowledgeResultRequest { organisation: String::new(), id: results[1].id.clone() };
     assert_eq!(results_client.acknowledge_result(late).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+/// Nobody removes more chunks in one statement than what its time is enough for.
+const SO_MANY_AT_ONCE: &str = "
+    CREATE FUNCTION so_many_at_once() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF (SELECT count(*) FROM gone) > 256 THEN
+            RAISE 'too many chunks in one statement';
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER so_many_at_once AFTER DELETE ON file_chunk REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION so_many_at_once()";
+
+#[tokio::test]
+async fn a_file_of_any_size_goes_in_steps() {
+    let storage = Storage::start().await;
+    let [even, odd, discarded] = [(); 3].map(|()| upload());
+    for file in [&even, &odd, &discarded] {
+        storage.store(file.clone(), vec![vec![1]]).await.unwrap();
+    }
+    record(&mut storage.shelf.intake(0), ACME, vec![stored(&even.id), stored(&odd.id)]).await.unwrap();
+    // Two steps, and one chunk more.
+    let sql = storage.shelf.0.results_database.sql().await;
+    let more = format!(
+        "INSERT INTO file_chunk (id, number, organisation, bytes)
+         SELECT id, more, organisation, '' FROM file_chunk
+         CROSS JOIN generate_series(1, CASE WHEN id = '{}' THEN 511 ELSE 512 END) AS given(more)",
+        even.id
+    );
+    assert_eq!(sql.execute(&more, &[]).await.unwrap(), 511 + 512 + 512);
+    sql.batch_execute(SO_MANY_AT_ONCE).await.unwrap();
+    assert_eq!(discard(&storage, &[&discarded.id]).await, [Recording::Recorded]);
+    storage.no_uploads().await;
+    let left = "SELECT count(*) FROM file_chunk";
+    assert_eq!(sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 512 + 513);
+    storage.age(31).await;
+    expired(&storage, &[&even.id, &odd.id]).await;
+    assert_eq!(sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
 #[tokio::test]

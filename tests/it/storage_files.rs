@@ -33,7 +33,7 @@ fn chunks(bytes: &[u8]) -> Vec<Vec<u8>> {
     bytes.chunks(MEBIBYTE).map(<[u8]>::to_vec).collect()
 }
 
-async fn discard(storage: &Storage, ids: &[&str]) -> Vec<Recording> {
+pub async fn discard(storage: &Storage, ids: &[&str]) -> Vec<Recording> {
     let discarded_files = ids.iter().map(|id| (*id).to_owned()).collect();
     let batch = ResultBatch { organisation: ACME.into(), discarded_files, ..ResultBatch::default() };
     let request = RecordResultsRequest { batches: vec![batch] };

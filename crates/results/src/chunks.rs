@@ -6,7 +6,10 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::Pool;
 use futures_util::{Stream, stream};
-use sluice_service::{Error, OrganisationId, postgres::query};
+use sluice_service::{
+    Error, OrganisationId,
+    postgres::{execute, query},
+};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -16,6 +19,9 @@ use crate::sessions::Tenants;
 const CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks written by one statement.
 const CHUNKS_AT_ONCE: usize = 8;
+/// Most chunks removed by one statement: what takes a second or two where disks are slow.
+/// A statement has a time limit, and a file may have more gigabytes than fit into it.
+const REMOVED_AT_ONCE: i64 = 256;
 
 /// Writes a file's chunks.
 pub struct ChunkWriter {
@@ -70,6 +76,16 @@ impl ChunkWriter {
         self.written += i32::try_from(chunks.len()).map_err(Error::internal)?;
         Ok(())
     }
+}
+
+/// Removes some of a file's chunks, and says whether there may be more.
+///
+/// # Errors
+/// UNAVAILABLE if the database can't answer.
+pub async fn remove_some(pool: &Pool, organisation: &OrganisationId, id: Uuid) -> Result<bool, Error> {
+    let params: [&(dyn ToSql + Sync); 3] = [&organisation.as_str(), &id, &REMOVED_AT_ONCE];
+    let removed = execute(pool, include_str!("sql/chunks_delete.sql"), &params).await?;
+    Ok(removed >= REMOVED_AT_ONCE.unsigned_abs())
 }
 
 /// A part of a file's bytes, chunk by chunk. A chunk that is missing ends it early.

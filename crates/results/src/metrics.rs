@@ -215,13 +215,13 @@ impl Cleanup {
             ),
             expired: registry.add(
                 "sluice_cleanup_expired_results_total",
-                "Results whose data was removed because its retention had passed",
+                "Results that expired: their retention had passed",
                 Counter::default(),
             ),
             objects: registry.add_by(
                 "sluice_cleanup_objects_total",
-                "Objects in buckets that were due for removal, by how that ended; an object already gone \
-                 counts as removed",
+                "Objects in buckets, and files in the database, that were due for removal, by how that \
+                 ended; one already gone counts as removed",
                 "removal",
                 &["removed", "failed"],
                 Counter::default,

@@ -1,7 +1,7 @@
 //! Expiring what one storage config keeps: a leased walk over the organisation's
-//! batches in the order of their dates. For buckets in three steps that may be cut
-//! off anywhere: marked (EXPIRED from then on), object deleted and confirmed gone,
-//! `date_deleted` set.
+//! batches in the order of their dates. For files and buckets in three steps that may be
+//! cut off anywhere: marked (EXPIRED from then on), file or object deleted and confirmed
+//! gone, `date_deleted` set.
 
 use std::collections::HashSet;
 
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Cleanup, REMOVALS_AT_ONCE, REMOVALS_TOGETHER};
 use crate::{
+    chunks,
     files::object_of,
     storage::{place::Provider, store::Store},
     storage_config::{StorageConfig, Terms},
@@ -27,7 +28,15 @@ pub(super) struct Lease {
     from: Micros,
 }
 
-/// A batch that is EXPIRED, and whose objects may still be there.
+/// What keeps the files and objects that are to be removed.
+enum Keeper<'a> {
+    /// The results database.
+    Database,
+    /// A bucket, or a folder.
+    Bucket(Store, &'a StorageConfig),
+}
+
+/// A batch that is EXPIRED, and whose files or objects may still be there.
 struct Marked {
     date_created: Micros,
     poll: String,
@@ -81,36 +90,35 @@ impl Cleanup {
             true => None,
             false => Some(self.configs.get(&lease.organisation, lease.config).await?),
         };
-        let bucket = config.filter(|config| config.place.provider() != Provider::Db);
-        match bucket {
-            None => self.expire_database(lease).await,
-            Some(config) if !config.terms.managed => Ok(()),
-            Some(config) => {
-                self.walk(lease, config.terms, false).await?;
-                self.remove_objects(lease, &config).await
+        let terms = config.as_ref().map_or(Terms::BUILT_IN, |config| config.terms);
+        let Some(config) = config.filter(|config| config.place.provider() != Provider::Db) else {
+            self.walk(lease, terms).await?;
+            return self.remove_marked(lease, &Keeper::Database).await;
+        };
+        if !terms.managed {
+            return Ok(());
+        }
+        self.walk(lease, terms).await?;
+        match self.stores.open(&config) {
+            Ok(store) => self.remove_marked(lease, &Keeper::Bucket(store, &config)).await,
+            Err(why) => {
+                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not cleaned up");
+                Ok(())
             }
         }
     }
 
-    async fn expire_database(&self, lease: &Lease) -> Result<(), Error> {
-        let terms = match lease.config.is_nil() {
-            true => Terms::BUILT_IN,
-            false => self.configs.get(&lease.organisation, lease.config).await?.terms,
-        };
-        self.walk(lease, terms, true).await
-    }
-
-    /// Walks the organisation's batches that are older than the retention. With `at_once`
-    /// their data goes in the same commit.
-    async fn walk(&self, lease: &Lease, terms: Terms, at_once: bool) -> Result<(), Error> {
+    /// Walks the organisation's batches that are older than the retention. Data in blocks
+    /// goes in the same commit.
+    async fn walk(&self, lease: &Lease, terms: Terms) -> Result<(), Error> {
         if terms.retention_seconds == 0 {
             return Ok(());
         }
         let retention = terms.retention_seconds as f64;
         let (mut at, mut expired) = (lease.from, 0);
         loop {
-            let params: [&(dyn ToSql + Sync); 5] =
-                [&lease.organisation.as_str(), &at, &lease.config, &retention, &at_once];
+            let params: [&(dyn ToSql + Sync); 4] =
+                [&lease.organisation.as_str(), &at, &lease.config, &retention];
             let rows = query(&self.pool, include_str!("../sql/expire.sql"), &params).await?;
             let Some(row) = rows.first() else { break };
             // If not, something was acknowledged at this moment: the same once more.
@@ -131,18 +139,11 @@ impl Cleanup {
         Ok(())
     }
 
-    /// Removes the objects of what is marked, and says of each that it is gone.
-    async fn remove_objects(&self, lease: &Lease, config: &StorageConfig) -> Result<(), Error> {
-        let store = match self.stores.open(config) {
-            Ok(store) => store,
-            Err(why) => {
-                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not cleaned up");
-                return Ok(());
-            }
-        };
+    /// Removes the files and objects of what is marked, and says of each that it is gone.
+    async fn remove_marked(&self, lease: &Lease, keeper: &Keeper<'_>) -> Result<(), Error> {
         let (mut after, organisation) = (Uuid::nil(), lease.organisation.as_str());
         loop {
-            let params: [&(dyn ToSql + Sync); 3] = [&organisation, &config.id, &after];
+            let params: [&(dyn ToSql + Sync); 3] = [&organisation, &lease.config, &after];
             let rows = query(&self.pool, include_str!("../sql/expired_pending.sql"), &params).await?;
             let marked: Vec<Marked> = rows.iter().map(Marked::from_row).collect::<Result<_, _>>()?;
             let Some(last) = marked.last() else { return Ok(()) };
@@ -151,15 +152,35 @@ impl Cleanup {
             while !rest.is_empty() {
                 let (some, others) = rest.split_at(together(rest));
                 rest = others;
-                let removed = remove(&store, config, some.iter().flat_map(|batch| &batch.ids)).await;
+                let ids = some.iter().flat_map(|batch| &batch.ids);
+                let removed = match keeper {
+                    Keeper::Database => self.remove_files(lease, ids).await?,
+                    Keeper::Bucket(store, config) => remove(store, config, ids).await,
+                };
                 self.metrics.not_removed(removed.failed);
                 self.confirm(organisation, some, &removed.gone).await?;
-                // The bucket fails: the rest has time until the next look.
+                // The rest has time until the next look.
                 if removed.gave_up || !self.renew(lease, Micros::AFTER_ALL).await? {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Removes files from the database, for as long as the lease is this replica's.
+    async fn remove_files(&self, lease: &Lease, ids: impl Iterator<Item = &Uuid>) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        for id in ids {
+            let mut is_left = true;
+            while is_left {
+                is_left = chunks::remove_some(&self.pool, &lease.organisation, *id).await?;
+                if !self.renew(lease, Micros::AFTER_ALL).await? {
+                    return Ok(Removed { gave_up: true, ..removed });
+                }
+            }
+            removed.gone.insert(*id);
+        }
+        Ok(removed)
     }
 
     /// Says of batches that their data is gone, if all of it is: what went of the others
@@ -198,7 +219,8 @@ fn together(marked: &[Marked]) -> usize {
 struct Removed {
     gone: HashSet<Uuid>,
     failed: usize,
-    /// As many failed as are removed at the same time: the others were not tried.
+    /// The others were not tried: as many failed as are removed at the same time, or
+    /// somebody else is at it.
     gave_up: bool,
 }
 

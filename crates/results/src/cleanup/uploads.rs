@@ -9,7 +9,7 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::Cleanup;
-use crate::{files::object_of, storage::place::Provider, storage_config::StorageConfig};
+use crate::{chunks, files::object_of, storage::place::Provider, storage_config::StorageConfig};
 
 /// An upload that is to be removed.
 struct Left {
@@ -71,8 +71,8 @@ impl Cleanup {
             false => Some(self.configs.recent(&upload.organisation, upload.config).await?),
         };
         let Some(config) = config.filter(|config| config.place.provider() != Provider::Db) else {
-            let params: [&(dyn ToSql + Sync); 2] = [&upload.organisation.as_str(), &upload.id];
-            return query(&self.pool, include_str!("../sql/chunks_delete.sql"), &params).await.map(drop);
+            while chunks::remove_some(&self.pool, &upload.organisation, upload.id).await? {}
+            return Ok(());
         };
         let failed = |why: String| Error::new(Kind::Unavailable, "STORAGE", why);
         let store = self.stores.open(&config).map_err(failed)?;

@@ -1,9 +1,9 @@
 -- Expires batches that one storage config keeps ($3; nil: the built-in `db`), past their
--- retention. From now on their results are EXPIRED. What the results database keeps itself
--- ($5) is gone at once: blocks and chunks that nobody needs any more go in the same commit.
--- Objects of a bucket are about to be removed. Returns where the walk ended, how many
--- results it expired, and whether a batch has changed since the statement began: then
--- nothing was done, and the same is to be asked for again.
+-- retention. From now on their results are EXPIRED. Data in blocks is gone at once: blocks
+-- that nobody needs any more go in the same commit. Files, and objects of a bucket, are about
+-- to be removed, however long that takes. Returns where the walk ended, how many results it
+-- expired, and whether a batch has changed since the statement began: then nothing was done,
+-- and the same is to be asked for again.
 --
 -- Walks the key of `batch` from moment to moment, at most 200 batches and what else is of
 -- the last moment; the others are lookups by key, which OFFSET 0 keeps so on empty tables,
@@ -52,7 +52,7 @@ WITH walked AS MATERIALIZED (
     WHERE available.ctid = locked.place AND NOT EXISTS (SELECT FROM locked WHERE changed)
 ), marked AS (
     INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
-    SELECT date_created, CASE WHEN $5 THEN now() END, first_id, $3, $1, poll, ids FROM due
+    SELECT date_created, CASE WHEN block IS NOT NULL THEN now() END, first_id, $3, $1, poll, ids FROM due
     ON CONFLICT DO NOTHING
     RETURNING cardinality(ids) AS results
 ), still_needed AS MATERIALIZED (
@@ -84,17 +84,6 @@ WITH walked AS MATERIALIZED (
             SELECT ctid AS place FROM data_block
             WHERE organisation = $1 AND id = unneeded.block OFFSET 0
         ) AS kept
-    ))
-), chunks AS (
-    DELETE FROM file_chunk
-    WHERE ctid = ANY (ARRAY(
-        SELECT kept.place
-        FROM due
-        CROSS JOIN LATERAL unnest(due.ids) AS member(id)
-        CROSS JOIN LATERAL (
-            SELECT ctid AS place FROM file_chunk WHERE organisation = $1 AND id = member.id OFFSET 0
-        ) AS kept
-        WHERE due.block IS NULL AND $5
     ))
 )
 SELECT last.date_created,
