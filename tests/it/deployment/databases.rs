@@ -10,7 +10,7 @@ use sluice_proto::{
 };
 use sluice_tests::{Database, OwnServer, Pair, Service, Tenant, program};
 use tokio::task::JoinSet;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 use crate::{
     files_support::{file, outcome},
@@ -30,6 +30,12 @@ fn url(server: &OwnServer, role: &str, service: Service) -> String {
     let variable = if variable.ends_with("OWNER") { variable } else { format!("{variable}_LOGIN") };
     let (_, password) = PASSWORDS.into_iter().find(|(name, _)| *name == variable).expect("a password");
     format!("postgres://{role}:{password}@127.0.0.1:{}/sluice_{}", server.port(), service.name())
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// The script, run by a superuser.
@@ -57,7 +63,12 @@ fn migrate(server: &OwnServer, service: Service) {
 async fn what_the_script_makes_is_migrated_by_owners_and_served_by_logins() {
     let server = OwnServer::start().await;
     assert!(!create(&server, &PASSWORDS[..3]), "a password is missing");
-    assert!(create(&server, &PASSWORDS));
+    assert!(create(&server, &PASSWORDS.map(|(name, _)| (name, "of before"))));
+    let sql = connect(&server.url("postgres")).await;
+    for half in ["DROP DATABASE sluice_results", "DROP ROLE sluice_ingest"] {
+        sql.batch_execute(half).await.unwrap();
+    }
+    assert!(create(&server, &PASSWORDS), "what a first try left is completed");
     let [ingest, results] = [Service::Ingest, Service::Results].map(|service| {
         migrate(&server, service);
         let (owner, login) =
@@ -86,9 +97,7 @@ async fn what_the_script_makes_is_migrated_by_owners_and_served_by_logins() {
         let elsewhere = format!("{on_server}/sluice_{}", other.name());
         let refused = tokio_postgres::connect(&elsewhere, NoTls).await.err().expect("no session");
         assert_eq!(refused.code().unwrap().code(), "42501", "{refused:?}");
-        let (client, connection) = tokio_postgres::connect(&own, NoTls).await.unwrap();
-        tokio::spawn(connection);
-        let refused = client.batch_execute("CREATE TABLE mine ()").await.unwrap_err();
+        let refused = connect(&own).await.batch_execute("CREATE TABLE mine ()").await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "42501", "{refused:?}");
     }
 }
