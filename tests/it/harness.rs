@@ -1,6 +1,6 @@
 //! The harness itself: what the other tests trust.
 
-use sluice_tests::{Cut, Database, OwnServer, Proxy, Service, cluster, eventually};
+use sluice_tests::{Cut, Database, OwnServer, Proxy, Service, cluster, connect, eventually};
 use tokio_postgres::NoTls;
 
 #[tokio::test]
@@ -32,9 +32,7 @@ async fn behind_a_proxy() -> (Proxy, tokio_postgres::Client, tokio_postgres::Cli
     let plain = database.sql().await;
     plain.batch_execute("CREATE TABLE cut (id int); GRANT ALL ON cut TO PUBLIC").await.unwrap();
     let url = database.service_url_via(proxy.address().port());
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    (proxy, client, plain)
+    (proxy, connect(&url).await, plain)
 }
 
 async fn rows(plain: &tokio_postgres::Client) -> i64 {

@@ -95,8 +95,7 @@ fn whole_scans(plan: &str) -> Vec<&str> {
 }
 
 async fn session(database: &Database, settings: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = database.sql().await;
     client.batch_execute(settings).await.unwrap();
     client
 }

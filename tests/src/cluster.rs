@@ -252,7 +252,11 @@ impl Database {
     }
 }
 
-async fn connect(url: &str) -> Client {
+/// A session at a URL.
+///
+/// # Panics
+/// If the server says no.
+pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a session");
     tokio::spawn(connection);
     client

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use certificates::{Ca, Certificates, Issued};
-pub use cluster::{Database, Service, cluster, encrypting_cluster, scratch};
+pub use cluster::{Database, Service, cluster, connect, encrypting_cluster, scratch};
 pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
 pub use proxy::{Cut, Proxy, READY};

@@ -8,9 +8,9 @@ use sluice_proto::{
     ingest::v1::{GetDefinitionRequest, Outcome},
     results::v1::{AcknowledgeResultRequest, ListResultsRequest},
 };
-use sluice_tests::{Database, OwnServer, Pair, Service, Tenant, program};
+use sluice_tests::{Database, OwnServer, Pair, Service, Tenant, connect, program};
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::NoTls;
 
 use crate::{
     files_support::{file, outcome},
@@ -30,12 +30,6 @@ fn url(server: &OwnServer, role: &str, service: Service) -> String {
     let variable = if variable.ends_with("OWNER") { variable } else { format!("{variable}_LOGIN") };
     let (_, password) = PASSWORDS.into_iter().find(|(name, _)| *name == variable).expect("a password");
     format!("postgres://{role}:{password}@127.0.0.1:{}/sluice_{}", server.port(), service.name())
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 /// The script, run by a superuser.

@@ -91,14 +91,13 @@ impl Cleanup {
             false => Some(self.configs.get(&lease.organisation, lease.config).await?),
         };
         let terms = config.as_ref().map_or(Terms::BUILT_IN, |config| config.terms);
-        let Some(config) = config.filter(|config| config.place.provider() != Provider::Db) else {
-            self.walk(lease, terms).await?;
-            return self.remove_marked(lease, &Keeper::Database).await;
-        };
         if !terms.managed {
             return Ok(());
         }
         self.walk(lease, terms).await?;
+        let Some(config) = config.filter(|config| config.place.provider() != Provider::Db) else {
+            return self.remove_marked(lease, &Keeper::Database).await;
+        };
         match self.stores.open(&config) {
             Ok(store) => self.remove_marked(lease, &Keeper::Bucket(store, &config)).await,
             Err(why) => {
