@@ -264,11 +264,13 @@ impl State {
         age < Duration::from_secs(unique_seconds.unsigned_abs())
     }
 
-    /// Takes a slot of the window that now is in, or says when that ends.
+    /// Takes a slot of the window that now is in, or says when that ends. A clock that
+    /// stepped back stays in the window that slots were taken of.
     fn take_slot(&self, counter: &mut Option<Counter>, throttle: Throttle) -> Result<(), SystemTime> {
         let period = throttle.period_seconds.unsigned_abs().max(1);
         let seconds = self.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let window_start = UNIX_EPOCH + Duration::from_secs(seconds - seconds % period);
+        let by_clock = UNIX_EPOCH + Duration::from_secs(seconds - seconds % period);
+        let window_start = counter.map_or(by_clock, |counter| counter.window_start.max(by_clock));
         let used = counter.filter(|counter| counter.window_start == window_start).map_or(0, |c| c.used);
         if used >= i64::from(throttle.count) {
             return Err(window_start + Duration::from_secs(period));

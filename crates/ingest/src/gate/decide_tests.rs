@@ -307,6 +307,24 @@ fn a_file_is_decided_like_an_observation_unless_its_upload_was_given_up() {
     assert_eq!(verdict.decisions, [Decision::Success, Decision::Success, Decision::Success]);
 }
 
+#[test]
+fn a_clock_that_stepped_back_opens_no_throttle_window_anew() {
+    let definition = definition();
+    let throttled = candidate(&Sketch { throttled: true, ..PLAIN }, &definition);
+    let decided = |now: SystemTime, used: i64| {
+        let counters = throttled.throttle.map(|(key, _)| (key, Counter { window_start: at(0), used }));
+        let seen = Seen { now, counters: counters.into_iter().collect(), ..nothing() };
+        decide(&[&throttled], &Presumed::of(&[&throttled]), &seen).unwrap()
+    };
+    let before = at(0) - Duration::from_secs(1);
+    // The window of 10 seconds that the slots were taken of, filled to its last.
+    let last = decided(before, 2);
+    assert_eq!(last.decisions, [Decision::Success]);
+    assert_eq!(last.counters[0].1, Counter { window_start: at(0), used: 3 });
+    assert_eq!(decided(before, 3).decisions, [Decision::Throttled { window_ends: at(10) }]);
+    assert_eq!(decided(at(10), 3).decisions, [Decision::Success], "the next one");
+}
+
 /// What is decided of one unread file when so many slots are taken.
 fn unread(sketch: &Sketch, used: i64, definition: RawDraft) -> Result<Verdict, Unfit> {
     let draft = definition.check(Duration::from_secs(60)).unwrap();
