@@ -11,7 +11,7 @@ use sluice::connection::Clients;
 use sluice_proto::ingest::v1::Outcome;
 use sluice_tests::{Pair, Tenant};
 use tokio::task::JoinSet;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 use crate::support::*;
 
@@ -50,6 +50,22 @@ async fn a_slot_is_filled_for_half_the_retention() {
     assert!(since < DAY / 4.0, "the new slot begins now");
     let again = "SELECT gate_roll_over($1, make_interval(secs => $2))";
     assert!(!sql.query_one(again, &[&GATE_LOCK, &DAY]).await.unwrap().get::<_, bool>(0));
+}
+
+#[tokio::test]
+async fn a_roll_over_that_is_not_due_waits_for_no_gate_and_none_for_it() {
+    let (pair, _acme, sql) = start().await;
+    let gate = pair.ingest_database.sql().await;
+    gate.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock_shared({GATE_LOCK})")).await.unwrap();
+    sql.batch_execute("SET lock_timeout = '1ms'").await.unwrap();
+    let statement = include_str!("../../crates/ingest/src/sql/roll_over.sql");
+    let roll_over =
+        async || sql.query_one(statement, &[&GATE_LOCK, &DAY]).await.map(|row| row.get::<_, bool>(0));
+    assert!(!roll_over().await.unwrap());
+    sql.execute("UPDATE gate_slot SET since = since - interval '1 day'", &[]).await.unwrap();
+    assert_eq!(roll_over().await.unwrap_err().code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
+    gate.batch_execute("COMMIT").await.unwrap();
+    assert!(roll_over().await.unwrap());
 }
 
 #[tokio::test]

@@ -16,8 +16,9 @@ const SESSION: Session = Session {
     role: None,
     parameters: &[
         ("synchronous_commit", "on"),
-        // Waiting for the gates under way makes later ones wait too: not long.
-        ("lock_timeout", "2s"),
+        // It waits for the gates under way, and then for readers of the slot that is
+        // emptied. All gates wait meanwhile, and none of them for more than a second.
+        ("lock_timeout", "400ms"),
         ("statement_timeout", "30s"),
         ("idle_in_transaction_session_timeout", "5s"),
     ],
