@@ -13,6 +13,7 @@ use crate::{
     results_shelf::{ACME, new, record},
     storage_files::discard,
     storage_support::{Storage, seconds, stored, upload},
+    telemetry::exposition::scrape,
 };
 
 fn managed(days: i64) -> StorageConfig {
@@ -194,7 +195,7 @@ async fn a_bucket_that_fails_is_cleaned_up_when_it_works_again() {
 
 #[tokio::test]
 async fn an_object_that_can_not_be_removed_stops_only_its_batch() {
-    let storage = Storage::start().await;
+    let storage = Storage::with(|pair| pair.admin()).await;
     storage.default_folder(managed(1)).await;
     let (stuck, beside, after) = (new("stuck"), new("beside"), new("after"));
     storage.shelf.record(&[stuck.clone(), beside.clone()]).await;
@@ -211,8 +212,13 @@ async fn an_object_that_can_not_be_removed_stops_only_its_batch() {
         let told = storage.get(&result.id).await.unwrap();
         assert_eq!((told.state(), told.date_deleted), (State::Expired, None), "not all of it is gone");
     }
+    // It should have gone a day ago, and whoever runs the service hears of it.
+    let late =
+        async || scrape(storage.shelf.0.results[0].admin()).await.sum("sluice_cleanup_lag_seconds", &[]);
+    eventually("a day", || async { (late().await >= 86_400.0).then_some(()) }).await;
     std::fs::remove_dir_all(&object).unwrap();
     expired(&storage, &[&stuck.id, &beside.id]).await;
+    eventually("nothing left", || async { (late().await < 3600.0).then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
-//! The metrics of the results service, all of them in one place. What the whole
-//! database holds (the clean-up's lag) is told by every replica: take the
-//! largest, not the sum.
+//! The metrics of the results service, all of them in one place. Of the clean-up's
+//! lag take the largest of all replicas, not the sum.
 
 use std::{sync::Arc, time::Duration};
 
@@ -209,8 +208,8 @@ impl Cleanup {
         Self {
             lag_seconds: registry.add(
                 "sluice_cleanup_lag_seconds",
-                "How much longer than its interval the clean-up has not looked at some storage config, of all \
-                 replicas, seconds",
+                "How long the data that is due longest should have been gone, of what this replica looked at \
+                 last or nobody did, seconds",
                 FloatGauge::default(),
             ),
             expired: registry.add(
@@ -236,7 +235,7 @@ impl Cleanup {
         }
     }
 
-    /// A storage config should have been looked at so long ago.
+    /// What is due longest should have been gone so long ago.
     pub fn lag(&self, late_for: Duration) {
         self.lag_seconds.set(late_for.as_secs_f64());
     }

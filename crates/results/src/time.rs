@@ -1,7 +1,7 @@
 //! Moments as PostgreSQL keeps them: whole microseconds, and the way from and
 //! to protobuf. Nothing here can overflow or panic.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use bytes::BytesMut;
 use prost_types::Timestamp;
@@ -49,6 +49,12 @@ impl Micros {
         let whole = (timestamp.seconds - POSTGRES_EPOCH_SECONDS) * MICROS_PER_SECOND;
         let part = timestamp.nanos / NANOS_PER_MICRO;
         Some((Self(whole + i64::from(part)), timestamp.nanos % NANOS_PER_MICRO == 0))
+    }
+
+    /// How long after a moment this is.
+    #[must_use]
+    pub fn since(self, moment: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(moment.0).try_into().unwrap_or(0))
     }
 
     /// The next microsecond.

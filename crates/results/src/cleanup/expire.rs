@@ -3,7 +3,7 @@
 //! cut off anywhere: marked (EXPIRED from then on), file or object deleted and confirmed
 //! gone, `date_deleted` set.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use sluice_service::{Error, Kind, OrganisationId, postgres::query};
@@ -55,6 +55,12 @@ impl Marked {
     }
 }
 
+/// The oldest of what is due and was not removed now.
+pub(super) struct Left {
+    pub(super) date_created: Micros,
+    pub(super) retention: Duration,
+}
+
 impl Cleanup {
     /// The next storage config that it is time to look at, and that was not looked at
     /// since a moment.
@@ -84,27 +90,30 @@ impl Cleanup {
         Ok(!rows.is_empty())
     }
 
-    /// Expires what is past its retention, and removes what is marked.
-    pub(super) async fn expire(&self, lease: &Lease) -> Result<(), Error> {
+    /// Expires what is past its retention, and removes what is marked, as far as it can.
+    pub(super) async fn expire(&self, lease: &Lease) -> Result<Option<Left>, Error> {
         let config = match lease.config.is_nil() {
             true => None,
             false => Some(self.configs.get(&lease.organisation, lease.config).await?),
         };
         let terms = config.as_ref().map_or(Terms::BUILT_IN, |config| config.terms);
         if !terms.managed {
-            return Ok(());
+            return Ok(None);
         }
         self.walk(lease, terms).await?;
-        let Some(config) = config.filter(|config| config.place.provider() != Provider::Db) else {
-            return self.remove_marked(lease, &Keeper::Database).await;
+        let left = match config.filter(|config| config.place.provider() != Provider::Db) {
+            None => self.remove_marked(lease, &Keeper::Database).await?,
+            Some(config) => match self.stores.open(&config) {
+                Ok(store) => self.remove_marked(lease, &Keeper::Bucket(store, &config)).await?,
+                Err(why) => {
+                    tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not cleaned up");
+                    self.marked(lease, Uuid::nil()).await?.first().map(|batch| batch.date_created)
+                }
+            },
         };
-        match self.stores.open(&config) {
-            Ok(store) => self.remove_marked(lease, &Keeper::Bucket(store, &config)).await,
-            Err(why) => {
-                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not cleaned up");
-                Ok(())
-            }
-        }
+        // What is kept for ever by now has no moment at which it was due.
+        let retention = Duration::from_secs(terms.retention_seconds.unsigned_abs());
+        Ok(left.filter(|_| !retention.is_zero()).map(|date_created| Left { date_created, retention }))
     }
 
     /// Walks the organisation's batches that are older than the retention. Data in blocks
@@ -138,14 +147,20 @@ impl Cleanup {
         Ok(())
     }
 
+    /// What is marked, after an id.
+    async fn marked(&self, lease: &Lease, after: Uuid) -> Result<Vec<Marked>, Error> {
+        let params: [&(dyn ToSql + Sync); 3] = [&lease.organisation.as_str(), &lease.config, &after];
+        let rows = query(&self.pool, include_str!("../sql/expired_pending.sql"), &params).await?;
+        rows.iter().map(Marked::from_row).collect()
+    }
+
     /// Removes the files and objects of what is marked, and says of each that it is gone.
-    async fn remove_marked(&self, lease: &Lease, keeper: &Keeper<'_>) -> Result<(), Error> {
-        let (mut after, organisation) = (Uuid::nil(), lease.organisation.as_str());
+    /// Returns when the oldest was made that is not.
+    async fn remove_marked(&self, lease: &Lease, keeper: &Keeper<'_>) -> Result<Option<Micros>, Error> {
+        let (mut after, mut oldest) = (Uuid::nil(), None);
         loop {
-            let params: [&(dyn ToSql + Sync); 3] = [&organisation, &lease.config, &after];
-            let rows = query(&self.pool, include_str!("../sql/expired_pending.sql"), &params).await?;
-            let marked: Vec<Marked> = rows.iter().map(Marked::from_row).collect::<Result<_, _>>()?;
-            let Some(last) = marked.last() else { return Ok(()) };
+            let marked = self.marked(lease, after).await?;
+            let Some(last) = marked.last() else { return Ok(oldest) };
             after = last.first_id;
             let mut rest = &marked[..];
             while !rest.is_empty() {
@@ -157,10 +172,11 @@ impl Cleanup {
                     Keeper::Bucket(store, config) => remove(store, config, ids).await,
                 };
                 self.metrics.not_removed(removed.failed);
-                self.confirm(organisation, some, &removed.gone).await?;
+                let left = self.confirm(&lease.organisation, some, &removed.gone).await?;
+                oldest = oldest.into_iter().chain(left).min();
                 // The rest has time until the next look.
                 if removed.gave_up || !self.renew(lease, Micros::AFTER_ALL).await? {
-                    return Ok(());
+                    return Ok(oldest);
                 }
             }
         }
@@ -183,22 +199,22 @@ impl Cleanup {
     }
 
     /// Says of batches that their data is gone, if all of it is: what went of the others
-    /// is removed once more at the next look.
+    /// is removed once more at the next look. Returns when the oldest of them was made.
     async fn confirm(
         &self,
-        organisation: &str,
+        organisation: &OrganisationId,
         marked: &[Marked],
         gone: &HashSet<Uuid>,
-    ) -> Result<(), Error> {
-        let whole = |batch: &&Marked| batch.ids.iter().all(|id| gone.contains(id));
-        let whole: Vec<&Marked> = marked.iter().filter(whole).collect();
+    ) -> Result<Option<Micros>, Error> {
+        let (whole, others): (Vec<&Marked>, Vec<&Marked>) =
+            marked.iter().partition(|batch| batch.ids.iter().all(|id| gone.contains(id)));
         let dates: Vec<Micros> = whole.iter().map(|batch| batch.date_created).collect();
         let polls: Vec<&str> = whole.iter().map(|batch| batch.poll.as_str()).collect();
         let firsts: Vec<Uuid> = whole.iter().map(|batch| batch.first_id).collect();
-        let params: [&(dyn ToSql + Sync); 4] = [&organisation, &dates, &polls, &firsts];
+        let params: [&(dyn ToSql + Sync); 4] = [&organisation.as_str(), &dates, &polls, &firsts];
         query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await?;
         self.metrics.removed(whole.iter().map(|batch| batch.ids.len()).sum());
-        Ok(())
+        Ok(others.iter().map(|batch| batch.date_created).min())
     }
 }
 

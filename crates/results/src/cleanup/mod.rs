@@ -74,15 +74,26 @@ impl Cleanup {
         // Each is looked at once now, however short the time between two looks is.
         let now: Micros = row.try_get("now")?;
         let unseen = Duration::try_from_secs_f64(row.try_get("unseen_seconds")?).unwrap_or_default();
-        self.metrics.lag(unseen.saturating_sub(self.every));
-        while let Some(lease) = self.lease(now).await? {
-            let outcome = self.expire(&lease).await;
-            self.release(&lease).await?;
-            outcome?;
-        }
+        let mut late_for = unseen.saturating_sub(self.every);
+        let expired = self.expire_all(now, &mut late_for).await;
+        self.metrics.lag(late_for);
+        expired?;
         if forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
             self.forget().await?;
             *forgot = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Looks at each storage config that was not looked at since a moment, and says how
+    /// late what is due longest is.
+    async fn expire_all(&self, now: Micros, late_for: &mut Duration) -> Result<(), Error> {
+        while let Some(lease) = self.lease(now).await? {
+            let outcome = self.expire(&lease).await;
+            self.release(&lease).await?;
+            if let Some(left) = outcome? {
+                *late_for = (*late_for).max(now.since(left.date_created).saturating_sub(left.retention));
+            }
         }
         Ok(())
     }
