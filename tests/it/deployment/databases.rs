@@ -112,7 +112,9 @@ async fn a_replica_has_as_many_sessions_as_is_said_and_no_more() {
     let (before, _) = DEPLOYMENT.split_once(" replicas each that is ").expect("the sum");
     let said: i64 = before.rsplit(' ').next().unwrap().parse().unwrap();
     assert_eq!(most, [said; 2], "replicas of each");
-    assert_eq!(number("replicas each that is "), most[0] * ingest_max + most[1] * results_max);
+    let more = number("count on ");
+    let in_a_rollout = (most[0] + more) * ingest_max + (most[1] + more) * results_max;
+    assert_eq!(number("replicas each that is "), in_a_rollout);
 
     let pair = builder().admin().start().await;
     let acme = pair.clients(Tenant::Acme);

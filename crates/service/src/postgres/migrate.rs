@@ -21,7 +21,12 @@ const SESSION: Session = Session {
     role: None,
     // DDL that has to wait for a long transaction gives up instead of queueing
     // everybody else behind it.
-    parameters: &[("lock_timeout", "10s"), ("synchronous_commit", "on")],
+    // One whose program is gone doesn't go on, with its locks.
+    parameters: &[
+        ("lock_timeout", "10s"),
+        ("synchronous_commit", "on"),
+        ("client_connection_check_interval", "10s"),
+    ],
 };
 
 settings! {
