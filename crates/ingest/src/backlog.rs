@@ -11,6 +11,8 @@ use std::{
 
 use sluice_service::OrganisationId;
 
+use crate::outcome::Cause;
+
 /// The bytes in the outbox and their bounds.
 #[derive(Debug)]
 pub struct Backlog {
@@ -22,6 +24,8 @@ pub struct Backlog {
 /// Why nothing more is accepted, and about how long that will last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
+    /// For who runs the service.
+    pub cause: Cause,
     /// For the caller.
     pub why: &'static str,
     /// By how fast the backlog went lately.
@@ -91,12 +95,13 @@ impl Backlog {
         let bytes = self.bytes();
         if bytes.all >= self.bytes_max {
             let estimate = bytes.until_gone(bytes.all - self.bytes_max + 1);
-            return Some(Full { why: "too much is accepted and not yet recorded", estimate });
+            let why = "too much is accepted and not yet recorded";
+            return Some(Full { cause: Cause::Backlog, why, estimate });
         }
         let own = bytes.of.get(organisation).copied().unwrap_or_default();
         let too_much = own.checked_sub(self.organisation_bytes_max)?;
         let why = "too much of this organisation is accepted and not yet recorded";
-        Some(Full { why, estimate: bytes.until_gone(too_much + 1) })
+        Some(Full { cause: Cause::OrganisationBacklog, why, estimate: bytes.until_gone(too_much + 1) })
     }
 }
 
@@ -114,7 +119,7 @@ mod tests {
         backlog.add(&acme, 9);
         assert_eq!(backlog.is_full(&acme), None);
         backlog.add(&named("globex"), 1);
-        assert!(backlog.is_full(&acme).is_some());
+        assert_eq!(backlog.is_full(&acme).unwrap().cause, Cause::Backlog);
         backlog.set(HashMap::from([(acme.clone(), 3)]));
         assert_eq!(backlog.is_full(&acme), None);
     }
@@ -138,7 +143,7 @@ mod tests {
         backlog.add(&acme, 5);
         assert_eq!(backlog.is_full(&acme), None);
         backlog.add(&acme, 1);
-        assert!(backlog.is_full(&acme).is_some());
+        assert_eq!(backlog.is_full(&acme).unwrap().cause, Cause::OrganisationBacklog);
         assert_eq!(backlog.is_full(&globex), None);
         backlog.set(HashMap::new());
         assert_eq!(backlog.is_full(&acme), None);

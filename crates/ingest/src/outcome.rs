@@ -76,6 +76,48 @@ pub enum RetryReason {
     OutcomeUnknown,
 }
 
+/// What keeps the service from deciding, for those who run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Too much of all organisations is accepted and not yet recorded.
+    Backlog,
+    /// Too much of this organisation is.
+    OrganisationBacklog,
+    /// As much as may waits for a lane, or for a place for its file.
+    Queue,
+    /// The database is away, busy, or broke off.
+    Database,
+    /// A file can't be stored.
+    Storage,
+    /// A file's bytes came too slowly, or its time was over.
+    Publisher,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Backlog,
+        Self::OrganisationBacklog,
+        Self::Queue,
+        Self::Database,
+        Self::Storage,
+        Self::Publisher,
+    ];
+
+    /// As metrics name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backlog => "backlog",
+            Self::OrganisationBacklog => "organisation_backlog",
+            Self::Queue => "queue",
+            Self::Database => "database",
+            Self::Storage => "storage",
+            Self::Publisher => "publisher",
+        }
+    }
+}
+
 /// The longest time that a caller is told to wait, before jitter.
 const DELAY_SECONDS_MAX: f64 = 30.0;
 
@@ -84,6 +126,8 @@ const DELAY_SECONDS_MAX: f64 = 30.0;
 pub struct Retry {
     /// What is known of this try.
     pub reason: RetryReason,
+    /// Where it lies.
+    pub cause: Cause,
     /// For people.
     pub details: &'static str,
     /// Whole seconds, at least 1.
@@ -93,18 +137,18 @@ pub struct Retry {
 impl Retry {
     /// Nothing was kept; come again in a second.
     #[must_use]
-    pub fn not_kept(details: &'static str) -> Self {
-        Self { reason: RetryReason::NotKept, details, delay: Duration::from_secs(1) }
+    pub fn not_kept(cause: Cause, details: &'static str) -> Self {
+        Self { reason: RetryReason::NotKept, cause, details, delay: Duration::from_secs(1) }
     }
 
     /// Nothing was kept; come again when what is before you is likely to be done:
     /// from 1 to 30 seconds, and up to half as long again, so that not all who are
     /// told come back together.
     #[must_use]
-    pub fn not_kept_for(details: &'static str, estimate: Duration) -> Self {
+    pub fn not_kept_for(cause: Cause, details: &'static str, estimate: Duration) -> Self {
         let seconds = estimate.as_secs_f64().ceil().clamp(1.0, DELAY_SECONDS_MAX);
         let jitter = rand::random_range(0.0..=seconds / 2.0).floor();
-        Self { delay: Duration::from_secs_f64(seconds + jitter), ..Self::not_kept(details) }
+        Self { delay: Duration::from_secs_f64(seconds + jitter), ..Self::not_kept(cause, details) }
     }
 
     /// It may have been kept; come again in a second with the same marker.
@@ -112,6 +156,7 @@ impl Retry {
     pub fn outcome_unknown() -> Self {
         Self {
             reason: RetryReason::OutcomeUnknown,
+            cause: Cause::Database,
             details: "the database broke off during the commit: resend with the same chkpt or request_id",
             delay: Duration::from_secs(1),
         }

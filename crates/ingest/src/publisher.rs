@@ -13,7 +13,7 @@ use crate::{
     check::{Candidate, Checked, Request, check, work},
     committer::{Committer, Job, Reply},
     observation::{Batch, Limits, Observation},
-    outcome::{Outcome, Retry},
+    outcome::{Cause, Outcome, Retry},
     registry::{Registry, Snapshot},
     tally::{Taken, Tally},
     turns::Turns,
@@ -145,7 +145,7 @@ impl Publisher {
     #[must_use]
     pub fn refuses(&self, organisation: &OrganisationId) -> Option<Retry> {
         let full = self.backlog.is_full(organisation)?;
-        Some(Retry::not_kept_for(full.why, full.estimate))
+        Some(Retry::not_kept_for(full.cause, full.why, full.estimate))
     }
 }
 
@@ -174,7 +174,8 @@ impl Pending {
             }
         }
         self.collect().await?;
-        let undecided = || Outcome::Retry(Retry::not_kept("the definitions keep changing or can't be read"));
+        let why = "the definitions keep changing or can't be read";
+        let undecided = || Outcome::Retry(Retry::not_kept(Cause::Database, why));
         let outcomes: Vec<_> =
             self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(undecided)).collect();
         if let Some(taken) = self.taken {
@@ -215,7 +216,7 @@ impl Pending {
                 }
                 Err(_) => {
                     for (index, _) in undecided.iter().zip(&checked).filter(|(_, c)| doubtful(c)) {
-                        let retry = Retry::not_kept("the definitions can't be read now");
+                        let retry = Retry::not_kept(Cause::Database, "the definitions can't be read now");
                         self.outcomes[*index] = Some(Outcome::Retry(retry));
                     }
                 }

@@ -11,7 +11,7 @@ use sluice_service::metrics::{Counter, Family, Registry};
 
 use crate::{
     check::Request,
-    outcome::{Decision, Outcome},
+    outcome::{Cause, Decision, Outcome},
 };
 
 /// Definitions with series of their own: the first that are used. The others
@@ -26,6 +26,8 @@ const UNANSWERED: &str = "unanswered";
 
 /// The labels of an outcome.
 type Labels = ([(&'static str, Arc<str>); 1], [(&'static str, &'static str); 1]);
+/// The label of a cause.
+type CauseLabel = [(&'static str, &'static str); 1];
 
 fn labels(definition: Arc<str>, outcome: &'static str) -> Labels {
     ([("definition", definition)], [("outcome", outcome)])
@@ -36,6 +38,7 @@ fn labels(definition: Arc<str>, outcome: &'static str) -> Labels {
 pub struct Tally {
     observations: Counter,
     outcomes: Family<Labels, Counter>,
+    retries: Family<CauseLabel, Counter>,
     definitions: Arc<RwLock<HashSet<Arc<str>>>>,
 }
 
@@ -43,6 +46,11 @@ impl Tally {
     /// Adds both to a registry.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
+        let retries = Family::<CauseLabel, Counter>::default();
+        // Shown from the beginning.
+        for cause in Cause::ALL {
+            drop(retries.get_or_create(&[("cause", cause.name())]));
+        }
         Self {
             observations: registry.add(
                 "sluice_observations_total",
@@ -55,6 +63,11 @@ impl Tally {
                  definition); `unanswered`: the call failed or its caller left. Adds up to \
                  sluice_observations_total once nothing is under way",
                 Family::default(),
+            ),
+            retries: registry.add(
+                "sluice_retries_total",
+                "Observations answered `retry`, by what kept them from being decided",
+                retries,
             ),
             definitions: Arc::default(),
         }
@@ -116,6 +129,11 @@ impl Taken {
     pub fn settled(mut self, outcomes: &[Outcome]) {
         if let Some(request) = self.request.take() {
             self.tally.settle(&request, |index| outcomes.get(index).map(Name::of));
+            for outcome in outcomes {
+                if let Outcome::Retry(retry) = outcome {
+                    self.tally.retries.get_or_create(&[("cause", retry.cause.name())]).inc();
+                }
+            }
         }
     }
 }
@@ -187,7 +205,7 @@ mod tests {
     fn every_observation_is_counted_once_whatever_becomes_of_it() {
         let tally = Tally::default();
         let batch = request(&["a", "a", "b", "nobody"]);
-        let retry = Outcome::Retry(Retry::not_kept("later"));
+        let retry = Outcome::Retry(Retry::not_kept(Cause::Backlog, "later"));
         tally.take_in(&batch).settled(&[success(), success(), retry.clone(), retry]);
         drop(tally.take_in(&batch));
         assert_eq!(tally.observations.get(), 8);
@@ -195,6 +213,7 @@ mod tests {
         assert_eq!(count(&tally, UNKNOWN, "retry"), 2);
         assert_eq!(count(&tally, "a", UNANSWERED), 2);
         assert_eq!(count(&tally, UNKNOWN, UNANSWERED), 2);
+        assert_eq!(tally.retries.get_or_create(&[("cause", "backlog")]).get(), 2);
     }
 
     #[test]

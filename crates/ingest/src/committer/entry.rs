@@ -20,7 +20,7 @@ use super::{
 use crate::{
     check::Candidate,
     lane_queue::{Bounds, Full, Size},
-    outcome::Retry,
+    outcome::{Cause, Retry},
 };
 
 /// Requests, and content bytes, that may wait for a lane, of all organisations. Each
@@ -150,7 +150,8 @@ impl Committer {
                 Full::Bytes => "too many bytes wait",
             };
             // Those before are as large as this one, for all that is known.
-            Retry::not_kept_for(details, rates[lane].estimate(waiting.jobs.saturating_mul(size.items)))
+            let estimate = rates[lane].estimate(waiting.jobs.saturating_mul(size.items));
+            Retry::not_kept_for(Cause::Queue, details, estimate)
         })
     }
 }

@@ -37,7 +37,7 @@ use crate::{
     },
     metrics::Commits,
     outbox::{self, OutboxRow},
-    outcome::{Decision, Retry},
+    outcome::{Cause, Decision, Retry},
     registry::Registry,
 };
 pub use at_gate::AtGate;
@@ -140,10 +140,10 @@ impl Lane {
                 Err(GateError::Disconnected) if tries == 1 => self.session = None,
                 Err(GateError::Disconnected) => {
                     self.session = None;
-                    return retry_all(jobs, &Retry::not_kept("the database is away"));
+                    return retry_all(jobs, &Retry::not_kept(Cause::Database, "the database is away"));
                 }
                 Err(GateError::Conflict | GateError::Known | GateError::Ended | GateError::Busy) => {
-                    return retry_all(jobs, &Retry::not_kept("the database is busy"));
+                    return retry_all(jobs, &Retry::not_kept(Cause::Database, "the database is busy"));
                 }
                 Err(GateError::Statement(error)) => {
                     return self.find_the_one_to_blame(jobs, error).await;
@@ -157,10 +157,8 @@ impl Lane {
                         // All in one trip: it may have gone while it was idle.
                         Ended::RolledBack if tries == 1 && matches!(doubt.who, Who::Session(_)) => {}
                         Ended::RolledBack => {
-                            return retry_all(
-                                jobs,
-                                &Retry::not_kept("the database broke off before the commit"),
-                            );
+                            let why = "the database broke off before the commit";
+                            return retry_all(jobs, &Retry::not_kept(Cause::Database, why));
                         }
                         // Should it have been committed, upkeep finds its rows.
                         Ended::Unknown => return retry_all(jobs, &Retry::outcome_unknown()),
@@ -292,7 +290,8 @@ fn refuse_unfit(jobs: Vec<Job>, unfit: &Unfit) -> Vec<Job> {
             continue;
         }
         while places.next_if(|place| *place < end).is_some() {}
-        answer(job, Reply::Retry(Retry::not_kept("the file was given up before it could be decided")));
+        let why = "the file was given up before it could be decided";
+        answer(job, Reply::Retry(Retry::not_kept(Cause::Publisher, why)));
     }
     fit
 }

@@ -120,7 +120,8 @@ fn who_finds_no_room_is_told_how_long_the_others_will_take() {
     rate.committed(100, Duration::from_millis(10));
     assert_eq!(rate.estimate(50_000), Duration::from_secs(5));
     for (estimate, least, most) in [(0, 1, 1), (1, 1, 1), (5, 5, 7), (1000, 30, 45)] {
-        let delays = (0..100).map(|_| Retry::not_kept_for("", Duration::from_secs(estimate)).delay.as_secs());
+        let delays = (0..100)
+            .map(|_| Retry::not_kept_for(Cause::Queue, "", Duration::from_secs(estimate)).delay.as_secs());
         let delays: std::collections::BTreeSet<_> = delays.collect();
         assert!(delays.iter().all(|delay| (least..=most).contains(delay)), "{estimate}: {delays:?}");
         assert!(least == most || delays.len() > 1, "{delays:?}");

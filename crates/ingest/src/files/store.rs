@@ -17,7 +17,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use tracing::Instrument as _;
 
-use crate::outcome::{Fault, Retry};
+use crate::outcome::{Cause, Fault, Retry};
 
 /// Chunks that wait between publisher and store: enough to keep both busy.
 const WAITING_CHUNKS_MAX: usize = 2;
@@ -67,10 +67,9 @@ impl Store {
         let (chunks, waiting) = mpsc::channel(WAITING_CHUNKS_MAX);
         let (results, token) = (self.results.clone(), self.token.clone());
         let answer = async move {
-            let picked = results
-                .pick()
-                .await
-                .ok_or_else(|| NotStored::Retry(Retry::not_kept("the results service has no address")))?;
+            let picked = results.pick().await.ok_or_else(|| {
+                NotStored::Retry(Retry::not_kept(Cause::Storage, "the results service has no address"))
+            })?;
             let mut client = ResultsIntakeServiceClient::with_interceptor(picked.own_channel(), token);
             let mut request = Request::new(requests(upload, waiting));
             trace::inject(request.metadata_mut());
@@ -139,21 +138,21 @@ impl NotStored {
             }
             // Somebody thought this instance dead.
             (Code::FailedPrecondition, Some("UPLOAD_EXISTS")) => {
-                Self::Retry(Retry::not_kept("the file was given up while it was stored"))
+                Self::Retry(Retry::not_kept(Cause::Publisher, "the file was given up while it was stored"))
             }
             (Code::Unavailable | Code::ResourceExhausted, _) => {
                 tracing::warn!(message = status.message(), "a file is not stored now");
-                Self::Retry(Retry::not_kept("the file can't be stored now"))
+                Self::Retry(Retry::not_kept(Cause::Storage, "the file can't be stored now"))
             }
             (Code::DeadlineExceeded, _) => {
                 tracing::warn!(message = status.message(), "a file took too long to be stored");
-                Self::Retry(Retry::not_kept("the bytes of the file came too slowly"))
+                Self::Retry(Retry::not_kept(Cause::Publisher, "the bytes of the file came too slowly"))
             }
             // What the service itself says has a reason; these are the
             // connection's words.
             (Code::Unknown | Code::Internal | Code::Cancelled, None) => {
                 tracing::warn!(%status, "the connection broke while a file was stored");
-                Self::Retry(Retry::not_kept("the connection to the storage broke"))
+                Self::Retry(Retry::not_kept(Cause::Storage, "the connection to the storage broke"))
             }
             _ => Self::Failed(Error::internal(status)),
         }
