@@ -133,9 +133,11 @@ async fn a_publisher_that_says_nothing_is_not_waited_for_for_ever() {
     let (intake, pair, acme) = start_with(builder().flag(Service::Ingest, "file-idle-seconds", "1")).await;
     let silent = Sending::begin(&acme, file("plain"));
     silent.chunk("x").await;
-    let status = silent.publishing.await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert_eq!(status.get_error_details().error_info().unwrap().reason, "FILE_IDLE");
+    let nothing = send(&acme, tokio_stream::pending()).await;
+    for status in [silent.publishing.await.unwrap().unwrap_err(), nothing.unwrap_err()] {
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "FILE_IDLE");
+    }
     intake.adds_up(&pair, &Contents::new()).await;
 }
 

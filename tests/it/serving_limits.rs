@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::connection::{Clients, is_serving};
-use sluice_proto::{ingest::v1::ListDefinitionsRequest, results::v1::ListResultsRequest};
+use sluice_proto::{
+    ingest::v1::{ListDefinitionsRequest, Outcome},
+    results::v1::ListResultsRequest,
+};
 use sluice_tests::{Pair, PairBuilder, Service, Tenant, eventually};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -41,11 +44,11 @@ fn told(status: &Status) -> (Code, String, Option<Duration>) {
 #[tokio::test]
 async fn so_many_requests_are_in_flight_and_no_more() {
     let pair = with("requests-in-flight-max", "2").start().await;
-    let acme = pair.clients(Tenant::Acme);
+    let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
     let first = Stream::open(&acme).await;
     // The second place is free.
-    eventually("a place", || async { call(&acme).await.ok() }).await;
-    let _second = Stream::open(&acme).await;
+    eventually("a place", || async { call(&globex).await.ok() }).await;
+    let _second = Stream::open(&globex).await;
     let refused = call(&acme).await.unwrap_err();
     assert_eq!(told(&refused), (Code::ResourceExhausted, "OVERLOADED".into(), Some(Duration::from_secs(1))));
     // Over all connections, callers and surfaces, but not for those who ask whether it serves.
@@ -55,6 +58,52 @@ async fn so_many_requests_are_in_flight_and_no_more() {
     assert!(is_serving(&pair.ingest[0].url()).await);
     drop(first);
     eventually("a place", || async { call(&acme).await.ok() }).await;
+}
+
+#[tokio::test]
+async fn an_organisation_has_up_to_as_many_requests_in_flight_as_are_free() {
+    let pair = with("requests-in-flight-max", "4").start().await;
+    let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
+    let _first = Stream::open(&acme).await;
+    eventually("a place", || async { call(&acme).await.ok() }).await;
+    let second = Stream::open(&acme).await;
+    // Of four places two are left, and it has two.
+    let refused = call(&acme).await.unwrap_err();
+    assert_eq!(told(&refused), (Code::ResourceExhausted, "OVERLOADED".into(), Some(Duration::from_secs(1))));
+    let http = Http::ingest(&pair, Tenant::Acme);
+    assert_eq!(http.get("/aecontent/v1/acme/observations").await.error(), (429, "limit-exceeded".into()));
+    call(&globex).await.unwrap();
+    drop(second);
+    eventually("a place", || async { call(&acme).await.ok() }).await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_an_answer_loses_the_connection_and_who_has_none_to_read_does_not() {
+    let pair = with("answer-pause-max-seconds", "1")
+        .flag(Service::Ingest, "connection-age-grace-seconds", "0")
+        .start()
+        .await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let mut idle = Stream::open(&acme).await;
+    idle.send(request(vec![json("plain", "1")])).await;
+    assert_eq!(idle.outcomes().await, [Outcome::Success]);
+    // Lets nothing be sent of any answer.
+    let unread = TokioIo::new(TcpStream::connect(pair.ingest[0].address()).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(unread)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let url = format!("{}/nothing", pair.ingest[0].url());
+    let answer = sender.send_request(http::Request::get(url).body(Full::<Bytes>::default()).unwrap()).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), 404);
+    tokio::time::timeout(PATIENCE, connection).await.expect("the end").unwrap().ok();
+    assert!(answer.into_body().collect().await.is_err());
+    idle.send(request(vec![json("plain", "2")])).await;
+    assert_eq!(idle.outcomes().await, [Outcome::Success]);
 }
 
 #[tokio::test]
@@ -219,7 +268,7 @@ async fn a_json_content_goes_so_far_and_no_further() {
     let texts = at_the_limits.into_iter().chain(beyond.map(|(text, _)| text));
     let said = publish(&acme, texts.map(|text| json("plain", text)).collect()).await;
     for (said, text) in said.iter().zip(at_the_limits) {
-        assert_eq!(said.outcome(), sluice_proto::ingest::v1::Outcome::Success, "{text}: {said:?}");
+        assert_eq!(said.outcome(), Outcome::Success, "{text}: {said:?}");
     }
     for (said, (text, details)) in said[3..].iter().zip(beyond) {
         assert_eq!((said.reason.as_str(), said.details.as_str()), ("INVALID_JSON", details), "{text}");

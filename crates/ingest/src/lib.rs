@@ -157,7 +157,7 @@ pub async fn run(
     let mut exposed = Registry::new(config::PROGRAM.service, config::PROGRAM.version);
     let requests = Requests::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
-    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
+    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate(), &requests)?;
     let database = settings.database.database()?;
     let pool = database.pool(POOL_SESSION, settings.database_connections)?;
     let retention = Duration::from_secs(settings.gate_retention_seconds);

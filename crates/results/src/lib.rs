@@ -125,7 +125,7 @@ pub async fn run(
     let requests = Requests::register(&mut exposed);
     let metrics = Metrics::register(&mut exposed);
     let database = settings.database.database()?;
-    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate())?;
+    let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate(), &requests)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
     let tenants = database.pool(sessions::TENANTS, settings.database_connections)?;
     let recent = Recent::new(settings.recent_bytes_max);

@@ -14,12 +14,20 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, auth::is_open, limits::Limits, metrics::Refusals, stack::is_grpc};
+use crate::{
+    Error,
+    auth::is_open,
+    leaving::Leaving,
+    limits::Limits,
+    metrics::Refusals,
+    places::{Place, Places},
+    stack::is_grpc,
+    stalls::{Stall, Stalls},
+};
 
 /// What RFC 9113 adds to each header's name and value.
 const HEADER_OVERHEAD_BYTES: usize = 32;
@@ -27,7 +35,7 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 /// Puts the limits around what answers.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmissionLayer {
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     header_list_bytes_max: usize,
     refusals: Refusals,
 }
@@ -35,14 +43,14 @@ pub(crate) struct AdmissionLayer {
 impl AdmissionLayer {
     pub(crate) fn new(limits: &Limits, refusals: Refusals) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
+            places: Places::new(limits.requests_in_flight_max),
             header_list_bytes_max: limits.header_list_bytes_max as usize,
             refusals,
         }
     }
 
     /// A place for a request, if it needs one.
-    fn admit<B>(&self, request: &Request<B>) -> Result<Option<OwnedSemaphorePermit>, Error> {
+    fn admit<B>(&self, request: &Request<B>) -> Result<Option<Place>, Error> {
         // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
         if header_list_bytes(request.headers()) > self.header_list_bytes_max {
             self.refusals.headers.inc();
@@ -51,7 +59,7 @@ impl AdmissionLayer {
         if is_grpc(request) && is_open(request.uri().path()) {
             return Ok(None);
         }
-        self.places.clone().try_acquire_owned().map(Some).map_err(|_| {
+        self.places.take().map(Some).ok_or_else(|| {
             self.refusals.in_flight.inc();
             Error::overloaded()
         })
@@ -90,14 +98,19 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.layer.admit(&request) {
             Ok(None) => Box::pin(self.inner.call(request)),
             Ok(Some(place)) => {
+                let stalls = request.extensions().get::<Leaving>().map(|leaving| leaving.stalls.clone());
+                let stalls = stalls.unwrap_or_default();
+                request.extensions_mut().insert(place.clone());
                 let answer = self.inner.call(request);
-                Box::pin(
-                    async move { Ok(answer.await?.map(|body| Body::new(Placed { body, _place: place }))) },
-                )
+                Box::pin(async move {
+                    let answer = answer.await?;
+                    let stall = Some(stalls.begin());
+                    Ok(answer.map(|body| Body::new(Placed { body, stalls, stall, _place: place })))
+                })
             }
             Err(error) if is_grpc(&request) => {
                 let answer = Status::from(error).into_http();
@@ -114,7 +127,10 @@ where
 /// The body of an answer; the request's place is free when it has been sent.
 struct Placed {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    stalls: Stalls,
+    /// While the connection has no room for more of it, or did not ask yet.
+    stall: Option<Stall>,
+    _place: Place,
 }
 
 impl HttpBody for Placed {
@@ -125,7 +141,12 @@ impl HttpBody for Placed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        self.stall = None;
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            self.stall = Some(self.stalls.begin());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,7 +13,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::Error;
+use crate::{
+    Error,
+    metrics::{Counter, Gauge},
+};
 
 /// A stream whose largest message is no larger keeps nothing worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
@@ -26,17 +29,28 @@ pub struct Budget {
     /// What open streams keep beside it: see [`Account::is_too_much_kept`].
     kept: AtomicUsize,
     freed: Notify,
+    measures: Measures,
+}
+
+/// What is told of a budget.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measures {
+    /// Bytes in use.
+    pub(crate) in_flight: Gauge,
+    /// What found no room, and may come again.
+    pub(crate) refused: Counter,
 }
 
 impl Budget {
     /// A budget of so many bytes.
     #[must_use]
-    pub fn new(bytes_max: usize) -> Arc<Self> {
+    pub(crate) fn new(bytes_max: usize, measures: Measures) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
             used: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
             freed: Notify::new(),
+            measures,
         })
     }
 
@@ -52,17 +66,26 @@ impl Budget {
         if bytes > self.bytes_max {
             return Error::request_too_large();
         }
+        self.measures.refused.inc();
         Error::overloaded()
     }
 
+    // What is in memory fits an i64.
+    #[allow(clippy::cast_possible_wrap)]
     fn take(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= self.bytes_max);
-        self.used.fetch_update(Relaxed, Relaxed, fits).is_ok()
+        let taken = self.used.fetch_update(Relaxed, Relaxed, fits).is_ok();
+        if taken {
+            self.measures.in_flight.inc_by(bytes as i64);
+        }
+        taken
     }
 
+    #[allow(clippy::cast_possible_wrap)]
     fn give_back(&self, bytes: usize) {
         if bytes > 0 {
             self.used.fetch_sub(bytes, Relaxed);
+            self.measures.in_flight.dec_by(bytes as i64);
             self.freed.notify_waiters();
         }
     }
@@ -194,20 +217,23 @@ mod tests {
 
     #[test]
     fn there_is_room_up_to_the_limit_and_not_beyond() {
-        let budget = Budget::new(10);
+        let measures = Measures::default();
+        let budget = Budget::new(10, measures.clone());
         let account = Account::open(budget.clone());
         assert_eq!((account.grow(6), account.grow(4)), (Ok(()), Ok(())));
+        assert_eq!(measures.in_flight.get(), 10);
         assert_eq!(Account::open(budget.clone()).grow(1), Err(1));
         assert_eq!(account.grow(1), Err(11));
         drop(account);
-        assert_eq!(budget.used(), 0);
+        assert_eq!((budget.used(), measures.in_flight.get()), (0, 0));
         assert_eq!(budget.refusal(10).reason(), "OVERLOADED");
         assert_eq!(budget.refusal(11).reason(), "REQUEST_TOO_LARGE");
+        assert_eq!(measures.refused.get(), 1);
     }
 
     #[test]
     fn a_message_is_held_until_its_taker_lets_go_or_the_next_is_asked_for() {
-        let budget = Budget::new(10);
+        let budget = Budget::new(10, Measures::default());
         let account = Account::open(budget.clone());
         for bytes in [1, 2, 3] {
             account.grow(bytes).unwrap();
@@ -223,7 +249,7 @@ mod tests {
 
     #[test]
     fn streams_keep_up_to_half_of_the_budget_beside_it() {
-        let budget = Budget::new(8 * KEPT_UNCOUNTED);
+        let budget = Budget::new(8 * KEPT_UNCOUNTED, Measures::default());
         let stream = |bytes: usize| {
             let account = Account::open(budget.clone());
             account.grow(bytes).unwrap();
@@ -243,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_hears_of_what_is_given_back() {
-        let budget = Budget::new(10);
+        let budget = Budget::new(10, Measures::default());
         let account = Account::open(budget.clone());
         account.grow(10).unwrap();
         let freed = tokio::spawn(budget.clone().freed());

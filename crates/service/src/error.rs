@@ -130,6 +130,12 @@ impl Error {
             .retry_after(COME_AGAIN)
     }
 
+    /// The request stopped coming: the network's fault as a rule, so it may come again.
+    #[must_use]
+    pub(crate) fn too_slow() -> Self {
+        Self::new(Kind::Unavailable, "TOO_SLOW", "the request did not come in time").retry_after(COME_AGAIN)
+    }
+
     /// The bytes of a gRPC request are not what the contract says.
     #[must_use]
     pub fn malformed_request() -> Self {

@@ -10,14 +10,20 @@ use std::{
 
 use http::Request;
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower_service::Service;
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, stalls::Stalls};
 
 /// Whether a request's connection is about to end. Handlers of streams find it in
 /// the request's extensions.
 #[derive(Clone, Debug, Default)]
-pub struct Leaving(pub(crate) CancellationToken);
+pub struct Leaving {
+    pub(crate) ending: CancellationToken,
+    /// The answers on that connection.
+    pub(crate) stalls: Stalls,
+}
 
 impl Leaving {
     /// Of a request; one that came by no connection never has to leave.
@@ -28,10 +34,13 @@ impl Leaving {
 
     /// Waits until the stream should end.
     pub async fn ending(self) -> Ending {
-        self.0.cancelled_owned().await;
+        self.ending.cancelled_owned().await;
         Ending
     }
 }
+
+/// The reason of such an end.
+const REASON: &str = "STREAM_ENDING";
 
 /// A stream ends since its connection is about to.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +50,15 @@ impl From<Ending> for Error {
     /// UNAVAILABLE, to come again at once: elsewhere, or by a new connection.
     fn from(_: Ending) -> Self {
         let message = "everything received was answered; open another stream for the rest";
-        Self::new(Kind::Unavailable, "STREAM_ENDING", message).retry_after(Duration::ZERO)
+        Self::new(Kind::Unavailable, REASON, message).retry_after(Duration::ZERO)
+    }
+}
+
+impl Ending {
+    /// Whether this is what a stream was told.
+    pub(crate) fn is_told_by(status: &Status) -> bool {
+        status.code() == Code::Unavailable
+            && status.get_details_error_info().is_some_and(|info| info.reason == REASON)
     }
 }
 
@@ -67,5 +84,17 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         request.extensions_mut().insert(self.leaving.clone());
         self.inner.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ending_is_told_from_what_fails() {
+        assert!(Ending::is_told_by(&Error::from(Ending).into()));
+        assert!(!Ending::is_told_by(&Error::unavailable("away").into()));
+        assert!(!Ending::is_told_by(&Error::new(Kind::Internal, REASON, "").into()));
     }
 }

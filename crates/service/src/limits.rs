@@ -15,7 +15,7 @@ settings! {
     pub struct Limits {
         request_bytes_max: usize = Some("16777216"), "Largest request, or message of a stream, in bytes, decompressed.";
         body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests that are being received or worked on, in the whole process, decompressed; above, callers are told to come again. At least 32 MiB, and twice request_bytes_max.";
-        requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to come again. Health and reflection don't count.";
+        requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to come again. Each organisation may have as many as are still free, and so may all together who show no valid token. Health and reflection don't count.";
         organisation_requests_per_second_max: u32 = Some("0"), "Requests, and streams when they begin, of each organisation and replica in a second, by tokens that belong to it; above, it is told when to come again. 0: no limit.";
         organisation_requests_burst_max: u32 = Some("0"), "How many of them may come at once. 0: as many as in a second.";
         connections_max: usize = Some("4096"), "Connections at the same time; above, a new one is closed at once. Probes go to health_listen or admin_listen.";
@@ -23,6 +23,7 @@ settings! {
         header_list_bytes_max: u32 = Some("16384"), "Largest sum of a request's headers, in bytes, each with 32 on top (RFC 9113, section 10.5.1). At least 1024.";
         connection_age_max_seconds: u64 = Some("1800"), "After this time, ten percent more or less, a connection takes no more requests, so that callers spread over new replicas.";
         connection_age_grace_seconds: u64 = Some("60"), "How long the requests that are open then may take before they are cut off.";
+        answer_pause_max_seconds: u64 = Some("60"), "How long a caller may read nothing of an answer that waits for it, or up to a third longer, before its connection ends as if it were too old.";
         keepalive_interval_seconds: u64 = Some("30"), "How often an HTTP/2 connection is asked for a sign of life.";
         keepalive_timeout_seconds: u64 = Some("10"), "How long that may take before the connection is closed.";
         shutdown_wait_seconds: u64 = Some("5"), "After SIGTERM: not ready at once, but requests are still taken for this long, until callers have gone elsewhere.";
@@ -41,9 +42,11 @@ settings! {
             .into_iter()
             .filter(|(_, value)| !(1..=COUNT_MOST).contains(value))
             .map(|(name, _)| format!("{name}: must be from 1 to {COUNT_MOST}"));
-        connection_age_max_seconds, keepalive_interval_seconds, keepalive_timeout_seconds =>
+        connection_age_max_seconds, answer_pause_max_seconds, keepalive_interval_seconds,
+        keepalive_timeout_seconds =>
             [
                 ("connection_age_max_seconds", *connection_age_max_seconds),
+                ("answer_pause_max_seconds", *answer_pause_max_seconds),
                 ("keepalive_interval_seconds", *keepalive_interval_seconds),
                 ("keepalive_timeout_seconds", *keepalive_timeout_seconds),
             ]
@@ -120,7 +123,7 @@ mod tests {
             "--shutdown-wait-seconds 0 --shutdown-deadline-seconds 1",
             "--header-list-bytes-max 1024",
             "--requests-in-flight-max 1 --connections-max 1048576 --streams-per-connection-max 1",
-            "--connection-age-grace-seconds 0 --keepalive-timeout-seconds 1",
+            "--connection-age-grace-seconds 0 --keepalive-timeout-seconds 1 --answer-pause-max-seconds 1",
         ] {
             assert_eq!(faults(good), Vec::<String>::new(), "{good}");
         }
@@ -132,6 +135,7 @@ mod tests {
                 vec!["requests_in_flight_max", "connections_max"],
             ),
             ("--keepalive-interval-seconds 0", vec!["keepalive_interval_seconds"]),
+            ("--answer-pause-max-seconds 0", vec!["answer_pause_max_seconds"]),
             ("--connection-age-max-seconds 31536001", vec!["connection_age_max_seconds"]),
             ("--body-bytes-in-flight-max 33554431", vec!["body_bytes_in_flight_max"]),
         ] {

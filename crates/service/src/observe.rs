@@ -21,6 +21,7 @@ use tower_service::Service;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
+    leaving::Ending,
     metrics::{Code, Requests, grpc_code_name},
     stack::is_grpc,
     trace,
@@ -124,6 +125,7 @@ impl Open {
     fn answered(&mut self, answer: &Response<Body>) {
         match self.code {
             Code::Grpc(_) => self.told(answer.headers()),
+            Code::StreamEnding => {}
             Code::Http(_) => {
                 self.route = answer.extensions().get::<Matched>().map_or(UNKNOWN, |matched| matched.0);
                 self.code = Code::Http(answer.status().as_u16());
@@ -134,7 +136,10 @@ impl Open {
     /// Looks for gRPC's status among headers, which are trailers mostly.
     fn told(&mut self, headers: &HeaderMap) {
         if let (Code::Grpc(_), Some(status)) = (self.code, Status::from_header_map(headers)) {
-            self.code = Code::Grpc(status.code());
+            self.code = match Ending::is_told_by(&status) {
+                true => Code::StreamEnding,
+                false => Code::Grpc(status.code()),
+            };
         }
     }
 }
@@ -150,6 +155,11 @@ impl Drop for Open {
             Code::Grpc(code) => {
                 self.span.record("rpc.response.status_code", grpc_code_name(code));
                 is_fault(code)
+            }
+            // As it should be, whatever the status says.
+            Code::StreamEnding => {
+                self.span.record("rpc.response.status_code", grpc_code_name(GrpcCode::Unavailable));
+                false
             }
             Code::Http(status) => {
                 self.span.record("http.response.status_code", status);

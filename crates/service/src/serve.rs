@@ -28,6 +28,7 @@ use crate::{
     metrics::Requests,
     program::Failure,
     stack::{Stack, stack},
+    stalls::Stalls,
     tls::{Listener, Tls},
 };
 
@@ -202,28 +203,30 @@ impl Connection {
         }
     }
 
-    /// What is said on it, until it ends, is too old, or the service stops.
+    /// What is said on it, until it ends, is too old, nobody reads it, or the service
+    /// stops.
     async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let ended = |ended: Result<(), Failure>| {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection broke");
             }
         };
-        let leaving = self.draining.child_token();
-        let service = Telling { inner: self.stack, leaving: Leaving(leaving.clone()) };
+        let leaving = Leaving { ending: self.draining.child_token(), stalls: Stalls::default() };
+        let service = Telling { inner: self.stack, leaving: leaving.clone() };
+        let grace = Duration::from_secs(self.limits.connection_age_grace_seconds);
+        let answer_pause_max = Duration::from_secs(self.limits.answer_pause_max_seconds);
         let builder = builder(&self.limits);
         let mut open =
             pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
         let grace = tokio::select! {
             done = open.as_mut() => return ended(done),
-            () = tokio::time::sleep(age(&self.limits)) => {
-                Duration::from_secs(self.limits.connection_age_grace_seconds)
-            }
+            () = tokio::time::sleep(age(&self.limits)) => grace,
+            () = leaving.stalls.stuck(answer_pause_max) => grace,
             // Cut off by whoever drains, not here.
             () = self.draining.cancelled() => Duration::MAX,
         };
         open.as_mut().graceful_shutdown();
-        leaving.cancel();
+        leaving.ending.cancel();
         if let Ok(done) = tokio::time::timeout(grace, open).await {
             ended(done);
         }

@@ -20,7 +20,7 @@ use crate::{
     answers::{Answers, AnswersLayer},
     auth::{AuthLayer, AuthService},
     body::{Bodies, BodiesLayer},
-    budget::Budget,
+    budget::{Budget, Measures},
     observe::{Observe, ObserveLayer},
     serve::Served,
 };
@@ -33,13 +33,15 @@ pub(crate) fn stack(served: Served) -> Stack {
     let Served { routes, api, keys, requests, limits, .. } = served;
     // 1. Observe: whatever happens inside is counted, and part of one span.
     let admission = AdmissionLayer::new(&limits, requests.refusals.clone());
+    let measures =
+        Measures { in_flight: requests.body_bytes.clone(), refused: requests.refusals.bodies.clone() };
     let observe = ObserveLayer { requests };
     // 2. Admission: a request finds a place, or is refused before anything is
     //    done for it.
     // 3. Bodies: whoever reads a body, on whichever surface, the process's memory
     //    for bodies is taken first, and given back when the answer is there.
     let bodies = BodiesLayer {
-        budget: Budget::new(limits.body_bytes_in_flight_max),
+        budget: Budget::new(limits.body_bytes_in_flight_max, measures),
         request_bytes_max: limits.request_bytes_max,
     };
     // 4. Surfaces: the content type decides which surface is meant, so that gRPC

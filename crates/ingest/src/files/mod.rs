@@ -27,7 +27,7 @@ use self::{
 use crate::{
     check::{Candidate, must_be_json},
     observation::{Content, FileRead, Observation},
-    outcome::{Decision, Outcome, Retry, RetryReason},
+    outcome::{Cause, Decision, Outcome, Retry, RetryReason},
     publisher::Publisher,
 };
 
@@ -74,8 +74,8 @@ impl From<Error> for Stopped {
     }
 }
 
-fn not_kept(why: &'static str) -> Outcome {
-    Outcome::Retry(Retry::not_kept(why))
+fn not_kept(cause: Cause, why: &'static str) -> Outcome {
+    Outcome::Retry(Retry::not_kept(cause, why))
 }
 
 /// A database that is away is no fault.
@@ -83,7 +83,7 @@ fn retried(error: Error) -> Result<Outcome, Error> {
     match error.kind() {
         Kind::Unavailable => {
             tracing::warn!(%error, "a file is not taken now");
-            Ok(not_kept("the database can't answer now"))
+            Ok(not_kept(Cause::Database, "the database can't answer now"))
         }
         _ => Err(error),
     }
@@ -101,6 +101,14 @@ impl Files {
         idle_max: Duration,
     ) -> Self {
         Self { publisher, uploads, store, places, idle_max }
+    }
+
+    /// Waits for what a publisher sends first.
+    ///
+    /// # Errors
+    /// DEADLINE_EXCEEDED if it sends nothing.
+    pub async fn first<T>(&self, message: impl Future<Output = T>) -> Result<T, Error> {
+        timeout(self.idle_max, message).await.map_err(|_| idle())
     }
 
     /// Publishes a file: an observation whose content is an unread file, and its
@@ -135,7 +143,7 @@ impl Files {
             return Ok(Published::unread(outcome));
         }
         let Some(_place) = self.places.take(organisation) else {
-            return Ok(Published::unread(not_kept("too many files are on their way")));
+            return Ok(Published::unread(not_kept(Cause::Queue, "too many files are on their way")));
         };
         let upload = match self.uploads.open(candidate.id, organisation).await {
             Ok(upload) => upload,
@@ -213,7 +221,10 @@ impl Files {
         // Sealing takes time: a bucket puts the parts together.
         let stored = match timeout(self.idle_max, answer).await {
             Ok(stored) => stored.map_err(|why| not_stored(why, etag))?,
-            Err(_) => return Err(Stopped::Outcome(not_kept("the storage does not seal the file"))),
+            Err(_) => {
+                let why = "the storage does not seal the file";
+                return Err(Stopped::Outcome(not_kept(Cause::Storage, why)));
+            }
         };
         let StoreFileResponse { checksum, size, r#type } = stored;
         if size != read.bytes || checksum != reading.checksum() {
@@ -274,8 +285,8 @@ impl Files {
                 std::future::pending::<()>().await;
             }
         };
-        let why = "the storage takes no bytes";
-        timeout(self.idle_max, or_answered).await.map_err(|_| Stopped::Outcome(not_kept(why)))
+        let stuck = || Stopped::Outcome(not_kept(Cause::Storage, "the storage takes no bytes"));
+        timeout(self.idle_max, or_answered).await.map_err(|_| stuck())
     }
 }
 
@@ -316,6 +327,7 @@ fn unended() -> Stopped {
     Error::internal("a file was sealed before its end").into()
 }
 
+/// What a caller is told that sends nothing.
 fn idle() -> Error {
     Error::new(Kind::DeadlineExceeded, "FILE_IDLE", "no bytes of the file came for too long")
 }

@@ -17,7 +17,8 @@ pub async fn publish(
 ) -> Result<Response<PublishFileResponse>, Status> {
     let access = Access::of(&request)?;
     let mut messages = request.into_inner();
-    let metadata = metadata(messages.message().await.map_err(in_contract_words)?)?;
+    let first = files.first(messages.message()).await?.map_err(in_contract_words)?;
+    let metadata = metadata(first)?;
     let organisation = access.organisation(&metadata.organisation)?;
     let chkpt = metadata.chkpt.clone();
     // What the policy holds is large.

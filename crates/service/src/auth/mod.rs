@@ -30,7 +30,14 @@ pub use keys_file::{
 };
 use keys_file::{Key, KeyTable, parse_keys};
 
-use crate::{Error, Kind, OrganisationId, audit, follow::follow_text, limits::Rate, rate::Rates};
+use crate::{
+    Error, Kind, OrganisationId, audit,
+    follow::follow_text,
+    limits::Rate,
+    metrics::{Refusals, Requests},
+    places::Place,
+    rate::Rates,
+};
 
 /// Services that need no token: they tell nothing of any organisation.
 const OPEN_SERVICES: [&str; 3] = [
@@ -52,22 +59,23 @@ pub struct Keys {
     table: ArcSwap<KeyTable>,
     /// How many requests each organisation may send.
     rates: Option<Rates>,
+    refusals: Refusals,
     /// Told of every change, for those who act under a token for long.
     changed: watch::Sender<()>,
 }
 
 impl Keys {
     /// Reads the keys file. Each organisation's own tokens are held to the rate,
-    /// if there is one.
+    /// if there is one; `requests` counts what that refuses.
     ///
     /// # Errors
     /// If it can't be read or says something unclear.
-    pub fn load(path: &Path, rate: Option<Rate>) -> Result<Arc<Self>, String> {
+    pub fn load(path: &Path, rate: Option<Rate>, requests: &Requests) -> Result<Arc<Self>, String> {
         let text = std::fs::read_to_string(path).map_err(|fault| format!("{}: {fault}", path.display()))?;
         let table = parse_keys(&text).map_err(|fault| format!("{}: {fault}", path.display()))?;
         let table = ArcSwap::from_pointee(table);
-        let rates = rate.map(Rates::new);
-        Ok(Arc::new(Self { path: path.into(), table, rates, changed: watch::Sender::new(()) }))
+        let (rates, refusals) = (rate.map(Rates::new), requests.refusals.clone());
+        Ok(Arc::new(Self { path: path.into(), table, rates, refusals, changed: watch::Sender::new(()) }))
     }
 
     /// Follows changes of the file until shutdown. A file that can't be read or
@@ -90,22 +98,37 @@ impl Keys {
     ///
     /// # Errors
     /// UNAUTHENTICATED or PERMISSION_DENIED; RESOURCE_EXHAUSTED if the token's
-    /// organisation sends more requests than it may.
-    pub(crate) fn access(
+    /// organisation sends more requests than it may, or has too many under way.
+    pub(crate) fn access<B>(
         self: &Arc<Self>,
-        headers: &http::HeaderMap,
+        request: &http::Request<B>,
         scope: &'static str,
         to: &'static str,
     ) -> Result<Access, Error> {
-        let access = self.find(headers, to)?;
+        let access = self.find(request.headers(), to)?;
         if access.holds(scope) {
-            if let (Some(rates), Some(organisation)) = (&self.rates, &access.key.organisation) {
-                rates.take(organisation)?;
-            }
+            self.is_within_limits(access.key.organisation.as_ref(), request.extensions().get())?;
             return Ok(access);
         }
         let message = format!("the token lacks the scope {scope}");
         Err(access.refuse(Error::new(Kind::PermissionDenied, "MISSING_SCOPE", message)))
+    }
+
+    fn is_within_limits(
+        &self,
+        organisation: Option<&OrganisationId>,
+        place: Option<&Place>,
+    ) -> Result<(), Error> {
+        if let (Some(rates), Some(organisation)) = (&self.rates, organisation) {
+            rates.take(organisation).inspect_err(|_| {
+                self.refusals.rate.inc();
+            })?;
+        }
+        if place.is_some_and(|place| !place.is_left_for(organisation)) {
+            self.refusals.in_flight.inc();
+            return Err(Error::overloaded());
+        }
+        Ok(())
     }
 
     fn find(self: &Arc<Self>, headers: &http::HeaderMap, to: &'static str) -> Result<Access, Error> {
@@ -270,7 +293,7 @@ fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), 
     }
     let (path, scope) =
         rpc(path).ok_or_else(|| Error::new(Kind::Unimplemented, "UNKNOWN_METHOD", "there is no such rpc"))?;
-    let access = keys.access(request.headers(), scope, path)?;
+    let access = keys.access(request, scope, path)?;
     request.extensions_mut().insert(access);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{keys_file::parse_key, *};
+use crate::metrics::Registry;
 
 fn entry(organisation: Option<&str>, scopes: &[&str]) -> KeyEntry {
     KeyEntry {
@@ -18,8 +19,10 @@ fn entry(organisation: Option<&str>, scopes: &[&str]) -> KeyEntry {
 fn keys(entry: KeyEntry) -> Arc<Keys> {
     let text = toml::to_string(&KeysFile { token: vec![entry] }).unwrap();
     let table = parse_keys(&text).unwrap();
+    let requests = Requests::register(&mut Registry::new("sluice-test", "0"));
     Arc::new(Keys {
         rates: None,
+        refusals: requests.refusals,
         path: PathBuf::new(),
         table: ArcSwap::from_pointee(table),
         changed: watch::Sender::new(()),

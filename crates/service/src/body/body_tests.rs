@@ -6,6 +6,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::budget::Measures;
 
 const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
 const STREAM: &str = "/sluice.ingest.v1.IngestService/StreamObservations";
@@ -134,7 +135,7 @@ fn reason(status: &Status) -> String {
 
 #[tokio::test]
 async fn a_single_message_is_held_until_its_handler_has_ended() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut first = call(&budget, PUBLISH, "application/grpc");
     first.send_message(100 * KIB).await;
     assert_eq!(budget.used(), 0, "nothing is taken before it is read");
@@ -157,7 +158,7 @@ async fn a_single_message_is_held_until_its_handler_has_ended() {
 
 #[tokio::test]
 async fn a_call_that_is_given_up_gives_all_back() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut call = call(&budget, PUBLISH, "application/grpc");
     call.send(message(100 * KIB)[..50 * KIB].to_vec()).await;
     call.next().await.unwrap().unwrap();
@@ -169,7 +170,7 @@ async fn a_call_that_is_given_up_gives_all_back() {
 #[tokio::test]
 async fn an_end_that_was_not_meant_is_a_failure() {
     for path in [PUBLISH, STREAM] {
-        let mut call = call(&Budget::new(BUDGET), path, "application/grpc");
+        let mut call = call(&Budget::new(BUDGET, Measures::default()), path, "application/grpc");
         call.send_message(20 * KIB).await;
         call.sender.as_ref().unwrap().send(None).await.unwrap();
         assert_eq!(reason(&call.refusal().await), "BROKEN_OFF");
@@ -178,7 +179,7 @@ async fn an_end_that_was_not_meant_is_a_failure() {
 
 #[tokio::test]
 async fn a_message_of_a_stream_is_held_by_who_takes_it_and_an_idle_stream_holds_nothing() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut stream = call(&budget, STREAM, "application/grpc");
     let account = stream.account.clone().unwrap();
     stream.send_message(100 * KIB).await;
@@ -198,7 +199,7 @@ async fn a_message_of_a_stream_is_held_by_who_takes_it_and_an_idle_stream_holds_
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_waits_for_room_but_not_for_long() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut stream = call(&budget, STREAM, "application/grpc");
     let account = stream.account.clone().unwrap();
     stream.send_message(100 * KIB).await;
@@ -223,7 +224,7 @@ async fn a_stream_waits_for_room_but_not_for_long() {
 
 #[tokio::test(start_paused = true)]
 async fn who_pauses_within_a_message_is_refused_and_an_idle_stream_is_not() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut slow = call(&budget, PUBLISH, "application/grpc");
     slow.send(message(KIB * 20)[..100].to_vec()).await;
     assert_eq!(reason(&slow.refusal().await), "TOO_SLOW");
@@ -239,7 +240,7 @@ async fn who_pauses_within_a_message_is_refused_and_an_idle_stream_is_not() {
 
 #[tokio::test]
 async fn a_small_message_that_decodes_to_a_large_one_is_too_large() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut bomb = call(&budget, PUBLISH, "application/grpc");
     let observations = [0x1a, 0].repeat(500);
     let header = [&[0][..], &u32::try_from(observations.len()).unwrap().to_be_bytes()].concat();
@@ -251,7 +252,7 @@ async fn a_small_message_that_decodes_to_a_large_one_is_too_large() {
 
 #[tokio::test]
 async fn a_body_of_http_is_refused_once_and_can_be_read_to_its_end() {
-    let budget = Budget::new(BUDGET);
+    let budget = Budget::new(BUDGET, Measures::default());
     let mut first = call(&budget, "/x", "application/json");
     first.send(vec![7; 50 * KIB]).await;
     assert_eq!(first.next().await.unwrap().unwrap(), 50 * KIB);

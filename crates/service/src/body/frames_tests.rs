@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::budget::Budget;
+use crate::budget::{Budget, Measures};
 
 fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap();
@@ -25,7 +25,7 @@ struct Run {
 
 impl Run {
     fn new(budget: usize, bytes_max: usize, single: bool) -> Self {
-        let budget = Budget::new(budget);
+        let budget = Budget::new(budget, Measures::default());
         let frames = Frames::new(Some(Encoding::Gzip), None, bytes_max, single);
         Self { frames, account: Account::open(budget.clone()), budget }
     }

@@ -243,9 +243,7 @@ where
             match self.poll_inner(context) {
                 Poll::Pending => {
                     ready!(self.poll_pause(context));
-                    let late =
-                        Error::new(Kind::InvalidArgument, "TOO_SLOW", "the request did not come in time");
-                    return self.refuse(late);
+                    return self.refuse(Error::too_slow());
                 }
                 Poll::Ready(None) => {
                     let partial = self.frames().is_some_and(|(frames, _)| frames.is_partial());

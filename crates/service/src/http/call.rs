@@ -110,7 +110,8 @@ impl Call {
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED if it is larger than `bytes_max`, or the process has no
-    /// room for it now; INVALID_ARGUMENT if it breaks off or comes too slowly.
+    /// room for it now; INVALID_ARGUMENT if it breaks off; UNAVAILABLE
+    /// if it comes too slowly.
     pub async fn body(self, bytes_max: usize) -> Result<Bytes, Error> {
         read(self.body, bytes_max).await
     }
@@ -149,7 +150,7 @@ async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Error> {
     while seen <= bytes_max.saturating_mul(DISCARDED_FOLD) {
         let next = timeout(BODY_PAUSE_MAX, timeout_at(deadline, body.frame())).await;
         let Ok(Ok(frame)) = next else {
-            return Err(Error::invalid_body("the body did not come in time"));
+            return Err(Error::too_slow());
         };
         let data = match frame {
             None => break,

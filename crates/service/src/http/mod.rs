@@ -98,7 +98,7 @@ impl Api {
         let endpoint = move |params: Result<RawPathParams, RawPathParamsRejection>,
                              request: Request<Body>| {
             let deadline = deadline(request.headers());
-            let access = keys.access(request.headers(), scope, path);
+            let access = keys.access(&request, scope, path);
             let called = access.and_then(|access| Call::new(access, params, request));
             let answer = called.map(|call| handler(state.clone(), call));
             async move {

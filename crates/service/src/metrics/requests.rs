@@ -13,6 +13,9 @@ use super::{Counter, Family, Gauge, Histogram, Label, Registry};
 pub(crate) enum Code {
     /// A status of gRPC.
     Grpc(GrpcCode),
+    /// A stream of gRPC that was told to go on elsewhere: UNAVAILABLE to its caller, and no
+    /// failure.
+    StreamEnding,
     /// A status of HTTP.
     Http(u16),
 }
@@ -45,6 +48,7 @@ impl EncodeLabelValue for Code {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
         match self {
             Self::Grpc(code) => encoder.write_str(grpc_code_name(*code)),
+            Self::StreamEnding => encoder.write_str("STREAM_ENDING"),
             Self::Http(status) => write!(encoder, "{status}"),
         }
     }
@@ -65,6 +69,7 @@ pub struct Requests {
     seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
     pub(crate) open: Gauge,
     pub(crate) connections: Gauge,
+    pub(crate) body_bytes: Gauge,
     pub(crate) refusals: Refusals,
 }
 
@@ -74,6 +79,8 @@ pub(crate) struct Refusals {
     pub(crate) connections: Counter,
     pub(crate) in_flight: Counter,
     pub(crate) headers: Counter,
+    pub(crate) bodies: Counter,
+    pub(crate) rate: Counter,
 }
 
 impl Requests {
@@ -82,7 +89,8 @@ impl Requests {
         Self {
             ended: registry.add(
                 "sluice_requests_total",
-                "Requests that ended, by rpc or route, HTTP method and status",
+                "Requests that ended, by rpc or route, HTTP method and status (STREAM_ENDING: streams told \
+                 to go on elsewhere)",
                 Family::default(),
             ),
             seconds: registry.add(
@@ -92,6 +100,11 @@ impl Requests {
             ),
             open: registry.add("sluice_requests_open", "Requests under way", Gauge::default()),
             connections: registry.add("sluice_connections_open", "Connections of callers", Gauge::default()),
+            body_bytes: registry.add(
+                "sluice_body_bytes_in_flight",
+                "Bytes of bodies that arrive or are worked on",
+                Gauge::default(),
+            ),
             refusals: Refusals::register(registry),
         }
     }
@@ -105,9 +118,21 @@ impl Requests {
 
 impl Refusals {
     fn register(registry: &mut Registry) -> Self {
-        let limits = &["connections_max", "requests_in_flight_max", "header_list_bytes_max"];
+        let limits = &[
+            "connections_max",
+            "requests_in_flight_max",
+            "header_list_bytes_max",
+            "body_bytes_in_flight_max",
+            "organisation_requests_per_second_max",
+        ];
         let help = "What found no place, by the limit that was met";
         let by = registry.add_by("sluice_refused_total", help, "limit", limits, Counter::default);
-        Self { connections: by.of(limits[0]), in_flight: by.of(limits[1]), headers: by.of(limits[2]) }
+        Self {
+            connections: by.of(limits[0]),
+            in_flight: by.of(limits[1]),
+            headers: by.of(limits[2]),
+            bodies: by.of(limits[3]),
+            rate: by.of(limits[4]),
+        }
     }
 }
