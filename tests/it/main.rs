@@ -57,6 +57,7 @@ mod storage_cleanup;
 mod storage_clouds;
 mod storage_configs;
 mod storage_files;
+mod storage_removals;
 mod storage_results;
 mod storage_servers;
 mod storage_signed;

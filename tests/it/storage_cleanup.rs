@@ -38,7 +38,7 @@ async fn expired(storage: &Storage, ids: &[&str]) {
 }
 
 /// Waits until the clean-up has looked at everything once more.
-async fn looked_again(storage: &Storage) {
+pub async fn looked_again(storage: &Storage) {
     let sql = storage.shelf.0.results_database.sql().await;
     let oldest = "SELECT min(date_leased)::text, bool_and(lease IS NULL) FROM cleanup_progress";
     let now: String = sql.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap().get(0);

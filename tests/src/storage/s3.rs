@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -23,7 +23,7 @@ use s3s::{
     service::{S3Service, S3ServiceBuilder},
 };
 use s3s_fs::FileSystem;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{gs::ServiceAccount, install_tls};
@@ -40,13 +40,15 @@ pub enum Answers {
     Denied,
     /// Not at all: requests hang.
     Never,
+    /// As S3 does, but that what is to be removed hangs until it answers otherwise.
+    HoldsRemovals,
 }
 
 /// A running server. Ends when dropped, or with the test's runtime.
 pub struct S3Server {
     address: SocketAddr,
     root: PathBuf,
-    answers: Arc<Mutex<Answers>>,
+    answers: watch::Sender<Answers>,
     requests: Arc<Mutex<Vec<String>>>,
     stop: CancellationToken,
 }
@@ -72,7 +74,7 @@ impl S3Server {
         let address = listener.local_addr().expect("its address");
         let server = Self {
             address,
-            answers: Arc::new(Mutex::new(Answers::Well)),
+            answers: watch::Sender::new(Answers::Well),
             requests: Arc::default(),
             stop: CancellationToken::new(),
             root,
@@ -87,15 +89,21 @@ impl S3Server {
             builder.set_auth(SimpleAuth::from_single(Self::ACCESS_KEY_ID, Self::SECRET_ACCESS_KEY));
         }
         let service = builder.build();
-        let (answers, requests) = (self.answers.clone(), self.requests.clone());
+        let (answers, requests) = (self.answers.subscribe(), self.requests.clone());
         let answer = service_fn(move |request: Request<Incoming>| {
-            let answers = *answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answers = answers.clone();
             let line = format!("{} {}", request.method(), request.uri());
             requests.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             let (service, account) = (service.clone(), account.clone());
             async move {
-                let answered = match answers {
-                    Answers::Well => well(&service, account.as_deref(), request).await,
+                let now = *answers.borrow_and_update();
+                if now == Answers::HoldsRemovals && removes(&request) {
+                    let _ended = answers.changed().await;
+                }
+                let answered = match now {
+                    Answers::Well | Answers::HoldsRemovals => {
+                        well(&service, account.as_deref(), request).await
+                    }
                     Answers::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE),
                     Answers::Denied => Err(StatusCode::FORBIDDEN),
                     Answers::Never => std::future::pending().await,
@@ -123,7 +131,7 @@ impl S3Server {
 
     /// How it answers from now on.
     pub fn answer(&self, answers: Answers) {
-        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+        self.answers.send_replace(answers);
     }
 
     /// The requests so far, such as `DELETE /bucket/key`, in the order in which they
@@ -222,6 +230,11 @@ impl Drop for S3Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Of one object, or of several.
+fn removes(request: &Request<Incoming>) -> bool {
+    request.method() == Method::DELETE || request.uri().query() == Some("delete")
 }
 
 async fn well(

@@ -1,6 +1,8 @@
-//! What uploads left behind: those that gave no sign of life, and those that were
-//! given up. Only what this service wrote itself, and what never became a result, is
-//! removed, by its exact name; so this is done in customers' own buckets, too.
+//! What uploads left behind: files that gave no sign of life or were given up, and
+//! objects of results that were recorded elsewhere. Only what this service wrote itself,
+//! and what never becomes a result, is removed, by its exact name; so this is done in
+//! customers' own buckets, too. Every replica does it, and nobody else is asked: see
+//! `uploads_reap.sql` for why a removal may be late and may be done twice.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,6 +12,9 @@ use uuid::Uuid;
 
 use super::Cleanup;
 use crate::{chunks, files::object_of, storage::place::Provider, storage_config::StorageConfig};
+
+/// So many uploads are looked at together, at most.
+const REAPED_TOGETHER: i64 = 500;
 
 /// An upload that is to be removed.
 struct Left {
@@ -35,7 +40,7 @@ impl Cleanup {
     /// Removes what uploads left behind.
     pub(super) async fn remove_uploads(&self) -> Result<(), Error> {
         let idle = self.upload_idle.as_secs_f64();
-        while !query(&self.pool, include_str!("../sql/uploads_reap.sql"), &[&idle]).await?.is_empty() {}
+        while self.reap(idle).await? == REAPED_TOGETHER {}
         // A storage that fails is left alone until the next look.
         let mut failing = HashSet::new();
         let (mut organisation, mut id, mut config) = (String::new(), Uuid::nil(), Uuid::nil());
@@ -63,6 +68,12 @@ impl Cleanup {
             self.settle(&gone).await?;
         }
         query(&self.pool, include_str!("../sql/uploads_forget.sql"), &[]).await.map(drop)
+    }
+
+    /// Settles what becomes of some uploads without a sign of life; how many there were.
+    async fn reap(&self, idle_seconds: f64) -> Result<i64, Error> {
+        let rows = query(&self.pool, include_str!("../sql/uploads_reap.sql"), &[&idle_seconds]).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("idle")?))
     }
 
     async fn remove_upload(&self, upload: &Left) -> Result<(), Error> {

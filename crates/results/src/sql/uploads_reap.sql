@@ -1,28 +1,47 @@
--- Open uploads without a sign of life for $1 seconds: marked to be removed, unless
--- their result was recorded by a second try, which the object then belongs to: then
--- only the row goes. Index upload_left; a record that is just being made holds the
--- row's lock, and is passed over.
+-- Open uploads without a sign of life for $1 seconds, at most 500, and what becomes of
+-- each; returns how many there were. A file is given up: marked to be removed. A result's
+-- object belongs to its record if that is kept here: only the row goes. If it is recorded
+-- elsewhere, by another try, the object is marked to be removed. If it is not recorded,
+-- another try will come, for ingest hands over until there is a record: the object waits
+-- for it, however long, and is looked at again after as many seconds.
+--
+-- What is marked stays marked: a file that was given up is never sealed, and nothing is
+-- recorded twice. So no object that is removed here can be a record's, now or later,
+-- however many replicas remove it, and however late a removal gets there: nothing rests on
+-- clocks or leases.
+--
+-- Index upload_left, then primary keys; a record that is just being made holds the row's
+-- lock, and is passed over. A file's type is set from the beginning; earlier builds did not
+-- do so, and what they opened is known by what only files have, or waits like a result.
 WITH idle AS MATERIALIZED (
-    SELECT organisation, id, storage_config
+    SELECT organisation, id, storage_config,
+           type <> '' OR multipart IS NOT NULL
+               OR storage_config = '00000000-0000-0000-0000-000000000000' AS is_file
     FROM upload
     WHERE state = 1 AND state <> 2 AND date_touched < clock_timestamp() - make_interval(secs => $1)
     ORDER BY date_touched
     LIMIT 500
     FOR UPDATE SKIP LOCKED
-), recorded AS MATERIALIZED (
-    SELECT i.*
+), found AS MATERIALIZED (
+    SELECT i.*, r.keeper
     FROM idle AS i
-    CROSS JOIN LATERAL (
-        SELECT storage_config FROM result WHERE organisation = i.organisation AND id = i.id OFFSET 0
-    ) AS r
-    WHERE coalesce(r.storage_config, '00000000-0000-0000-0000-000000000000') = i.storage_config
+    LEFT JOIN LATERAL (
+        SELECT coalesce(storage_config, '00000000-0000-0000-0000-000000000000') AS keeper
+        FROM result WHERE organisation = i.organisation AND id = i.id OFFSET 0
+    ) AS r ON true
 ), settled AS (
-    DELETE FROM upload u USING recorded r
-    WHERE u.organisation = r.organisation AND u.id = r.id AND u.storage_config = r.storage_config
+    DELETE FROM upload u USING found f
+    WHERE u.organisation = f.organisation AND u.id = f.id AND u.storage_config = f.storage_config
+      AND f.keeper = f.storage_config
+), marked AS (
+    UPDATE upload u SET state = 3
+    FROM found f
+    WHERE u.organisation = f.organisation AND u.id = f.id AND u.storage_config = f.storage_config
+      AND (f.keeper <> f.storage_config OR f.keeper IS NULL AND f.is_file)
+), waiting AS (
+    UPDATE upload u SET date_touched = clock_timestamp()
+    FROM found f
+    WHERE u.organisation = f.organisation AND u.id = f.id AND u.storage_config = f.storage_config
+      AND f.keeper IS NULL AND NOT f.is_file
 )
-UPDATE upload u SET state = 3
-FROM idle i
-WHERE u.organisation = i.organisation AND u.id = i.id AND u.storage_config = i.storage_config
-  AND NOT EXISTS (SELECT FROM recorded r WHERE r.organisation = i.organisation AND r.id = i.id
-                                           AND r.storage_config = i.storage_config)
-RETURNING u.id
+SELECT count(*) AS idle FROM idle
