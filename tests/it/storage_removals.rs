@@ -1,15 +1,18 @@
 //! What uploads left behind is removed, and nothing else: however many replicas do it,
 //! however late, and whatever tries there were before the one that was recorded.
 
-use sluice_proto::results::v1::{NewResult, StorageConfig, record_results_response::Recording};
-use sluice_tests::{Answers, eventually};
+use sluice_proto::results::v1::{
+    NewResult, ReconcileStorageConfigRequest, StorageConfig, reconcile_storage_config_response::Finding,
+    record_results_response::Recording,
+};
+use sluice_tests::{Answers, Service, Tenant, eventually};
 use uuid::Uuid;
 
 use crate::{
     results_shelf::{ACME, new, record},
     storage_cleanup::looked_again,
     storage_clouds::with_s3,
-    storage_support::Storage,
+    storage_support::{Storage, upload},
 };
 
 /// Leaves what a try leaves that ended before the record: a row long without a sign of
@@ -63,4 +66,36 @@ async fn what_an_earlier_build_removed_is_written_anew_an_hour_later() {
     sql.batch_execute("UPDATE upload SET date_touched = date_touched - interval '1 hour'").await.unwrap();
     assert_eq!(tell().await, [Recording::Recorded]);
     assert_eq!(storage.download(&result.id).await.unwrap(), b"rests");
+}
+
+#[tokio::test]
+async fn storage_configs_of_one_url_do_not_remove_each_others_objects() {
+    let storage = Storage::with(|pair| pair.flag(Service::Results, "upload-idle-seconds", "1")).await;
+    let terms = || StorageConfig { managed: true, ..StorageConfig::default() };
+    let first = storage.default_folder(terms()).await;
+    let (open, given_up) = (new("open"), new("given up"));
+    tried(&storage, &open, &first, 1).await;
+    // The same URL once more, and the default.
+    let second = storage.default_folder(terms()).await;
+    storage.shelf.record(std::slice::from_ref(&open)).await;
+    storage.shelf.record(std::slice::from_ref(&given_up)).await;
+    // An earlier build took the first try for dead.
+    tried(&storage, &given_up, &first, 3).await;
+    storage.no_uploads().await;
+    looked_again(&storage).await;
+    for (result, data) in [(&open, "open"), (&given_up, "given up")] {
+        assert_eq!(storage.get(&result.id).await.unwrap().storage_config, second.id);
+        assert_eq!(storage.download(&result.id).await.unwrap(), data.as_bytes());
+    }
+
+    // An upload on its way is nobody's stray, either.
+    let pending = upload();
+    storage.store(pending, vec![b"on its way".to_vec()]).await.unwrap();
+    for (config, records) in [(&first, 0), (&second, 2)] {
+        let request = ReconcileStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
+        let mut configs = storage.configs(Tenant::Acme);
+        let mut reports = configs.reconcile_storage_config(request).await.unwrap().into_inner();
+        let told = reports.message().await.unwrap().unwrap();
+        assert_eq!((told.finding(), told.objects, told.records), (Finding::Unspecified, 3, records));
+    }
 }

@@ -130,7 +130,8 @@ impl Run {
 
     async fn without_record(&mut self, page: Vec<Listed>) -> Result<(), Error> {
         let ids: Vec<Uuid> = page.iter().filter_map(|object| id_of(&object.key)).collect();
-        let params: [&(dyn ToSql + Sync); 3] = [&self.config.organisation.as_str(), &ids, &self.config.id];
+        let url = self.config.place.to_string();
+        let params: [&(dyn ToSql + Sync); 3] = [&self.config.organisation.as_str(), &ids, &url];
         let rows = self.query(include_str!("sql/keepers.sql"), &params).await?;
         let kept: HashSet<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         for object in page {

@@ -23,6 +23,8 @@ struct Left {
     /// Nil: the built-in `db`.
     config: Uuid,
     multipart: Option<String>,
+    /// Its object is another upload's, or a record's.
+    is_kept: bool,
 }
 
 impl Left {
@@ -32,6 +34,7 @@ impl Left {
             id: row.try_get("id")?,
             config: row.try_get("storage_config")?,
             multipart: row.try_get("multipart")?,
+            is_kept: row.try_get("is_kept")?,
         })
     }
 }
@@ -77,6 +80,9 @@ impl Cleanup {
     }
 
     async fn remove_upload(&self, upload: &Left) -> Result<(), Error> {
+        if upload.is_kept {
+            return Ok(());
+        }
         let config: Option<Arc<StorageConfig>> = match upload.config.is_nil() {
             true => None,
             false => Some(self.configs.recent(&upload.organisation, upload.config).await?),

@@ -1,6 +1,8 @@
 -- Open uploads without a sign of life for $1 seconds, at most 500, and what becomes of
 -- each; returns how many there were. A file is given up: marked to be removed. A result's
--- object belongs to its record if that is kept here: only the row goes. If it is recorded
+-- object belongs to its record if that is kept here: only the row goes. (Here is a place,
+-- that is, a URL: several storage configs may have the same, and an object then has one key
+-- in all of them. If they differ in their endpoints, the object stays.) If it is recorded
 -- elsewhere, by another try, the object is marked to be removed. If it is not recorded,
 -- another try will come, for ingest hands over until there is a record: the object waits
 -- for it, however long, and is looked at again after as many seconds.
@@ -23,25 +25,34 @@ WITH idle AS MATERIALIZED (
     LIMIT 500
     FOR UPDATE SKIP LOCKED
 ), found AS MATERIALIZED (
-    SELECT i.*, r.keeper
+    SELECT i.organisation, i.id, i.storage_config,
+           i.is_file OR coalesce(here.url = 'db://results', false) AS is_file,
+           r.keeper IS NOT NULL AS is_recorded,
+           coalesce(r.keeper = i.storage_config OR keeper.url = here.url, false) AS is_here
     FROM idle AS i
     LEFT JOIN LATERAL (
         SELECT coalesce(storage_config, '00000000-0000-0000-0000-000000000000') AS keeper
         FROM result WHERE organisation = i.organisation AND id = i.id OFFSET 0
     ) AS r ON true
+    LEFT JOIN LATERAL (
+        SELECT url FROM storage_config WHERE organisation = i.organisation AND id = i.storage_config OFFSET 0
+    ) AS here ON true
+    LEFT JOIN LATERAL (
+        SELECT url FROM storage_config WHERE organisation = i.organisation AND id = r.keeper OFFSET 0
+    ) AS keeper ON true
 ), settled AS (
     DELETE FROM upload u USING found f
     WHERE u.organisation = f.organisation AND u.id = f.id AND u.storage_config = f.storage_config
-      AND f.keeper = f.storage_config
+      AND f.is_here
 ), marked AS (
     UPDATE upload u SET state = 3
     FROM found f
     WHERE u.organisation = f.organisation AND u.id = f.id AND u.storage_config = f.storage_config
-      AND (f.keeper <> f.storage_config OR f.keeper IS NULL AND f.is_file)
+      AND NOT f.is_here AND (f.is_recorded OR f.is_file)
 ), waiting AS (
     UPDATE upload u SET date_touched = clock_timestamp()
     FROM found f
     WHERE u.organisation = f.organisation AND u.id = f.id AND u.storage_config = f.storage_config
-      AND f.keeper IS NULL AND NOT f.is_file
+      AND NOT f.is_recorded AND NOT f.is_file
 )
 SELECT count(*) AS idle FROM idle
