@@ -61,6 +61,7 @@ mod storage_removals;
 mod storage_results;
 mod storage_servers;
 mod storage_signed;
+mod storage_slow;
 mod storage_support;
 mod support;
 mod telemetry;

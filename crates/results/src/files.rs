@@ -154,7 +154,7 @@ impl Files {
             // Its age tells the clean-up, should this not get through.
             let _told = self.placing.uploads.fail(&asked.key).await;
             if let (Destination::Bucket(config), Kind::Unavailable) = (destination, error.kind()) {
-                self.placing.doubt(config).await;
+                self.placing.doubts.look_into(config).await;
             }
         }
         stored

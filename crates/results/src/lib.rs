@@ -3,9 +3,10 @@
 //! gates.
 //!
 //! `intake` takes results and files in, `placing` sends their data where it
-//! belongs, `recorder` and `uploads` make the records, `recent` remembers the last of
-//! them; `shelf` and `data` give them out; `configs` are the storages, `cleanup`
-//! empties them; `calls` are what consumers may ask, `grpc` and `http` are the surfaces.
+//! belongs (`writing` into buckets), `recorder` and `uploads` make the records, `recent`
+//! remembers the last of them; `shelf` and `data` give them out; `configs` are the
+//! storages, `doubts` looks into those that fail, `cleanup` empties them; `calls` are what
+//! consumers may ask, `grpc` and `http` are the surfaces.
 
 mod calls;
 mod chunks;
@@ -14,6 +15,7 @@ pub mod config;
 mod configs;
 mod convert;
 mod data;
+mod doubts;
 mod files;
 mod filter;
 mod grpc;
@@ -34,6 +36,7 @@ mod storage;
 mod storage_config;
 mod time;
 mod uploads;
+mod writing;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -57,6 +60,7 @@ use calls::Calls;
 use cleanup::Cleanup;
 use configs::{Configs, calls::ConfigCalls, stores::Stores};
 use data::Data;
+use doubts::Doubts;
 use files::Files;
 use grpc::StorageConfigs;
 use intake::Intake;
@@ -184,6 +188,7 @@ pub async fn run(
     let placing = Placing {
         configs: storage.configs.clone(),
         stores: storage.stores.clone(),
+        doubts: Doubts::new(storage.configs.clone(), storage.stores.clone()),
         uploads: Uploads::new(pool.clone()),
         recorder,
         registered: Registered::new(pool.clone()),

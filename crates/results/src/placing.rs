@@ -5,24 +5,31 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use deadpool_postgres::Pool;
-use futures_util::{StreamExt, stream};
 use sluice_service::{Error, OrganisationId, postgres::query};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver},
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 use crate::{
-    configs::{Configs, probe::probe, stores::Stores},
+    configs::{Configs, stores::Stores},
+    doubts::Doubts,
     recorder::{Recorder, Recording},
     result::{NewRecord, Storage},
     storage::place::Provider,
     storage_config::{State, StorageConfig},
     uploads::{Key, Name, Uploads},
+    writing::write,
 };
 
-/// Objects written at the same time for one call.
-const WRITES_MAX: usize = 16;
+/// For so long stored objects gather before their records are made, unless no more are
+/// to come: one commit for many, and none waits for a bucket that hangs.
+const GATHER_FOR: Duration = Duration::from_millis(500);
 /// Most organisations that are remembered to be registered.
 const KNOWN_MAX: usize = 100_000;
 
@@ -33,6 +40,8 @@ pub struct Placing {
     pub configs: Configs,
     /// What that opens.
     pub stores: Stores,
+    /// Looks into what fails.
+    pub doubts: Doubts,
     /// Objects without a result yet.
     pub uploads: Uploads,
     /// Records with their data.
@@ -219,7 +228,8 @@ impl Placing {
         metrics.refused(of(Recording::Refused));
     }
 
-    /// Writes objects, then records them.
+    /// Writes objects, and records what is stored meanwhile. What is not stored in time
+    /// is deferred: each try gets on from where the one before ended.
     async fn record_objects(&self, given: Vec<(NewRecord, &StorageConfig)>) -> Result<Vec<Recording>, Error> {
         if given.is_empty() {
             return Ok(Vec::new());
@@ -234,22 +244,35 @@ impl Placing {
             config: Some(config.id),
         });
         let may_write = self.uploads.begin(keys.collect()).await?;
-        let writing = fresh().filter(|(record, _)| may_write.contains(&name(record))).map(
-            |(record, config)| async move {
-                self.write(record, config)
-                    .await
-                    .then(|| NewRecord { data: bytes::Bytes::new(), ..record.clone() })
-            },
-        );
-        let writing: Vec<_> = writing.collect();
-        let written: Vec<NewRecord> =
-            stream::iter(writing).buffer_unordered(WRITES_MAX).filter_map(std::future::ready).collect().await;
-        if !written.is_empty() {
-            recorded.extend(self.record_stored(&written).await?);
-        }
+        let to_write = fresh().filter(|(record, _)| may_write.contains(&name(record)));
+        let to_write: Vec<_> = to_write.map(|(record, config)| (record, *config)).collect();
+        let (written, stored) = mpsc::unbounded_channel();
+        let writing = async {
+            write(&self.stores, &self.doubts, to_write, written).await;
+            Ok(())
+        };
+        let ((), now) = tokio::try_join!(writing, self.record_as_stored(stored))?;
+        recorded.extend(now);
         let recording =
             |name| if recorded.contains(name) { Recording::Recorded } else { Recording::Deferred };
         Ok(names.iter().map(recording).collect())
+    }
+
+    /// Records what comes, as it comes, until no more is to come; the names of those that
+    /// are recorded afterwards.
+    async fn record_as_stored(
+        &self,
+        mut stored: UnboundedReceiver<NewRecord>,
+    ) -> Result<HashSet<Name>, Error> {
+        let mut recorded = HashSet::new();
+        while let Some(first) = stored.recv().await {
+            let (mut together, until) = (vec![first], Instant::now() + GATHER_FOR);
+            while let Ok(Some(next)) = timeout_at(until, stored.recv()).await {
+                together.push(next);
+            }
+            recorded.extend(self.record_stored(&together).await?);
+        }
+        Ok(recorded)
     }
 
     /// Records what is stored; the names of those that are recorded afterwards.
@@ -267,33 +290,5 @@ impl Placing {
             recorded.extend(self.uploads.known(&missing).await?);
         }
         Ok(recorded)
-    }
-
-    /// Whether a result's data is in its bucket now. A bucket that fails is probed,
-    /// so that others need not find out, too.
-    async fn write(&self, record: &NewRecord, config: &StorageConfig) -> bool {
-        let store = match self.stores.open(config) {
-            Ok(store) => store,
-            Err(why) => {
-                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not usable");
-                return false;
-            }
-        };
-        let key = config.place.key(&record.organisation, record.id);
-        match store.put(&key, record.data.clone(), &record.labels.media_type).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, %error, "result not stored");
-                self.doubt(config).await;
-                false
-            }
-        }
-    }
-
-    /// Finds out whether a config that failed is still VALID.
-    pub async fn doubt(&self, config: &StorageConfig) {
-        if let Err(error) = probe(&self.configs, &self.stores, config).await {
-            tracing::debug!(%error, "storage config not probed");
-        }
     }
 }

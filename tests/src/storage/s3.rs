@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use http::{Method, Request, Response, StatusCode};
@@ -40,6 +41,8 @@ pub enum Answers {
     Denied,
     /// Not at all: requests hang.
     Never,
+    /// As S3 does, after so long.
+    Slowly(Duration),
     /// As S3 does, but that what is to be removed hangs until it answers otherwise.
     HoldsRemovals,
 }
@@ -102,6 +105,10 @@ impl S3Server {
                 }
                 let answered = match now {
                     Answers::Well | Answers::HoldsRemovals => {
+                        well(&service, account.as_deref(), request).await
+                    }
+                    Answers::Slowly(delay) => {
+                        tokio::time::sleep(delay).await;
                         well(&service, account.as_deref(), request).await
                     }
                     Answers::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE),

@@ -16,8 +16,9 @@ use crate::{
 /// How often what is not VALID is probed again.
 pub const AGAIN_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long a probe may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a probe may take. Results go on being tried at a bucket that hangs until it is
+/// found out.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Probes, and keeps the state found. A config that was changed or deactivated
 /// meanwhile is left alone: `None`.
