@@ -140,9 +140,7 @@ fn add_gate_row(recorder: &Recorder, row: &tokio_postgres::Row) {
     let key: String = row.get("key");
     let id = || row.get::<_, Option<String>>("ingest_id").unwrap_or_default();
     let written = match row.get("kind") {
-        // 1 is success.
-        "marker" if row.get::<_, Option<i16>>("outcome") == Some(1) => Kind::Accepted { id: id() },
-        "marker" => return,
+        "marker" => Kind::Marker { key, outcome: outcome_of(row.get("outcome")), id: id() },
         "window" => Kind::Window { key, id: id(), accepted_at: row.get("accepted_at") },
         "counter" => {
             let used: i64 = row.get("used");
@@ -150,7 +148,18 @@ fn add_gate_row(recorder: &Recorder, row: &tokio_postgres::Row) {
         }
         other => panic!("{other}"),
     };
-    recorder.add(Event::Gate(GateRow { transaction: row.get("xid"), at: row.get("at"), row: written }));
+    let (transaction, began, at) = (row.get("xid"), row.get("began"), row.get("at"));
+    recorder.add(Event::Gate(GateRow { transaction, began, at, row: written }));
+}
+
+/// An outcome as markers keep it.
+fn outcome_of(code: i16) -> Outcome {
+    match code {
+        1 => Outcome::Success,
+        2 => Outcome::Suppressed,
+        3 => Outcome::Throttled,
+        other => panic!("{other} is no outcome of a marker"),
+    }
 }
 
 /// All results of an organisation, in any state, with their bytes.

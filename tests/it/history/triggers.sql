@@ -3,6 +3,7 @@
 -- user that the service logs in as may not write here.
 CREATE TABLE history_log (
     n            bigserial   PRIMARY KEY,
+    began        timestamptz NOT NULL DEFAULT now(),
     at           timestamptz NOT NULL DEFAULT clock_timestamp(),
     xid          text        NOT NULL DEFAULT pg_current_xact_id()::text,
     kind         text        NOT NULL,

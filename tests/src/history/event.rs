@@ -252,6 +252,8 @@ pub struct Record {
 pub struct GateRow {
     /// The transaction.
     pub transaction: String,
+    /// When that began, by the database's clock.
+    pub began: Micros,
     /// When the row was written, by the database's clock; before the commit.
     pub at: Micros,
     /// The row.
@@ -262,9 +264,13 @@ pub struct GateRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A marker that says that this id was accepted.
-    Accepted {
-        /// The id.
+    /// A marker.
+    Marker {
+        /// The key, as the gate hashes it.
+        key: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// The id told; empty: none.
         id: String,
     },
     /// A unique window that this id opened.

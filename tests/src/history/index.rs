@@ -131,10 +131,19 @@ pub(super) struct Index<'a> {
     pub leftovers: Vec<(Place, &'a Leftover)>,
     /// By the id that opened them.
     pub windows: HashMap<&'a str, (Place, Micros)>,
+    /// What transactions made of markers, by their key.
+    pub markers: BTreeMap<&'a str, Vec<Marker<'a>>>,
     /// Which transaction accepted an id.
     pub accepted: HashMap<&'a str, (Place, &'a GateRow)>,
     /// Counter's rows by its key, in order of time.
     pub counters: HashMap<&'a str, Vec<Counter<'a>>>,
+}
+
+/// What a transaction made of a marker.
+pub(super) struct Marker<'a> {
+    pub place: Place,
+    pub outcome: Outcome,
+    pub id: &'a str,
 }
 
 /// What a transaction made of a throttle counter.
@@ -187,7 +196,12 @@ impl<'a> Index<'a> {
 
     fn add_row(&mut self, place: Place, row: &'a GateRow) {
         match &row.row {
-            Kind::Accepted { id } => drop(self.accepted.insert(id, (place, row))),
+            Kind::Marker { key, outcome, id } => {
+                if *outcome == Outcome::Success {
+                    self.accepted.insert(id, (place, row));
+                }
+                self.markers.entry(key).or_default().push(Marker { place, outcome: *outcome, id });
+            }
             Kind::Window { id, accepted_at, .. } => drop(self.windows.insert(id, (place, *accepted_at))),
             Kind::Counter { key, window_start, used } => {
                 let (at, transaction) = (row.at, row.transaction.as_str());

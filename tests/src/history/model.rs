@@ -154,7 +154,8 @@ impl Model {
                 let decide = |sent| self.decide(organisation, &request_id, sent, &mut rows);
                 let all = sent.iter().map(decide).collect();
                 for row in rows.into_values() {
-                    let row = GateRow { transaction: number.to_string(), at: self.now, row };
+                    let (transaction, now) = (number.to_string(), self.now);
+                    let row = GateRow { transaction, began: now, at: now, row };
                     self.events.push(Event::Gate(row));
                 }
                 if fate == Fate::Told { Answer::Said(all) } else { lost() }
@@ -185,6 +186,16 @@ impl Model {
             return Told { reason: reason.into(), original, ..told(Outcome::Duplicate, id) };
         }
         let told = self.decide_new(organisation, sent, rows);
+        // All that a throttle counts has a marker.
+        let is_counted = matches!(sent.definition.as_str(), "few" | "both");
+        let key = match &mark {
+            Some(mark) => Some(format!("marker {mark:?}")),
+            None => is_counted.then(|| format!("marker {}", sent.nonce)),
+        };
+        if let Some(key) = key {
+            let row = Kind::Marker { key: key.clone(), outcome: told.outcome, id: told.id.clone() };
+            rows.insert(key, row);
+        }
         if let Some(mark) = mark {
             self.markers.insert(mark, (told.outcome, told.id.clone(), sent.data.clone()));
         }
@@ -224,7 +235,6 @@ impl Model {
             rows.insert(key, row);
             self.windows.insert(window, (id.clone(), self.now));
         }
-        rows.insert(id.clone(), Kind::Accepted { id: id.clone() });
         let record = Record {
             id: id.clone(),
             organisation: ORGANISATIONS[organisation].into(),

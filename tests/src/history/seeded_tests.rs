@@ -2,7 +2,8 @@
 //! be, and the right invariant has to say so and name the key.
 
 use super::{
-    Answer, Call, Data, Did, Event, History, Invariant, KeptRow, Outcome, Record, SECOND, State, Told, check,
+    Answer, Call, Data, Did, Event, GateRow, History, Invariant, KeptRow, Kind, Outcome, Record, SECOND,
+    State, Told, check,
     model::{Fate, Item, Model, Step},
 };
 
@@ -198,6 +199,35 @@ fn a_final_outcome_after_its_duplicate() {
     first.began += 600 * SECOND;
     first.ended += 600 * SECOND;
     caught(&history, Invariant::FinalOnce, "acme plain chkpt chkpt-0");
+}
+
+/// The rows of the gate.
+fn rows(history: &mut History) -> impl Iterator<Item = &mut GateRow> {
+    history.events.iter_mut().filter_map(|event| match event {
+        Event::Gate(row) => Some(row),
+        _ => None,
+    })
+}
+
+#[test]
+fn two_transactions_that_decide_a_mark() {
+    for spoil in [
+        |row: &mut Kind| match row {
+            Kind::Marker { outcome, .. } => *outcome = Outcome::Throttled,
+            _ => panic!("no marker"),
+        },
+        |row: &mut Kind| match row {
+            Kind::Marker { id, .. } => *id = "id-other".into(),
+            _ => panic!("no marker"),
+        },
+    ] {
+        let mut history = right();
+        let marker = rows(&mut history).find(|row| matches!(row.row, Kind::Marker { .. })).unwrap();
+        let mut other = GateRow { transaction: "other".into(), ..marker.clone() };
+        spoil(&mut other.row);
+        history.events.push(Event::Gate(other));
+        caught(&history, Invariant::FinalOnce, "chkpt-0");
+    }
 }
 
 /// Other rules than those that the services went by.

@@ -5,7 +5,7 @@
 use super::Findings;
 use crate::history::{
     Invariant, Outcome, Violation,
-    index::{Attempt, Index, Mark},
+    index::{Attempt, Index, Mark, Marker},
 };
 
 pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
@@ -18,6 +18,19 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
             agrees(mark, duplicate, &duplicates[..at], &attempts, &mut findings);
         }
         results(index, mark, &attempts, &mut findings);
+    }
+    for (key, markers) in &index.markers {
+        decided_once(key, markers, &mut findings);
+    }
+}
+
+/// No two transactions decided it, whoever heard of them. (The same again is a
+/// marker that is kept for longer.)
+fn decided_once(key: &str, markers: &[Marker<'_>], findings: &mut Findings<'_>) {
+    let Some((first, others)) = markers.split_first() else { return };
+    if let Some(other) = others.iter().find(|other| (other.outcome, other.id) != (first.outcome, first.id)) {
+        let places = [first.place, other.place];
+        findings.add(format!("marker {key}"), "two transactions decided it differently", places);
     }
 }
 
