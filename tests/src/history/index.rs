@@ -129,8 +129,10 @@ pub(super) struct Index<'a> {
     pub sightings: BTreeMap<ResultKey<'a>, Vec<Sighting<'a>>>,
     pub signings: BTreeMap<ResultKey<'a>, Vec<Signing<'a>>>,
     pub leftovers: Vec<(Place, &'a Leftover)>,
+    /// Whether the rows that the gate wrote are known.
+    pub knows_gate: bool,
     /// By the id that opened them.
-    pub windows: HashMap<&'a str, (Place, Micros)>,
+    pub windows: HashMap<&'a str, Vec<Window<'a>>>,
     /// What transactions made of markers, by their key.
     pub markers: BTreeMap<&'a str, Vec<Marker<'a>>>,
     /// Which transaction accepted an id.
@@ -144,6 +146,14 @@ pub(super) struct Marker<'a> {
     pub place: Place,
     pub outcome: Outcome,
     pub id: &'a str,
+}
+
+/// A unique window that a transaction opened.
+pub(super) struct Window<'a> {
+    pub place: Place,
+    pub row: &'a GateRow,
+    pub key: &'a str,
+    pub accepted_at: Micros,
 }
 
 /// What a transaction made of a throttle counter.
@@ -195,6 +205,7 @@ impl<'a> Index<'a> {
     }
 
     fn add_row(&mut self, place: Place, row: &'a GateRow) {
+        self.knows_gate = true;
         match &row.row {
             Kind::Marker { key, outcome, id } => {
                 if *outcome == Outcome::Success {
@@ -202,7 +213,12 @@ impl<'a> Index<'a> {
                 }
                 self.markers.entry(key).or_default().push(Marker { place, outcome: *outcome, id });
             }
-            Kind::Window { id, accepted_at, .. } => drop(self.windows.insert(id, (place, *accepted_at))),
+            // Dated to the epoch: presumed, and not opened.
+            Kind::Window { accepted_at: 0, .. } => {}
+            Kind::Window { key, id, accepted_at } => {
+                let window = Window { place, row, key, accepted_at: *accepted_at };
+                self.windows.entry(id).or_default().push(window);
+            }
             Kind::Counter { key, window_start, used } => {
                 let (at, transaction) = (row.at, row.transaction.as_str());
                 let counter = Counter { place, transaction, at, window_start: *window_start, used: *used };

@@ -259,26 +259,36 @@ fn a_key_accepted_twice_within_unique() {
     caught(&from_outside(history), Invariant::Unique, "acme once key key-1");
 }
 
+/// The call that was told this outcome.
+fn call_told(history: &mut History, outcome: Outcome) -> &mut Call {
+    let is = |call: &&mut Call| match &call.did {
+        Did::Publish { told: Answer::Said(told), .. } => told.iter().any(|told| told.outcome == outcome),
+        _ => false,
+    };
+    calls(history).find(is).unwrap()
+}
+
 #[test]
 fn a_key_suppressed_too_long() {
-    let history = under_other_rules(|rules| rules.unique = rules.unique.map(|_| 1000));
-    let history = History {
-        events: history
-            .events
-            .into_iter()
-            .map(|event| match event {
-                // Longer ago than clocks may differ.
-                Event::Gate(mut row) => {
-                    if let super::Kind::Window { accepted_at, .. } = &mut row.row {
-                        *accepted_at -= SECOND;
-                    }
-                    Event::Gate(row)
-                }
-                event => event,
-            })
-            .collect(),
-    };
+    let mut history = right();
+    let call = call_told(&mut history, Outcome::Suppressed);
+    (call.began, call.ended) = (call.began + 3 * SECOND, call.ended + 3 * SECOND);
     caught(&history, Invariant::Unique, "acme once key key-1");
+}
+
+#[test]
+fn a_window_that_is_not_dated_as_its_call() {
+    for seconds in [-1, 1] {
+        let mut history = right();
+        let mut windows = rows(&mut history).filter_map(|row| match &mut row.row {
+            Kind::Window { id, accepted_at, .. } => Some((id.clone(), accepted_at)),
+            _ => None,
+        });
+        let (id, accepted_at) = windows.next().unwrap();
+        *accepted_at += seconds * SECOND;
+        drop(windows);
+        caught(&history, Invariant::Unique, &id);
+    }
 }
 
 #[test]

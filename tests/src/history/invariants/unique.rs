@@ -1,17 +1,22 @@
 //! Invariant 3: Per unique key: never two acceptances less than `unique` apart. And whoever
 //! was suppressed was so by an acceptance of that key less than `unique` ago.
+//!
+//! When something was accepted is what the gate wrote; but not on its word alone: the
+//! calls and the transaction have to agree with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Findings, moment::moment};
 use crate::history::{
     Invariant, Micros, Outcome, Place, SECOND, Violation,
-    index::{Attempt, Index, Last, SKEW},
+    index::{Attempt, Index, Last, SKEW, Window},
 };
 
 /// When something was accepted: at a moment between these two.
 struct Acceptance<'a> {
     last: &'a Last<'a>,
+    /// The window that it opened, if that is known.
+    window: Option<&'a Window<'a>>,
     places: Vec<Place>,
     earliest: Micros,
     latest: Micros,
@@ -19,11 +24,13 @@ struct Acceptance<'a> {
 
 pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     let mut findings = Findings { invariant: Invariant::Unique, all };
+    let mut names = HashMap::new();
     for (_, rules) in &index.rules {
         let Some(unique) = rules.unique else { continue };
-        let keys = acceptances(index, &rules.organisation, &rules.definition);
+        let keys = acceptances(index, &rules.organisation, &rules.definition, &mut findings);
         for (key, acceptances) in &keys {
             let name = format!("{} {} key {key}", rules.organisation, rules.definition);
+            keyed(&name, acceptances, &mut names, &mut findings);
             apart(&name, acceptances, unique, &mut findings);
         }
         let suppressed = index.attempts.iter().filter(|a| {
@@ -40,11 +47,12 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     }
 }
 
-/// The acceptances of each key of a definition, in order.
+/// The acceptances of each key of a definition.
 fn acceptances<'a>(
     index: &'a Index<'a>,
     organisation: &str,
     definition: &str,
+    findings: &mut Findings<'_>,
 ) -> BTreeMap<&'a str, Vec<Acceptance<'a>>> {
     let mut keys: BTreeMap<&str, Vec<Acceptance<'_>>> = BTreeMap::new();
     for last in &index.last {
@@ -53,28 +61,71 @@ fn acceptances<'a>(
         }
         let attempts: Vec<_> = index.of_nonce(organisation, &last.record.nonce).collect();
         let Some(key) = attempts.iter().find_map(|a| a.sent.key.as_deref()) else { continue };
-        let (mut places, mut earliest, mut latest) = moment(index, last);
-        if let Some((place, at)) = index.windows.get(last.record.id.as_str()) {
-            places.push(*place);
-            (earliest, latest) = (*at, *at);
+        let (places, earliest, latest) = moment(index, last);
+        let mut acceptance = Acceptance { last, window: None, places, earliest, latest };
+        if index.knows_gate {
+            acceptance.by_gate(index, findings);
         }
-        keys.entry(key).or_default().push(Acceptance { last, places, earliest, latest });
-    }
-    for acceptances in keys.values_mut() {
-        acceptances.sort_by_key(|acceptance| (acceptance.earliest, acceptance.latest));
+        keys.entry(key).or_default().push(acceptance);
     }
     keys
 }
 
+impl<'a> Acceptance<'a> {
+    fn id(&self) -> &'a str {
+        &self.last.record.id
+    }
+
+    /// It opened one window, while its transaction and its call went on: that was the
+    /// moment.
+    fn by_gate(&mut self, index: &'a Index<'a>, findings: &mut Findings<'_>) {
+        let windows = index.windows.get(self.id()).map_or(&[][..], Vec::as_slice);
+        self.places.extend(windows.iter().map(|window| window.place));
+        let [window] = windows else {
+            let says = format!("its acceptance opened {} windows", windows.len());
+            return findings.add(self.id(), says, self.places.iter().copied());
+        };
+        self.window = Some(window);
+        let at = window.accepted_at;
+        let in_call = (self.earliest..=self.latest).contains(&at);
+        if !in_call || at < window.row.began - SKEW || at > window.row.at + SKEW {
+            let says = "its window says that it was accepted at another time";
+            return findings.add(self.id(), says, self.places.iter().copied());
+        }
+        (self.earliest, self.latest) = (at, at);
+    }
+}
+
+/// To the gate they are of one key, too, and no others are.
+fn keyed<'a>(
+    name: &str,
+    acceptances: &[Acceptance<'a>],
+    names: &mut HashMap<&'a str, (String, Place)>,
+    findings: &mut Findings<'_>,
+) {
+    let mut windows = acceptances.iter().filter_map(|acceptance| acceptance.window);
+    let Some(first) = windows.next() else { return };
+    let (known, place) = names.entry(first.key).or_insert_with(|| (name.to_owned(), first.place));
+    let other = if known == name {
+        windows.find(|other| other.key != first.key).map(|other| [first.place, other.place])
+    } else {
+        Some([*place, first.place])
+    };
+    if let Some(places) = other {
+        findings.add(name, "it is another key to the gate", places);
+    }
+}
+
 /// No two can be less than `unique` apart, whenever exactly they were.
 fn apart(name: &str, acceptances: &[Acceptance<'_>], unique: Micros, findings: &mut Findings<'_>) {
-    for pair in acceptances.windows(2) {
-        let [one, other] = pair else { continue };
-        let apart = (other.latest - one.earliest).max(one.latest - other.earliest);
-        if apart < unique {
-            let says =
-                format!("two acceptances within {} s: {} and {}", unique / SECOND, one.id(), other.id());
-            findings.add(name, says, one.places.iter().chain(&other.places).copied());
+    for (at, one) in acceptances.iter().enumerate() {
+        for other in &acceptances[at + 1..] {
+            let apart = (other.latest - one.earliest).max(one.latest - other.earliest);
+            if apart < unique {
+                let says =
+                    format!("two acceptances within {} s: {} and {}", unique / SECOND, one.id(), other.id());
+                findings.add(name, says, one.places.iter().chain(&other.places).copied());
+            }
         }
     }
 }
@@ -99,11 +150,5 @@ fn justified(
     }
     if attempt.call.began - earlier.latest >= unique + SKEW {
         findings.add(name, "suppressed by one that is too long ago", places());
-    }
-}
-
-impl Acceptance<'_> {
-    fn id(&self) -> &str {
-        &self.last.record.id
     }
 }
