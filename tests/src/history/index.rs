@@ -144,6 +144,7 @@ pub(super) struct Index<'a> {
 /// What a transaction made of a marker.
 pub(super) struct Marker<'a> {
     pub place: Place,
+    pub row: &'a GateRow,
     pub outcome: Outcome,
     pub id: &'a str,
 }
@@ -211,7 +212,7 @@ impl<'a> Index<'a> {
                 if *outcome == Outcome::Success {
                     self.accepted.insert(id, (place, row));
                 }
-                self.markers.entry(key).or_default().push(Marker { place, outcome: *outcome, id });
+                self.markers.entry(key).or_default().push(Marker { place, row, outcome: *outcome, id });
             }
             // Dated to the epoch: presumed, and not opened.
             Kind::Window { accepted_at: 0, .. } => {}

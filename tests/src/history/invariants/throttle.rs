@@ -1,13 +1,20 @@
 //! Invariant 4: Per throttle window never more than `throttle_count` acceptances; and never
 //! a `throttled` while slots are free.
+//!
+//! Whoever takes slots, or finds none, has the counter's row locked until its
+//! transaction ends: rows in order of time are the counter's whole life, and what a
+//! transaction found is the last one before its own.
 
 use std::collections::BTreeMap;
 
 use super::{Findings, moment::moment};
 use crate::history::{
     Invariant, Micros, Outcome, Place, Rules, Violation,
-    index::{Attempt, Counter, Index, Last, SKEW},
+    index::{Attempt, Counter, Index, Last, Marker, SKEW},
 };
+
+/// An acceptance that took a slot, and the transaction that did, if that is known.
+type Taken<'a> = (Place, Option<&'a str>);
 
 /// A definition's throttle.
 struct Throttle<'a> {
@@ -22,50 +29,73 @@ impl Throttle<'_> {
     fn name(&self, window_start: Micros) -> String {
         format!("{} {} window {window_start}", self.rules.organisation, self.rules.definition)
     }
+
+    /// The window that was full when a transaction wrote this marker, if one was: the
+    /// transaction's own row comes next, if it wrote one.
+    fn full_at(&self, marker: &Marker<'_>) -> Option<Micros> {
+        let rows = self.counter?;
+        let before = rows.partition_point(|row| row.at <= marker.row.at);
+        let own = rows.get(before).filter(|row| row.transaction == marker.row.transaction);
+        let found = own.or_else(|| rows[..before].last())?;
+        (found.used >= self.count).then_some(found.window_start)
+    }
 }
 
 pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     let mut findings = Findings { invariant: Invariant::Throttle, all };
-    for (_, rules) in &index.rules {
-        let Some((count, period)) = rules.throttle else { continue };
-        let key = rules.counter.as_deref();
-        let counter = key.map(|key| index.counters.get(key).map_or(&[][..], Vec::as_slice));
-        let throttle = Throttle { rules, count, period, counter };
-        let windows = windows(index, &throttle, &mut findings);
+    let throttles: Vec<_> = index.rules.iter().filter_map(|(_, rules)| throttle(index, rules)).collect();
+    let is_throttled = |marker: &&Marker<'_>| marker.outcome == Outcome::Throttled;
+    let mut markers: Vec<_> = index.markers.values().flatten().filter(is_throttled).collect();
+    markers.sort_by_key(|marker| marker.row.at);
+    for throttle in &throttles {
+        let windows = windows(index, throttle, &mut findings);
         for (start, taken) in &windows {
-            full(&throttle, *start, taken, &mut findings);
+            within(throttle, *start, taken, &mut findings);
         }
+        counted(throttle, &windows, &mut findings);
         let throttled = index.attempts.iter().filter(|a| {
             a.is(Outcome::Throttled)
-                && a.organisation() == rules.organisation
-                && a.sent.definition == rules.definition
+                && a.organisation() == throttle.rules.organisation
+                && a.sent.definition == throttle.rules.definition
         });
         for attempt in throttled {
-            justified(index, &throttle, attempt, &mut findings);
+            justified(index, throttle, &markers, attempt, &mut findings);
+        }
+    }
+    if throttles.iter().all(|throttle| throttle.counter.is_some()) {
+        for marker in markers {
+            by_some(&throttles, marker, &mut findings);
         }
     }
 }
 
+fn throttle<'a>(index: &'a Index<'a>, rules: &'a Rules) -> Option<Throttle<'a>> {
+    let (count, period) = rules.throttle?;
+    let key = rules.counter.as_deref();
+    let counter = key.map(|key| index.counters.get(key).map_or(&[][..], Vec::as_slice));
+    Some(Throttle { rules, count, period, counter })
+}
+
 /// The acceptances of each window: by the counter that the same transaction
 /// wrote, or else those that can only have been in it.
-fn windows(
-    index: &Index<'_>,
+fn windows<'a>(
+    index: &'a Index<'a>,
     throttle: &Throttle<'_>,
     findings: &mut Findings<'_>,
-) -> BTreeMap<Micros, Vec<Place>> {
-    let mut windows: BTreeMap<Micros, Vec<Place>> = BTreeMap::new();
+) -> BTreeMap<Micros, Vec<Taken<'a>>> {
+    let mut windows: BTreeMap<Micros, Vec<Taken<'a>>> = BTreeMap::new();
     for last in of_definition(index, throttle.rules) {
         let (places, earliest, latest) = moment(index, last);
         let Some(counter) = throttle.counter else {
             let start = earliest.div_euclid(throttle.period) * throttle.period;
             if latest < start + throttle.period {
-                windows.entry(start).or_default().push(places[0]);
+                windows.entry(start).or_default().push((places[0], None));
             }
             continue;
         };
         let accepted = index.accepted.get(last.record.id.as_str());
-        let row = accepted.and_then(|(_, row)| counter.iter().find(|c| c.transaction == row.transaction));
-        let Some(row) = row else {
+        let transaction = accepted.map(|(_, row)| row.transaction.as_str());
+        let Some(row) = counter.iter().find(|row| Some(row.transaction) == transaction) else {
             findings.add(&last.record.id, "accepted under a throttle without taking a slot", places);
             continue;
         };
@@ -74,53 +104,68 @@ fn windows(
             let places = places.into_iter().chain([row.place]);
             findings.add(throttle.name(start), "a slot of another window was taken", places);
         }
-        windows.entry(start).or_default().push(last.place);
+        windows.entry(start).or_default().push((last.place, transaction));
     }
     windows
 }
 
-fn of_definition<'a>(index: &'a Index<'a>, rules: &'a Rules) -> impl Iterator<Item = &'a Last<'a>> {
+fn of_definition<'a>(index: &'a Index<'a>, rules: &Rules) -> impl Iterator<Item = &'a Last<'a>> {
     index
         .last
         .iter()
         .filter(|last| last.organisation == rules.organisation && last.record.definition == rules.definition)
 }
 
-/// Never more than the rule says; and the counter counts what there is.
-fn full(throttle: &Throttle<'_>, start: Micros, taken: &[Place], findings: &mut Findings<'_>) {
+/// Never more than the rule says.
+fn within(throttle: &Throttle<'_>, start: Micros, taken: &[Taken<'_>], findings: &mut Findings<'_>) {
     let count = taken.len() as u64;
     if count > throttle.count {
         let says = format!("{count} were accepted, and only {} may be", throttle.count);
-        findings.add(throttle.name(start), says, taken.iter().copied());
+        findings.add(throttle.name(start), says, taken.iter().map(|(place, _)| *place));
     }
-    let Some(counter) = throttle.counter else { return };
-    let used = counter.iter().filter(|row| row.window_start == start).max_by_key(|row| row.used);
-    if let Some(row) = used.filter(|row| row.used != count) {
-        let says = format!("{} slots were taken for {count} acceptances", row.used);
-        findings.add(throttle.name(start), says, taken.iter().copied().chain([row.place]));
+}
+
+/// Each transaction took as many slots as it accepted, also in a window of which no
+/// result is there.
+fn counted(throttle: &Throttle<'_>, windows: &BTreeMap<Micros, Vec<Taken<'_>>>, findings: &mut Findings<'_>) {
+    let mut used: BTreeMap<Micros, u64> = BTreeMap::new();
+    for row in throttle.counter.into_iter().flatten() {
+        let start = row.window_start;
+        let taken = windows.get(&start).into_iter().flatten();
+        let taken: Vec<_> = taken.filter(|(_, by)| *by == Some(row.transaction)).collect();
+        let before = used.insert(start, row.used).unwrap_or_default();
+        if before + taken.len() as u64 != row.used {
+            let says = format!("{before} and {} acceptances made it {}", taken.len(), row.used);
+            let places = taken.iter().map(|(place, _)| *place).chain([row.place]);
+            findings.add(throttle.name(start), says, places);
+        }
     }
 }
 
 /// Its window was full when it was told so.
-fn justified(index: &Index<'_>, throttle: &Throttle<'_>, attempt: &Attempt<'_>, findings: &mut Findings<'_>) {
+fn justified(
+    index: &Index<'_>,
+    throttle: &Throttle<'_>,
+    markers: &[&Marker<'_>],
+    attempt: &Attempt<'_>,
+    findings: &mut Findings<'_>,
+) {
     let Some(ends) = attempt.told.and_then(|told| told.window_ends) else {
         findings.add(&attempt.sent.nonce, "throttled without saying for how long", [attempt.place]);
         return;
     };
     let start = ends - throttle.period;
-    let name = || throttle.name(start);
     let (began, ended) = (attempt.call.began - SKEW, attempt.call.ended + SKEW);
     if began >= ends || ended < start || start.rem_euclid(throttle.period) != 0 {
-        findings.add(name(), "throttled by a window of another time", [attempt.place]);
+        findings.add(throttle.name(start), "throttled by a window of another time", [attempt.place]);
         return;
     }
-    if let Some(counter) = throttle.counter {
-        let of_window = counter.iter().filter(|row| row.window_start == start && row.at <= ended);
-        let last = of_window.max_by_key(|row| row.used);
-        let used = last.map_or(0, |row| row.used);
-        if used < throttle.count {
-            let says = format!("throttled when {used} of {} slots were taken", throttle.count);
-            findings.add(name(), says, [attempt.place].into_iter().chain(last.map(|row| row.place)));
+    if throttle.counter.is_some() {
+        let later = &markers[markers.partition_point(|marker| marker.row.at < began)..];
+        let mut of_call = later.iter().take_while(|marker| marker.row.at <= ended);
+        if !of_call.any(|marker| throttle.full_at(marker) == Some(start)) {
+            let says = "throttled, and no transaction of that time found it full";
+            findings.add(throttle.name(start), says, [attempt.place]);
         }
         return;
     }
@@ -132,6 +177,19 @@ fn justified(index: &Index<'_>, throttle: &Throttle<'_>, attempt: &Attempt<'_>, 
         of_definition(index, throttle.rules).filter(may_count).map(|last| last.place).collect();
     if (possible.len() as u64) < throttle.count {
         let says = format!("throttled when {} of {} slots were taken", possible.len(), throttle.count);
-        findings.add(name(), says, possible.into_iter().chain([attempt.place]));
+        findings.add(throttle.name(start), says, possible.into_iter().chain([attempt.place]));
+    }
+}
+
+/// Some window of its time was full when a marker was written that says so, whether or
+/// not anybody heard of it.
+fn by_some(throttles: &[Throttle<'_>], marker: &Marker<'_>, findings: &mut Findings<'_>) {
+    let (began, at) = (marker.row.began - SKEW, marker.row.at + SKEW);
+    let is_full = |throttle: &Throttle<'_>| {
+        throttle.full_at(marker).is_some_and(|start| start <= at && began < start + throttle.period)
+    };
+    if !throttles.iter().any(is_full) {
+        let name = format!("transaction {}", marker.row.transaction);
+        findings.add(name, "it throttled when no window was full", [marker.place]);
     }
 }
