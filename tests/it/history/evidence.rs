@@ -146,6 +146,10 @@ fn add_gate_row(recorder: &Recorder, row: &tokio_postgres::Row) {
             let used: i64 = row.get("used");
             Kind::Counter { key, window_start: row.get("window_start"), used: used.try_into().unwrap() }
         }
+        "outbox" => {
+            let results: i32 = row.get("results");
+            Kind::Outbox { organisation: row.get("organisation"), results: results.try_into().unwrap() }
+        }
         other => panic!("{other}"),
     };
     let (transaction, began, at) = (row.get("xid"), row.get("began"), row.get("at"));

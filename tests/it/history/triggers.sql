@@ -12,7 +12,9 @@ CREATE TABLE history_log (
     outcome      smallint,
     accepted_at  timestamptz,
     window_start timestamptz,
-    used         bigint
+    used         bigint,
+    organisation text,
+    results      integer
 );
 
 CREATE FUNCTION history_marker() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -41,3 +43,13 @@ BEGIN
 END
 $$;
 CREATE TRIGGER history AFTER INSERT OR UPDATE ON throttle_counter FOR EACH ROW EXECUTE FUNCTION history_counter();
+
+-- What is handed over; who emits it later does not matter.
+CREATE FUNCTION history_outbox() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO history_log (kind, key, organisation, results)
+    VALUES ('outbox', NEW.id, NEW.organisation, NEW.results);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER history AFTER INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION history_outbox();

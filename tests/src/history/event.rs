@@ -291,6 +291,13 @@ pub enum Kind {
         /// How many were accepted in it.
         used: u64,
     },
+    /// What it handed over to the results.
+    Outbox {
+        /// Whose results they are.
+        organisation: String,
+        /// How many.
+        results: u64,
+    },
 }
 
 /// A row of the results database.

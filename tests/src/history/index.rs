@@ -137,6 +137,8 @@ pub(super) struct Index<'a> {
     pub markers: BTreeMap<&'a str, Vec<Marker<'a>>>,
     /// Which transaction accepted an id.
     pub accepted: HashMap<&'a str, (Place, &'a GateRow)>,
+    /// How many results were handed over, by organisation.
+    pub handed_over: BTreeMap<&'a str, (u64, Place)>,
     /// Counter's rows by its key, in order of time.
     pub counters: HashMap<&'a str, Vec<Counter<'a>>>,
 }
@@ -224,6 +226,10 @@ impl<'a> Index<'a> {
                 let (at, transaction) = (row.at, row.transaction.as_str());
                 let counter = Counter { place, transaction, at, window_start: *window_start, used: *used };
                 self.counters.entry(key).or_default().push(counter);
+            }
+            Kind::Outbox { organisation, results } => {
+                let sum = self.handed_over.entry(organisation).or_insert((0, place));
+                *sum = (sum.0 + results, place);
             }
         }
     }

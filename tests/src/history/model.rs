@@ -152,7 +152,10 @@ impl Model {
             Fate::Told | Fate::AnswerLost => {
                 let mut rows = BTreeMap::new();
                 let decide = |sent| self.decide(organisation, &request_id, sent, &mut rows);
-                let all = sent.iter().map(decide).collect();
+                let all: Vec<_> = sent.iter().map(decide).collect();
+                let accepted = all.iter().filter(|told| told.outcome == Outcome::Success).count() as u64;
+                let organisation = ORGANISATIONS[organisation].to_owned();
+                rows.insert("outbox".into(), Kind::Outbox { organisation, results: accepted });
                 for row in rows.into_values() {
                     let (transaction, now) = (number.to_string(), self.now);
                     let row = GateRow { transaction, began: now, at: now, row };

@@ -1,7 +1,7 @@
 //! Invariant 1: An observation that was answered `success` has exactly one result with
 //! that id and those bytes. No result exists without an accepted observation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Findings;
 use crate::history::{
@@ -21,6 +21,9 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
             findings.add(&results[0].record.id, "it is there more than once", places);
         }
         whole(&results, &mut findings);
+    }
+    if index.knows_gate {
+        accepted(index, &mut findings);
     }
     nobodys(index, &mut findings);
     seen(index, &mut findings);
@@ -46,6 +49,32 @@ fn promised(index: &Index<'_>, attempt: &Attempt<'_>, findings: &mut Findings<'_
     let same = last.record.nonce == sent.nonce && last.record.data == sent.data;
     if first && (!same || last.record.definition != sent.definition) {
         findings.add(&told.id, "the result is not what was published", [attempt.place, last.place]);
+    }
+}
+
+/// What a transaction of the gate accepted is there, whoever heard of it; and as many
+/// are there as were handed over, which counts also what left no marker and no window.
+fn accepted(index: &Index<'_>, findings: &mut Findings<'_>) {
+    let ids: HashSet<&str> = index.last.iter().map(|last| last.record.id.as_str()).collect();
+    let markers = index.accepted.iter().map(|(id, (place, _))| (*id, *place));
+    let windows = index.windows.iter().map(|(id, windows)| (*id, windows[0].place));
+    let mut missing: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
+    for (id, place) in markers.chain(windows).filter(|(id, _)| !ids.contains(id)) {
+        missing.entry(id).or_default().push(place);
+    }
+    for (id, places) in missing {
+        findings.add(id, "a transaction accepted it, and there is no such result", places);
+    }
+    let mut there: BTreeMap<&str, u64> = BTreeMap::new();
+    for (organisation, _) in index.results.keys() {
+        *there.entry(organisation).or_default() += 1;
+    }
+    for (organisation, (sum, place)) in &index.handed_over {
+        let there = there.get(organisation).copied().unwrap_or_default();
+        if there != *sum {
+            let says = format!("{sum} results were handed over, and {there} are there");
+            findings.add(*organisation, says, [*place]);
+        }
     }
 }
 
