@@ -151,10 +151,16 @@ impl Consumer {
         let request = AcknowledgeResultRequest { id: id.clone(), organisation: String::new() };
         let call = async {
             let answer = results.acknowledge_result(request).await?.into_inner();
-            Ok(if answer.changed { vec![id.clone()] } else { vec![] })
+            let changed = if answer.changed { vec![id.clone()] } else { vec![] };
+            let of = answer.result.ok_or_else(|| Status::data_loss("an answer without a result"))?;
+            Ok((changed, record(&of)))
         };
-        let changed = self.recorder.find(call).await;
-        self.record(began, Did::Acknowledge { ids: vec![id], changed });
+        let (changed, record) = match self.recorder.find(call).await {
+            Answer::Said(Some((changed, record))) => (Answer::Said(Some(changed)), Some(record)),
+            Answer::Said(None) => (Answer::Said(None), None),
+            Answer::Unknown(why) => (Answer::Unknown(why), None),
+        };
+        self.record(began, Did::Acknowledge { ids: vec![id], changed, record });
     }
 
     async fn acknowledge_all(&mut self, ids: Vec<String>) {
@@ -163,6 +169,6 @@ impl Consumer {
         let request = BatchAcknowledgeResultsRequest { ids: ids.clone(), organisation: String::new() };
         let call = async { Ok(results.batch_acknowledge_results(request).await?.into_inner().ids) };
         let changed = self.recorder.find(call).await;
-        self.record(began, Did::Acknowledge { ids, changed });
+        self.record(began, Did::Acknowledge { ids, changed, record: None });
     }
 }

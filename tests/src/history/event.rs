@@ -151,6 +151,8 @@ pub enum Did {
         ids: Vec<String>,
         /// The ids that this call changed. `None`: there is no such result.
         changed: Answer<Found<Vec<String>>>,
+        /// The record that `AcknowledgeResult` answered with.
+        record: Option<Record>,
     },
 }
 

@@ -251,7 +251,10 @@ impl<'a> Index<'a> {
                 }
             }
             Did::Download { .. } => {}
-            Did::Acknowledge { ids, changed } => {
+            Did::Acknowledge { ids, changed, record } => {
+                if let Some(record) = record {
+                    self.see(place, Some(call), &call.organisation, record);
+                }
                 for (item, id) in ids.iter().enumerate() {
                     if ids[..item].contains(id) {
                         continue;

@@ -270,9 +270,18 @@ impl Model {
                 changed.push(id);
             }
         }
-        let changed =
-            if fate == Fate::Told { Answer::Said(Some(changed)) } else { Answer::Unknown("lost".into()) };
-        Did::Acknowledge { ids, changed }
+        if fate != Fate::Told {
+            let changed = Answer::Unknown("lost".into());
+            return Did::Acknowledge { ids, changed, record: None };
+        }
+        let [id] = &ids[..] else {
+            return Did::Acknowledge { ids, changed: Answer::Said(Some(changed)), record: None };
+        };
+        // One alone is answered with its record.
+        let own = self.results.iter().find(|r| r.owner == organisation && r.record.id == *id);
+        let record = own.map(|result| result.record.clone());
+        let changed = Answer::Said(record.is_some().then_some(changed));
+        Did::Acknowledge { ids, changed, record }
     }
 
     fn end(mut self) -> History {

@@ -99,7 +99,7 @@ fn narrowed(event: &Event, items: &[usize]) -> Event {
             }
         }
         Did::List { found: Answer::Said(records), .. } => keep(records, items),
-        Did::Acknowledge { ids, changed } => {
+        Did::Acknowledge { ids, changed, .. } => {
             keep(ids, items);
             if let Answer::Said(Some(changed)) = changed {
                 changed.retain(|id| ids.contains(id));

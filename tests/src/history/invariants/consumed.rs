@@ -3,7 +3,7 @@
 
 use super::Findings;
 use crate::history::{
-    Invariant, Micros, Place, State, Violation,
+    Invariant, Micros, Place, Record, State, Violation,
     index::{Index, Sighting, Signing},
 };
 
@@ -62,7 +62,7 @@ fn stays(id: &str, sightings: &[Sighting<'_>], signings: &[Signing<'_>], finding
 fn by_somebody(id: &str, sightings: &[Sighting<'_>], signings: &[Signing<'_>], findings: &mut Findings<'_>) {
     for seen in sightings.iter().filter(|seen| seen.record.state == State::Consumed) {
         let before = seen.call.map_or(Micros::MAX, |call| call.ended);
-        if !signings.iter().any(|s| s.changed != Some(false) && s.call.began < before) {
+        if !signings.iter().any(|s| s.changed != Some(false) && s.call.began <= before) {
             let says = format!("it is {} and nobody was told to have consumed it", State::Consumed.name());
             let places = signings.iter().map(|s| s.place).chain([seen.place]);
             findings.add(id, says, places);
@@ -71,8 +71,19 @@ fn by_somebody(id: &str, sightings: &[Sighting<'_>], signings: &[Signing<'_>], f
     }
 }
 
-/// It was consumed at one moment.
+/// It was consumed at one moment, and has a date from then on.
 fn dates(id: &str, sightings: &[Sighting<'_>], findings: &mut Findings<'_>) {
+    let is_dated = |record: &Record| record.date_consumed.is_some();
+    let fits = |record: &Record| match record.state {
+        State::Available => !is_dated(record),
+        State::Consumed => is_dated(record),
+        State::Expired => true,
+    };
+    if let Some(seen) = sightings.iter().find(|seen| !fits(seen.record)) {
+        let dated = if is_dated(seen.record) { "with" } else { "without" };
+        let says = format!("it is {} {dated} a date of consumption", seen.record.state.name());
+        findings.add(id, says, [seen.place]);
+    }
     let mut dated = sightings.iter().filter_map(|seen| Some((seen.record.date_consumed?, seen.place)));
     let Some((date, first)) = dated.next() else { return };
     if let Some((_, other)) = dated.find(|(other, _)| *other != date) {

@@ -60,12 +60,12 @@ fn seen(index: &Index<'_>, ids: &Owners<'_>, nonces: &Owners<'_>, findings: &mut
     }
 }
 
-/// No call with another's id finds anything, and none changes anything.
+/// No call with another's id finds its data, and none changes anything. (What comes as a
+/// record was seen.)
 fn found(index: &Index<'_>, ids: &Owners<'_>, findings: &mut Findings<'_>) {
     for (place, call) in &index.calls {
         let organisation = call.organisation.as_str();
         let found: Vec<&str> = match &call.did {
-            Did::Get { id, found } if matches!(found.said(), Some(Some(_))) => vec![id],
             Did::Download { id, found } if matches!(found.said(), Some(Some(_))) => vec![id],
             Did::Acknowledge { changed, .. } => {
                 let changed = changed.said().and_then(Option::as_ref);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Findings;
 use crate::history::{
-    Did, Invariant, Outcome, Place, Violation,
+    Answer, Did, Invariant, Outcome, Place, Violation,
     index::{Attempt, Index, Last},
 };
 
@@ -27,6 +27,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     }
     nobodys(index, &mut findings);
     seen(index, &mut findings);
+    asked(index, &mut findings);
     missed(index, &mut findings);
     kept(index, &mut findings);
 }
@@ -148,6 +149,20 @@ fn seen(index: &Index<'_>, findings: &mut Findings<'_>) {
     }
 }
 
+/// Who asks for one result is answered with no other.
+fn asked(index: &Index<'_>, findings: &mut Findings<'_>) {
+    for (place, call) in &index.calls {
+        let (id, record) = match &call.did {
+            Did::Get { id, found: Answer::Said(Some(record)) } => (id, record),
+            Did::Acknowledge { ids, record: Some(record), .. } => (&ids[0], record),
+            _ => continue,
+        };
+        if record.id != *id {
+            findings.add(id, format!("it was asked for, and {} came", record.id), [*place]);
+        }
+    }
+}
+
 /// Nobody is told that there is no such result when it was there before; and what
 /// is downloaded is the data.
 fn missed(index: &Index<'_>, findings: &mut Findings<'_>) {
@@ -158,7 +173,7 @@ fn missed(index: &Index<'_>, findings: &mut Findings<'_>) {
                 let data = found.said().and_then(Option::as_ref);
                 (std::slice::from_ref(id), found.said() == Some(&None), data)
             }
-            Did::Acknowledge { ids, changed } => (ids, changed.said() == Some(&None), None),
+            Did::Acknowledge { ids, changed, .. } => (ids, changed.said() == Some(&None), None),
             _ => continue,
         };
         for id in ids {
