@@ -308,6 +308,12 @@ impl<'a> Index<'a> {
         self.nonces.get(&(organisation, nonce)).into_iter().flatten().map(|at| &self.attempts[*at])
     }
 
+    /// It was sent, and not for this organisation.
+    pub fn is_foreign(&self, organisation: &str, nonce: &str) -> bool {
+        let own = self.nonces.contains_key(&(organisation, nonce));
+        !own && self.nonces.keys().any(|(_, sent)| *sent == nonce)
+    }
+
     /// The results of this nonce.
     pub fn results_of<'b>(
         &'b self,

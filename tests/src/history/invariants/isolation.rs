@@ -20,6 +20,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
 /// or sent.
 fn owners<'a>(index: &'a Index<'a>, findings: &mut Findings<'_>) -> (Owners<'a>, Owners<'a>) {
     let (mut ids, mut nonces) = (Owners::new(), Owners::new());
+    let mut shared = Vec::new();
     for attempt in &index.attempts {
         let owner = (attempt.call.organisation.as_str(), attempt.place);
         nonces.entry(&attempt.sent.nonce).or_insert(owner);
@@ -27,6 +28,7 @@ fn owners<'a>(index: &'a Index<'a>, findings: &mut Findings<'_>) -> (Owners<'a>,
             let known = ids.entry(&told.id).or_insert(owner);
             if known.0 != owner.0 {
                 findings.add(&told.id, "two organisations were told this id", [known.1, owner.1]);
+                shared.push(told.id.as_str());
             }
         }
     }
@@ -35,6 +37,10 @@ fn owners<'a>(index: &'a Index<'a>, findings: &mut Findings<'_>) -> (Owners<'a>,
         if let Some(owner) = nonces.get(last.record.nonce.as_str()) {
             ids.entry(&last.record.id).or_insert(*owner);
         }
+    }
+    // Whose they are nobody can say.
+    for id in shared {
+        ids.remove(id);
     }
     (ids, nonces)
 }

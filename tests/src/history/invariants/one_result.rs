@@ -56,7 +56,7 @@ fn promised(index: &Index<'_>, attempt: &Attempt<'_>, findings: &mut Findings<'_
 /// What a transaction of the gate accepted is there, whoever heard of it; and as many
 /// are there as were handed over, which counts also what left no marker and no window.
 fn accepted(index: &Index<'_>, findings: &mut Findings<'_>) {
-    let ids: HashSet<&str> = index.last.iter().map(|last| last.record.id.as_str()).collect();
+    let ids: HashSet<&str> = index.results.keys().map(|(_, id)| *id).collect();
     let markers = index.accepted.iter().map(|(id, (place, _))| (*id, *place));
     let windows = index.windows.iter().map(|(id, windows)| (*id, windows[0].place));
     let mut missing: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
@@ -125,6 +125,7 @@ fn nobodys(index: &Index<'_>, findings: &mut Findings<'_>) {
 
 /// What somebody saw is there in the end, and was never anything else.
 fn seen(index: &Index<'_>, findings: &mut Findings<'_>) {
+    let ids: HashSet<&str> = index.results.keys().map(|(_, id)| *id).collect();
     for (key, sightings) in &index.sightings {
         let first = sightings[0].record;
         let mut lists: HashMap<usize, Place> = HashMap::new();
@@ -143,7 +144,9 @@ fn seen(index: &Index<'_>, findings: &mut Findings<'_>) {
                 break;
             }
         }
-        if !index.results.contains_key(key) {
+        // What is another's is the seventh invariant's.
+        let is_others = ids.contains(key.1) || index.is_foreign(key.0, &first.nonce);
+        if !index.results.contains_key(key) && !is_others {
             findings.add(key.1, "it was there and is no more", [sightings[0].place]);
         }
     }
