@@ -14,6 +14,7 @@ mod observations;
 mod publisher;
 mod random;
 mod recorder;
+mod saboteurs;
 
 use std::{
     path::PathBuf,
