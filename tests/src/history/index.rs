@@ -98,6 +98,8 @@ pub(super) struct Signing<'a> {
     pub call: &'a Call,
     /// `None`: nobody knows.
     pub changed: Option<bool>,
+    /// What was answered for it.
+    pub record: Option<&'a Record>,
 }
 
 /// A result in the end.
@@ -265,7 +267,8 @@ impl<'a> Index<'a> {
                         Answer::Said(None) => Some(false),
                         Answer::Unknown(_) => None,
                     };
-                    let signing = Signing { place, call, changed };
+                    let record = record.as_ref();
+                    let signing = Signing { place, call, changed, record };
                     self.signings.entry((&call.organisation, id)).or_default().push(signing);
                 }
             }

@@ -1,5 +1,5 @@
-//! Invariant 6: CONSUMED never becomes AVAILABLE; and one call at most is told that it was
-//! the one that consumed.
+//! Invariant 6: CONSUMED never becomes AVAILABLE; one call at most is told that it was the
+//! one that consumed; and whoever acknowledges is answered with what is consumed now.
 
 use super::Findings;
 use crate::history::{
@@ -20,6 +20,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     }
     for (key, signings) in &index.signings {
         once(key.1, signings, &mut findings);
+        answered(key.1, signings, &mut findings);
     }
     for (key, (place, row)) in &index.kept {
         if row.available == row.consumed {
@@ -98,5 +99,13 @@ fn once(id: &str, signings: &[Signing<'_>], findings: &mut Findings<'_>) {
     let changed: Vec<_> = signings.iter().filter(|s| s.changed == Some(true)).collect();
     if changed.len() > 1 {
         findings.add(id, "two calls were told that they consumed it", changed.iter().map(|s| s.place));
+    }
+}
+
+/// The answer to an acknowledgement says that it is consumed.
+fn answered(id: &str, signings: &[Signing<'_>], findings: &mut Findings<'_>) {
+    let open = signings.iter().find(|s| s.record.is_some_and(|record| record.state == State::Available));
+    if let Some(open) = open {
+        findings.add(id, "acknowledged, and the answer says AVAILABLE", [open.place]);
     }
 }

@@ -72,3 +72,11 @@ fn a_result_that_is_dated_wrongly() {
     last(&mut with, TOLD).0.date_consumed = Some(SECOND);
     finds(&with, INVARIANT, TOLD, "it is AVAILABLE with a date of consumption");
 }
+
+#[test]
+fn an_acknowledgement_that_is_answered_with_an_available_one() {
+    let mut history = right();
+    let record = answered(acknowledgements(&mut history, "globex").remove(0));
+    (record.state, record.date_consumed) = (State::Available, None);
+    finds(&history, INVARIANT, GLOBEX, "acknowledged, and the answer says AVAILABLE");
+}
