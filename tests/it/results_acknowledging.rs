@@ -7,18 +7,22 @@ use sluice_proto::results::v1::{
     ListResultsRequest, NewResult, result::State,
 };
 use sluice_tests::Tenant;
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::results_shelf::{ACME, Results, Shelf, face, new, record, walk};
 
-fn acknowledge(id: &str) -> AcknowledgeResultRequest {
+pub fn acknowledge(id: &str) -> AcknowledgeResultRequest {
     AcknowledgeResultRequest { organisation: String::new(), id: id.into() }
 }
 
-async fn acknowledge_many(results: &mut Results, ids: Vec<String>) -> Vec<String> {
+pub async fn try_acknowledge_many(results: &mut Results, ids: Vec<String>) -> Result<Vec<String>, Status> {
     let request = BatchAcknowledgeResultsRequest { organisation: String::new(), ids };
-    results.batch_acknowledge_results(request).await.unwrap().into_inner().ids
+    Ok(results.batch_acknowledge_results(request).await?.into_inner().ids)
+}
+
+async fn acknowledge_many(results: &mut Results, ids: Vec<String>) -> Vec<String> {
+    try_acknowledge_many(results, ids).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,7 @@ async fn a_recording_whose_answer_was_lost_is_recorded_once_and_said_to_be() {
     shelf.record(&[new("first")]).await;
     let mut doubtful = new("second");
     doubtful.identifier = "cut behind this".into();
-    shelf.0.proxy(Link::ResultsDatabase).arm(Cut::BeforeAnswer(b"cut behind this", b"INSERT 0 1\0"));
+    shelf.0.proxy(Link::ResultsDatabase).arm(Cut::BeforeAnswer(b"cut behind this", &[b"INSERT 0 1\0"]));
     let told = record(&mut shelf.intake(0), ACME, vec![doubtful.clone()]).await.unwrap();
     assert_eq!(told, [Recording::Recorded]);
     assert_eq!(shelf.0.proxy(Link::ResultsDatabase).cuts(), 1);

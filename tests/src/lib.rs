@@ -25,7 +25,7 @@ pub use certificates::{Ca, Certificates, Issued};
 pub use cluster::{Database, Service, cluster, connect, encrypting_cluster, scratch};
 pub use pair::{Link, Pair, PairBuilder, Tenant};
 pub use program::program;
-pub use proxy::{Cut, Proxy, READY};
+pub use proxy::{Cut, Proxy};
 pub use replica::Replica;
 pub use server::{OwnServer, Paused};
 pub use storage::{Answers, Azurite, GsServer, S3Server, install_tls};

@@ -18,21 +18,32 @@ use tokio_util::sync::CancellationToken;
 
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// A list of payloads among a statement's parameters: one dimension, no nulls, and the
-/// number of the type `bytea`.
+/// Bytes to be found one after the other, whatever lies between them.
+type Parts = &'static [&'static [u8]];
+
+/// Lists among a statement's parameters: one dimension, whether there are nulls, and the
+/// number of a type. Payloads are `bytea`, and only what fills ingest's outbox has a list of
+/// them.
 const PAYLOADS: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\0\x11";
+/// `timestamptz` without nulls: what acknowledges names batches by their dates. (So does
+/// what forgets the long expired.)
+const DATES: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\x04\xa0";
+/// `integer` with nulls: what records says for how long URLs are signed, or that none are.
+const LIFETIMES: &[u8] = b"\0\0\0\x01\0\0\0\x01\0\0\0\x17";
+/// `uuid` without nulls; in an answer, what was acknowledged.
+const UUIDS: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\x0b\x86";
 /// PostgreSQL is ready for the next statement: what came before is committed.
-pub const READY: &[u8] = b"Z\0\0\0\x05I";
+const READY: &[u8] = b"Z\0\0\0\x05I";
 /// Of no message of PostgreSQL's.
 const NEVER: &[u8] = b"\0never\0";
 
 /// Where to cut one connection: once, at the first that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The client's bytes that hold the first pattern reach the server; the
-    /// server's answer is swallowed, and when it held the second pattern the
-    /// connection is closed. So the server did it, and the client never knows.
-    BeforeAnswer(&'static [u8], &'static [u8]),
+    /// The client's bytes that hold the pattern reach the server; the server's
+    /// answer is swallowed, and when it held all parts the connection is closed. So
+    /// the server did it, and the client never knows.
+    BeforeAnswer(&'static [u8], Parts),
     /// The client's bytes that hold the pattern never reach the server.
     BeforeServer(&'static [u8]),
 }
@@ -40,17 +51,28 @@ pub enum Cut {
 impl Cut {
     /// Between PostgreSQL's commit and the word of it. (With its end: a BEGIN
     /// says READ COMMITTED.)
-    pub const AFTER_COMMIT: Self = Self::BeforeAnswer(b"COMMIT\0", b"COMMIT\0");
+    pub const AFTER_COMMIT: Self = Self::BeforeAnswer(b"COMMIT\0", &[b"COMMIT\0"]);
     /// Before PostgreSQL learns that it should commit.
     pub const BEFORE_COMMIT: Self = Self::BeforeServer(b"COMMIT\0");
 
     /// Between PostgreSQL's commit of outbox rows and the word of it, in however many
     /// trips.
-    pub const AFTER_GATE: Self = Self::BeforeAnswer(PAYLOADS, READY);
+    pub const AFTER_GATE: Self = Self::BeforeAnswer(PAYLOADS, &[READY]);
     /// Before PostgreSQL learns of outbox rows.
     pub const BEFORE_GATE: Self = Self::BeforeServer(PAYLOADS);
     /// PostgreSQL commits outbox rows, and is silent from then on; the connection stays.
-    pub const SILENT_GATE: Self = Self::BeforeAnswer(PAYLOADS, NEVER);
+    pub const SILENT_GATE: Self = Self::BeforeAnswer(PAYLOADS, &[NEVER]);
+
+    /// Between PostgreSQL's commit of records and the word of it.
+    pub const AFTER_RECORDING: Self = Self::BeforeAnswer(LIFETIMES, &[READY]);
+    /// Before PostgreSQL learns of records.
+    pub const BEFORE_RECORDING: Self = Self::BeforeServer(LIFETIMES);
+
+    /// Between PostgreSQL's commit of an acknowledgement that changed something and the
+    /// word of it. (It is ready once before: for whom was said in the same trip.)
+    pub const AFTER_ACKNOWLEDGING: Self = Self::BeforeAnswer(DATES, &[UUIDS, READY]);
+    /// Before PostgreSQL learns of an acknowledgement.
+    pub const BEFORE_ACKNOWLEDGING: Self = Self::BeforeServer(DATES);
 
     fn client_pattern(self) -> &'static [u8] {
         match self {
@@ -209,7 +231,7 @@ async fn upwards(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    swallowing: &watch::Sender<Option<&'static [u8]>>,
+    swallowing: &watch::Sender<Option<Parts>>,
 ) -> std::io::Result<()> {
     let mut mode = shared.mode.subscribe();
     let mut window = Window::default();
@@ -238,23 +260,24 @@ async fn downwards(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    swallowing: watch::Receiver<Option<&'static [u8]>>,
+    swallowing: watch::Receiver<Option<Parts>>,
 ) -> std::io::Result<()> {
     let mut mode = shared.mode.subscribe();
     let mut window = Window::default();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = from.read(&mut chunk).await?;
+        // An end that the server makes is no cut.
+        if count == 0 {
+            return Ok(());
+        }
         let swallow = *swallowing.borrow();
-        if let Some(pattern) = swallow {
-            if count == 0 || window.shows(pattern, &chunk[..count]) {
+        if let Some(parts) = swallow {
+            if window.shows_all(parts, &chunk[..count]) {
                 shared.cuts.send_modify(|count| *count += 1);
                 return Ok(());
             }
             continue;
-        }
-        if count == 0 {
-            return Ok(());
         }
         drop(mode.wait_for(|mode| *mode != Mode::Stall).await);
         to.write_all(&chunk[..count]).await?;
@@ -268,19 +291,39 @@ fn take_armed(shared: &Shared, window: &mut Window, chunk: &[u8]) -> Option<Cut>
     if window.shows(pattern, chunk) { armed.take() } else { None }
 }
 
-/// Finds a pattern that may lie across two reads.
+/// Finds patterns that may lie across two reads.
 #[derive(Default)]
 struct Window {
     tail: Vec<u8>,
+    /// How many parts were found.
+    found: usize,
 }
 
 impl Window {
     fn shows(&mut self, pattern: &[u8], chunk: &[u8]) -> bool {
         self.tail.extend_from_slice(chunk);
-        let shows = self.tail.windows(pattern.len()).any(|part| part == pattern);
-        let keep = self.tail.len().min(pattern.len().saturating_sub(1));
-        self.tail.drain(..self.tail.len() - keep);
-        shows
+        self.passes(pattern)
+    }
+
+    /// Whether all parts have shown by now, one after the other.
+    fn shows_all(&mut self, parts: Parts, chunk: &[u8]) -> bool {
+        self.tail.extend_from_slice(chunk);
+        while let Some(part) = parts.get(self.found) {
+            if !self.passes(part) {
+                return false;
+            }
+            self.found += 1;
+        }
+        true
+    }
+
+    /// Whether it is there; what lies before its end is passed.
+    fn passes(&mut self, pattern: &[u8]) -> bool {
+        let at = self.tail.windows(pattern.len()).position(|part| part == pattern);
+        let open = pattern.len().saturating_sub(1).min(self.tail.len());
+        let passed = at.map_or(self.tail.len() - open, |at| at + pattern.len());
+        self.tail.drain(..passed);
+        at.is_some()
     }
 }
 
@@ -294,5 +337,16 @@ mod tests {
         assert!(!window.shows(b"COMMIT", b"...COM"));
         assert!(window.shows(b"COMMIT", b"MIT;"));
         assert!(!window.shows(b"COMMIT", b"MIT"));
+    }
+
+    #[test]
+    fn parts_are_found_in_their_order() {
+        let parts: Parts = &[b"rows", b"ready"];
+        let mut window = Window::default();
+        assert!(!window.shows_all(parts, b"ready ro"));
+        assert!(!window.shows_all(parts, b"ws rea"));
+        assert!(window.shows_all(parts, b"dy"));
+        assert!(Window::default().shows_all(parts, b"rowsready"));
+        assert!(!Window::default().shows_all(parts, b"readyrows"));
     }
 }

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use sluice::connection::Clients;
-use sluice_tests::{Cut, Link, Pair, Paused, Proxy, READY, Replica, Tenant, eventually};
+use sluice_tests::{Cut, Link, Pair, Paused, Proxy, Replica, Tenant, eventually};
 
 use super::{random::Random, recorder::Recorder};
 
@@ -16,9 +16,6 @@ const ID: &[u8] = b"-7";
 /// What ingest hands over holds nonces too; the answer is a list of small numbers
 /// that are all 1.
 const RECORDED: &[u8] = b"\x01\x01";
-/// A list of UUIDs among a statement's parameters: one dimension, no nulls, and
-/// their type's number. Who acknowledges and who records sends one.
-const UUIDS: &[u8] = b"\0\0\0\x01\0\0\0\0\0\0\x0b\x86";
 /// For how long a cut waits for somebody to run into it.
 const ARMED_MAX: Duration = Duration::from_secs(2);
 
@@ -198,19 +195,24 @@ impl Nemesis<'_> {
             Step::CutAfterCommit => self.cut_gate(Cut::AFTER_COMMIT).await,
             Step::CutBeforeCommit => self.cut_gate(Cut::BEFORE_COMMIT).await,
             Step::CutRecording | Step::CutSigning => {
-                let pattern = if matches!(step, Step::CutSigning) { UUIDS } else { NONCE };
-                let after = Cut::BeforeAnswer(pattern, READY);
-                let cut = if which == 0 { after } else { Cut::BeforeServer(pattern) };
+                let cut = match (step, which) {
+                    (Step::CutSigning, 0) => Cut::AFTER_ACKNOWLEDGING,
+                    (Step::CutSigning, _) => Cut::BEFORE_ACKNOWLEDGING,
+                    (_, 0) => Cut::AFTER_RECORDING,
+                    _ => Cut::BEFORE_RECORDING,
+                };
                 self.cut(&[self.pair.proxy(Link::ResultsDatabase)], cut).await;
             }
             Step::CutEmission => {
                 let proxies: Vec<_> = self.pair.proxies(Link::Intake).collect();
-                self.cut(&proxies, Cut::BeforeAnswer(NONCE, RECORDED)).await;
+                self.cut(&proxies, Cut::BeforeAnswer(NONCE, &[RECORDED])).await;
             }
             Step::CutAcknowledgement => {
-                self.cut(&[&self.ways.signing[which]], Cut::BeforeAnswer(ID, ID)).await
+                self.cut(&[&self.ways.signing[which]], Cut::BeforeAnswer(ID, &[ID])).await
             }
-            Step::CutPublication => self.cut(&[&self.ways.ingest[which]], Cut::BeforeAnswer(NONCE, ID)).await,
+            Step::CutPublication => {
+                self.cut(&[&self.ways.ingest[which]], Cut::BeforeAnswer(NONCE, &[ID])).await
+            }
             Step::PowerCut => self.power_cut().await,
             Step::CutEverything => self.links().chain(self.ways.all()).for_each(Proxy::cut_all),
             Step::StallLinks | Step::RefuseLinks => self.links_away(step, which, a_while).await,
