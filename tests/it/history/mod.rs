@@ -4,9 +4,10 @@
 //! checker (`sluice_tests::history`) proves the invariants of the design from it
 //! and from the databases, or shows what breaks them.
 //!
-//! `SLUICE_HISTORY_SEED` replays the choices of a run (not its timing), and
-//! `SLUICE_HISTORY_SECONDS` makes it a long one.
+//! `SLUICE_HISTORY_SEED` replays what is sent and broken (not the timing), and
+//! `SLUICE_HISTORY_SECONDS` makes a run a long one.
 
+mod batches;
 mod consumer;
 mod evidence;
 mod nemesis;
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    batches::Batches,
     consumer::Consumer,
     nemesis::{CUT, Nemesis, Ways, token},
     observations::ORGANISATIONS,
@@ -52,18 +54,21 @@ fn work(
     pair: &Pair,
     ways: &Ways,
     recorder: &Recorder,
-    random: &mut Random,
+    (seed, random): (u64, &mut Random),
 ) -> (JoinSet<()>, CancellationToken) {
     let ending = CancellationToken::new();
     let mut all = JoinSet::new();
     for organisation in ORGANISATIONS {
         let clients = ways.clients(token(pair, organisation));
-        let mut publisher = |process| {
-            let who = (organisation, process);
-            Publisher::new(who, random.fork(), recorder.clone(), clients.clone(), ending.clone())
+        let mut publisher = |process| Publisher {
+            batches: Batches::new(seed, organisation, process),
+            random: random.fork(),
+            recorder: recorder.clone(),
+            clients: clients.clone(),
+            ending: ending.clone(),
         };
-        all.spawn(publisher("batch-0").batches());
-        all.spawn(publisher("batch-1").batches());
+        all.spawn(publisher("batch-0").single_calls());
+        all.spawn(publisher("batch-1").single_calls());
         all.spawn(publisher("stream").streams());
         all.spawn(publisher("file").files());
         for process in ["consumer-0", "consumer-1"] {
@@ -115,7 +120,7 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
     });
     evidence::prepare(&pair, &recorder, &direct).await;
 
-    let (all, ending) = work(&pair, &ways, &recorder, &mut random);
+    let (all, ending) = work(&pair, &ways, &recorder, (seed, &mut random));
     let until = Instant::now() + Duration::from_secs(seconds);
     let (nemesis, told) = (random.fork(), recorder.clone());
     Nemesis { pair: &mut pair, ways: &ways, random: nemesis, recorder: told, until }.rage().await;

@@ -1,4 +1,4 @@
-//! Publishers: batches, streams and files. Each sends again what it doesn't know
+//! Publishers: single calls, streams and files. Each sends again what it doesn't know
 //! the end of, to whichever replica, and sometimes what it knows.
 
 use std::time::Duration;
@@ -15,123 +15,43 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Streaming};
 
 use super::{
-    observations::Maker,
+    batches::{Batch, Batches},
     random::Random,
     recorder::{Recorder, told},
 };
 use crate::files_support::{chunk_message, metadata_message};
 
-const ITEMS_MAX: usize = 15;
 /// How often something is sent again at most.
 const TRIES_MAX: usize = 5;
 /// Requests under way in one stream.
 const PIPELINED_MAX: usize = 3;
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// A request and how its observations are known.
-#[derive(Clone, Default)]
-struct Batch {
-    request_id: String,
-    items: Vec<(Sent, Observation)>,
-}
-
-impl Batch {
-    fn request(&self) -> PublishObservationsRequest {
-        PublishObservationsRequest {
-            request_id: self.request_id.clone(),
-            observations: self.items.iter().map(|(_, observation)| observation.clone()).collect(),
-            ..PublishObservationsRequest::default()
-        }
-    }
-
-    /// What of it may be sent again: without a mark it would be kept twice.
-    fn marked(&self) -> Self {
-        let has_mark =
-            |(sent, _): &&(Sent, Observation)| !self.request_id.is_empty() || !sent.chkpt.is_empty();
-        Self { items: self.items.iter().filter(has_mark).cloned().collect(), ..self.clone() }
-    }
-}
-
 pub struct Publisher {
-    pub process: String,
-    pub maker: Maker,
+    pub batches: Batches,
+    /// Of when and whereto, and of who gives up; never of what is sent.
     pub random: Random,
     pub recorder: Recorder,
     /// Of each replica.
     pub clients: [Clients; 2],
     pub ending: CancellationToken,
-    sent: usize,
-    earlier: Vec<Batch>,
 }
 
 impl Publisher {
-    pub fn new(
-        (organisation, process): (&'static str, &str),
-        random: Random,
-        recorder: Recorder,
-        clients: [Clients; 2],
-        ending: CancellationToken,
-    ) -> Self {
-        let maker = Maker::new(organisation, process);
-        Self { process: process.into(), maker, random, recorder, clients, ending, sent: 0, earlier: vec![] }
-    }
-
     fn any(&mut self) -> Clients {
         self.clients[self.random.below(2)].clone()
-    }
-
-    /// A new batch, or an earlier one, or one with old marks and other content.
-    fn batch(&mut self) -> Batch {
-        self.sent += 1;
-        if self.random.percent(12)
-            && let Some(earlier) = self.random.pick(&self.earlier).map(Batch::marked)
-            && !earlier.items.is_empty()
-        {
-            return earlier;
-        }
-        let has_request = self.random.percent(40);
-        let request_id =
-            if has_request { format!("request/{}/{}", self.process, self.sent) } else { String::new() };
-        let count = 1 + self.random.below(ITEMS_MAX);
-        let items = (0..count).map(|_| self.maker.observation(&mut self.random, has_request));
-        let mut batch = Batch { request_id, items: items.collect() };
-        if self.random.percent(10)
-            && let Some(earlier) = self.random.pick(&self.earlier).cloned()
-        {
-            for (sent, _) in earlier.items.iter().filter(|(sent, _)| !sent.chkpt.is_empty()) {
-                let (definition, chkpt) = (sent.definition.clone(), sent.chkpt.clone());
-                batch.items.push(self.maker.of(&mut self.random, &definition, chkpt, true));
-            }
-        }
-        self.earlier.push(batch.clone());
-        if self.earlier.len() > 20 {
-            self.earlier.remove(0);
-        }
-        batch
     }
 
     fn record(&self, via: Via, began: Micros, batch: &Batch, told: Answer<Vec<Told>>) {
         let sent = batch.items.iter().map(|(sent, _)| sent.clone()).collect();
         let did = Did::Publish { via, request_id: batch.request_id.clone(), sent, told };
-        self.recorder.call(&self.process, self.maker.organisation, began, did);
-    }
-
-    /// What of it is not decided, as far as is known, and may be sent again.
-    fn undecided(batch: &Batch, told: &Answer<Vec<Told>>) -> Batch {
-        let Answer::Said(told) = told else { return batch.marked() };
-        let undecided = batch
-            .items
-            .iter()
-            .zip(told)
-            .filter(|(_, told)| matches!(told.outcome, Outcome::NotKept | Outcome::OutcomeUnknown));
-        let items = undecided.map(|(item, _)| item.clone()).collect();
-        Batch { items, request_id: batch.request_id.clone() }.marked()
+        self.recorder.call(&self.batches.process, self.batches.organisation, began, did);
     }
 
     /// Publishes by single calls until told to end.
-    pub async fn batches(mut self) {
+    pub async fn single_calls(mut self) {
         while !self.ending.is_cancelled() {
-            let mut batch = self.batch();
+            let mut batch = self.batches.next();
             for _ in 0..TRIES_MAX {
                 if batch.items.is_empty() {
                     break;
@@ -142,7 +62,7 @@ impl Publisher {
                     // proves nothing more.
                     self.breathe().await;
                 }
-                batch = Self::undecided(&batch, &told);
+                batch = batch.undecided(&told);
                 self.breathe().await;
             }
         }
@@ -203,7 +123,7 @@ impl Publisher {
         let count = 1 + self.random.below(PIPELINED_MAX);
         let mut batches: Vec<_> = left.into_iter().filter(|batch| !batch.items.is_empty()).collect();
         while batches.len() < count {
-            batches.push(self.batch());
+            batches.push(self.batches.next());
         }
         let later = batches.split_off(count);
         let mut began = Vec::new();
@@ -229,7 +149,7 @@ impl Publisher {
                 answer.observations
             });
             self.record(Via::Stream, began, batch, told.clone());
-            undecided.push(Self::undecided(batch, &told));
+            undecided.push(batch.undecided(&told));
         }
         // What was sent too often, nobody waits for.
         undecided.truncate(2 * PIPELINED_MAX);
@@ -239,8 +159,7 @@ impl Publisher {
     /// Publishes files until told to end.
     pub async fn files(mut self) {
         while !self.ending.is_cancelled() {
-            let (sent, bytes) = self.maker.file(&mut self.random);
-            let again = self.random.percent(15);
+            let (sent, bytes, again) = self.batches.next_file();
             for _ in 0..TRIES_MAX {
                 let told = self.file(&sent, &bytes).await;
                 self.breathe().await;
@@ -292,7 +211,8 @@ impl Publisher {
     }
 }
 
-/// What is known of a file of which some bytes were never sent: it leaves nothing.
+/// What is known of a file of which some bytes were never sent, though nobody said so: it
+/// leaves nothing.
 fn never_sent() -> PublicationOutcome {
     let mut outcome = PublicationOutcome { reason: "NOT_KEPT".into(), ..PublicationOutcome::default() };
     outcome.set_outcome(sluice_proto::ingest::v1::Outcome::Retry);

@@ -15,6 +15,15 @@ impl Random {
         Self(self.next())
     }
 
+    /// That of one thing of many, whatever comes of the others.
+    pub fn of(seed: u64, name: &str, number: usize) -> Self {
+        let mut random = Self(seed);
+        for part in name.bytes().map(u64::from).chain([number as u64]) {
+            random.0 = random.next() ^ part;
+        }
+        random.fork()
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
