@@ -12,10 +12,12 @@ mod consumer;
 mod evidence;
 mod nemesis;
 mod observations;
+mod points;
 mod publisher;
 mod random;
 mod recorder;
 mod saboteurs;
+mod ways;
 
 use std::{
     path::PathBuf,
@@ -32,11 +34,13 @@ use tokio_util::sync::CancellationToken;
 use self::{
     batches::Batches,
     consumer::Consumer,
-    nemesis::{CUT, Nemesis, Ways, token},
+    nemesis::Nemesis,
     observations::ORGANISATIONS,
+    points::Point,
     publisher::Publisher,
     random::Random,
     recorder::Recorder,
+    ways::{Ways, token},
 };
 
 /// How long the nemesis rages at least.
@@ -177,7 +181,7 @@ fn summarise(history: &History) {
             Event::Gate(GateRow { row: Kind::Counter { .. }, .. }) => count("counters".into()),
             Event::Fault { at, did } => {
                 println!("{at} {did}");
-                count(if did == CUT { "cuts" } else { "faults" }.into());
+                count(did.clone());
             }
             _ => {}
         }
@@ -188,7 +192,10 @@ fn summarise(history: &History) {
     {
         assert!(counts.contains_key(&format!("{outcome:?}")), "{outcome:?} never came: {counts:?}");
     }
-    for what in ["acknowledgements", "lists", "looks", "results", "windows", "counters", "cuts"] {
+    for what in ["acknowledgements", "lists", "looks", "results", "windows", "counters"] {
         assert!(counts.contains_key(what), "no {what}: {counts:?}");
+    }
+    for point in Point::ALL {
+        assert!(counts.contains_key(&point.made()), "never made: {point:?}");
     }
 }

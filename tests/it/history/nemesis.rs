@@ -4,66 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-use sluice::connection::Clients;
-use sluice_tests::{Cut, Link, Pair, Paused, Proxy, Replica, Tenant, eventually};
+use sluice_tests::{Link, Pair, Paused, Proxy, Replica, eventually};
 
-use super::{random::Random, recorder::Recorder};
+use super::{points::Point, random::Random, recorder::Recorder, ways::Ways};
 
-/// What callers of publications send, and what every id has: what comes after
-/// the milliseconds begins with a 7.
-const NONCE: &[u8] = b"nonce-";
-const ID: &[u8] = b"-7";
-/// What ingest hands over holds nonces too; the answer is a list of small numbers
-/// that are all 1.
-const RECORDED: &[u8] = b"\x01\x01";
-/// For how long a cut waits for somebody to run into it.
+/// For how long a cut waits for somebody to run into it, and when it is armed anew: who ran
+/// into it may not have got the answer that it waits for.
+const CUT_WITHIN: Duration = Duration::from_secs(120);
 const ARMED_MAX: Duration = Duration::from_secs(2);
-
-/// An armed cut that was made.
-pub const CUT: &str = "cut";
-
-/// Ways of callers to each replica, each by a proxy.
-pub struct Ways {
-    ingest: [Proxy; 2],
-    results: [Proxy; 2],
-    /// For acknowledgements alone.
-    signing: [Proxy; 2],
-}
-
-impl Ways {
-    pub async fn to(pair: &Pair) -> Self {
-        let (ingest, results) = (&pair.ingest, &pair.results);
-        let proxy = |replicas: &'static str, at: usize| {
-            let replica = if replicas == "ingest" { &ingest[at] } else { &results[at] };
-            Proxy::start(replica.address())
-        };
-        Self {
-            ingest: [proxy("ingest", 0).await, proxy("ingest", 1).await],
-            results: [proxy("results", 0).await, proxy("results", 1).await],
-            signing: [proxy("results", 0).await, proxy("results", 1).await],
-        }
-    }
-
-    /// Clients of each replica.
-    pub fn clients(&self, token: &str) -> [Clients; 2] {
-        Self::over(&self.ingest, &self.results, token)
-    }
-
-    /// The same on the ways for acknowledgements.
-    pub fn signing(&self, token: &str) -> [Clients; 2] {
-        Self::over(&self.ingest, &self.signing, token)
-    }
-
-    fn over(ingest: &[Proxy; 2], results: &[Proxy; 2], token: &str) -> [Clients; 2] {
-        let url = |proxy: &Proxy| format!("http://{}", proxy.address());
-        [0, 1].map(|at| Clients::new(&url(&ingest[at]), &url(&results[at]), token).unwrap())
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Proxy> {
-        self.ingest.iter().chain(&self.results).chain(&self.signing)
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Step {
     KillIngest,
@@ -72,42 +20,28 @@ enum Step {
     PauseIngest,
     PauseResults,
     PauseDatabase,
-    CutAfterGate,
-    CutBeforeGate,
-    CutAfterCommit,
-    CutBeforeCommit,
-    CutRecording,
-    CutEmission,
-    CutSigning,
-    CutAcknowledgement,
-    CutPublication,
     CutEverything,
     StallLinks,
     RefuseLinks,
     PowerCut,
+    Cut(Point),
 }
 
-const STEPS: [Step; 19] = [
-    Step::KillIngest,
-    Step::KillResults,
-    Step::CrashDatabase,
-    Step::PauseIngest,
-    Step::PauseResults,
-    Step::PauseDatabase,
-    Step::CutAfterGate,
-    Step::CutBeforeGate,
-    Step::CutAfterCommit,
-    Step::CutBeforeCommit,
-    Step::CutRecording,
-    Step::CutEmission,
-    Step::CutSigning,
-    Step::CutAcknowledgement,
-    Step::CutPublication,
-    Step::CutEverything,
-    Step::StallLinks,
-    Step::RefuseLinks,
-    Step::PowerCut,
-];
+fn steps() -> Vec<Step> {
+    let others = [
+        Step::KillIngest,
+        Step::KillResults,
+        Step::CrashDatabase,
+        Step::PauseIngest,
+        Step::PauseResults,
+        Step::PauseDatabase,
+        Step::CutEverything,
+        Step::StallLinks,
+        Step::RefuseLinks,
+        Step::PowerCut,
+    ];
+    others.into_iter().chain(Point::ALL.map(Step::Cut)).collect()
+}
 
 pub struct Nemesis<'a> {
     pub pair: &'a mut Pair,
@@ -122,7 +56,7 @@ impl Nemesis<'_> {
     /// Breaks things until its time is up. Then all is whole again.
     pub async fn rage(mut self) {
         for round in 0.. {
-            let mut steps = STEPS;
+            let mut steps = steps();
             self.random.shuffle(&mut steps);
             for step in steps {
                 if round > 0 && Instant::now() > self.until {
@@ -190,29 +124,7 @@ impl Nemesis<'_> {
                 let paused = self.pair.server().pause();
                 self.stand(paused, a_while).await;
             }
-            Step::CutAfterGate => self.cut_gate(Cut::AFTER_GATE).await,
-            Step::CutBeforeGate => self.cut_gate(Cut::BEFORE_GATE).await,
-            Step::CutAfterCommit => self.cut_gate(Cut::AFTER_COMMIT).await,
-            Step::CutBeforeCommit => self.cut_gate(Cut::BEFORE_COMMIT).await,
-            Step::CutRecording | Step::CutSigning => {
-                let cut = match (step, which) {
-                    (Step::CutSigning, 0) => Cut::AFTER_ACKNOWLEDGING,
-                    (Step::CutSigning, _) => Cut::BEFORE_ACKNOWLEDGING,
-                    (_, 0) => Cut::AFTER_RECORDING,
-                    _ => Cut::BEFORE_RECORDING,
-                };
-                self.cut(&[self.pair.proxy(Link::ResultsDatabase)], cut).await;
-            }
-            Step::CutEmission => {
-                let proxies: Vec<_> = self.pair.proxies(Link::Intake).collect();
-                self.cut(&proxies, Cut::BeforeAnswer(NONCE, &[RECORDED])).await;
-            }
-            Step::CutAcknowledgement => {
-                self.cut(&[&self.ways.signing[which]], Cut::BeforeAnswer(ID, &[ID])).await
-            }
-            Step::CutPublication => {
-                self.cut(&[&self.ways.ingest[which]], Cut::BeforeAnswer(NONCE, &[ID])).await
-            }
+            Step::Cut(point) => self.cut(point, which).await,
             Step::PowerCut => self.power_cut().await,
             Step::CutEverything => self.links().chain(self.ways.all()).for_each(Proxy::cut_all),
             Step::StallLinks | Step::RefuseLinks => self.links_away(step, which, a_while).await,
@@ -243,20 +155,22 @@ impl Nemesis<'_> {
         drop(paused);
     }
 
-    async fn cut_gate(&self, cut: Cut) {
-        self.cut(&[self.pair.proxy(Link::IngestDatabase)], cut).await;
-    }
-
-    /// Arms a cut on some ways and waits a while for somebody to run into it.
-    async fn cut(&self, proxies: &[&Proxy], cut: Cut) {
+    /// Arms a cut, and waits for somebody to run into it.
+    async fn cut(&self, point: Point, which: usize) {
+        let proxies = point.proxies(self.pair, self.ways, which);
         let cuts = || proxies.iter().map(|proxy| proxy.cuts()).sum::<usize>();
-        let (before, armed) = (cuts(), Instant::now());
-        proxies.iter().for_each(|proxy| proxy.arm(cut));
-        while cuts() == before && armed.elapsed() < ARMED_MAX {
+        let (before, began) = (cuts(), Instant::now());
+        let mut arm_at = began;
+        while cuts() == before {
+            assert!(began.elapsed() < CUT_WITHIN, "nobody came to be cut: {point:?}");
+            if Instant::now() >= arm_at {
+                proxies.iter().for_each(|proxy| proxy.arm(point.cut()));
+                arm_at += ARMED_MAX;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         proxies.iter().for_each(|proxy| proxy.disarm());
-        self.recorder.fault(if cuts() > before { CUT } else { "nobody came to be cut" });
+        self.recorder.fault(point.made());
     }
 
     async fn links_away(&mut self, step: Step, which: usize, a_while: Duration) {
@@ -270,9 +184,4 @@ impl Nemesis<'_> {
         tokio::time::sleep(a_while).await;
         proxy.pass();
     }
-}
-
-/// The token's text of each organisation.
-pub fn token<'a>(pair: &'a Pair, organisation: &str) -> &'a str {
-    pair.token(if organisation == "acme" { Tenant::Acme } else { Tenant::Globex })
 }
