@@ -2,9 +2,9 @@
 //! database crashes, connections are cut where it hurts most. The seed decides
 //! what, in which order, and for how long.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use sluice_tests::{Link, Pair, Paused, Proxy, Replica, eventually};
+use sluice_tests::{Link, Pair, Paused, Proxy, Replica, eventually, eventually_within};
 
 use super::{points::Point, random::Random, recorder::Recorder, ways::Ways};
 
@@ -12,6 +12,13 @@ use super::{points::Point, random::Random, recorder::Recorder, ways::Ways};
 /// into it may not have got the answer that it waits for.
 const CUT_WITHIN: Duration = Duration::from_secs(120);
 const ARMED_MAX: Duration = Duration::from_secs(2);
+/// Longer than an owner of batches may be silent, and than anybody waits for a commit.
+const SILENCE: Duration = Duration::from_millis(6500);
+/// Longer than a session may wait for a lock, and hold one while it does nothing.
+const IDLENESS: Duration = Duration::from_secs(3);
+/// How long taking over may take.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     KillIngest,
@@ -55,6 +62,8 @@ pub struct Nemesis<'a> {
 impl Nemesis<'_> {
     /// Breaks things until its time is up. Then all is whole again.
     pub async fn rage(mut self) {
+        let sql = self.pair.ingest_database.sql().await;
+        sql.batch_execute(include_str!("takeovers.sql")).await.unwrap();
         for round in 0.. {
             let mut steps = steps();
             self.random.shuffle(&mut steps);
@@ -63,8 +72,7 @@ impl Nemesis<'_> {
                     break;
                 }
                 self.goes_on(3).await;
-                let a_while = self.a_while(round == 0);
-                self.step(step, a_while).await;
+                self.step(step, round == 0).await;
             }
             if Instant::now() > self.until {
                 break;
@@ -107,8 +115,13 @@ impl Nemesis<'_> {
         }
     }
 
-    async fn step(&mut self, step: Step, a_while: Duration) {
+    async fn step(&mut self, step: Step, is_first: bool) {
         let which = self.random.below(2);
+        let a_while = match step {
+            Step::PauseIngest | Step::PauseDatabase if is_first => SILENCE,
+            Step::PauseResults if is_first => IDLENESS,
+            _ => self.a_while(is_first),
+        };
         self.recorder.fault(format!("{step:?} {which} for {a_while:?}"));
         match step {
             Step::KillIngest | Step::KillResults => self.kill(step, which, a_while).await,
@@ -118,6 +131,7 @@ impl Nemesis<'_> {
                 tokio::time::sleep(self.random.millis(500)).await;
                 self.pair.server().restart().await;
             }
+            Step::PauseIngest if is_first => self.silence(which, a_while).await,
             Step::PauseIngest => self.stand(self.pair.ingest[which].pause(), a_while).await,
             Step::PauseResults => self.stand(self.pair.results[which].pause(), a_while).await,
             Step::PauseDatabase => {
@@ -129,6 +143,33 @@ impl Nemesis<'_> {
             Step::CutEverything => self.links().chain(self.ways.all()).for_each(Proxy::cut_all),
             Step::StallLinks | Step::RefuseLinks => self.links_away(step, which, a_while).await,
         }
+    }
+
+    /// A replica of ingest stands still while batches wait that it owns, until the other one
+    /// has taken some over.
+    async fn silence(&self, which: usize, a_while: Duration) {
+        let sql = self.pair.ingest_database.sql().await;
+        let began = SystemTime::now();
+        self.pair.proxies(Link::Intake).for_each(Proxy::stall);
+        // Both have some: whichever it is, it has.
+        let owners = eventually("batches of each replica that wait", || async {
+            let rows = sql.query(include_str!("living_owners.sql"), &[&began]).await.unwrap();
+            let owners: Vec<uuid::Uuid> = rows.iter().map(|row| row.get("id")).collect();
+            (owners.len() == self.pair.ingest.len()).then_some(owners)
+        })
+        .await;
+        let (paused, since) = (self.pair.ingest[which].pause(), Instant::now());
+        self.pair.proxies(Link::Intake).for_each(Proxy::pass);
+        let taken =
+            eventually_within(TAKEN_OVER_WITHIN, "batches taken over from a silent ingest", || async {
+                let rows =
+                    sql.query_one(include_str!("takeovers_since.sql"), &[&began, &owners]).await.unwrap();
+                let count: i64 = rows.get(0);
+                (count > 0).then_some(count)
+            })
+            .await;
+        self.recorder.fault(format!("batches were taken over from it: {taken}"));
+        self.stand(paused, a_while.saturating_sub(since.elapsed())).await;
     }
 
     async fn kill(&mut self, step: Step, which: usize, a_while: Duration) {
