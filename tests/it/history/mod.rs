@@ -13,6 +13,7 @@ mod evidence;
 mod nemesis;
 mod observations;
 mod points;
+mod progress;
 mod publisher;
 mod random;
 mod recorder;
@@ -26,7 +27,7 @@ use std::{
 
 use sluice_tests::{
     Link, Pair,
-    history::{History, check},
+    history::{Event, GateRow, History, Kind, check},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,9 @@ use self::{
     batches::Batches,
     consumer::Consumer,
     nemesis::Nemesis,
-    observations::ORGANISATIONS,
+    observations::{ORGANISATIONS, PATHS},
     points::Point,
+    progress::{Moment, Progress, Served, until_nothing},
     publisher::Publisher,
     random::Random,
     recorder::Recorder,
@@ -57,7 +59,7 @@ fn number(variable: &str) -> Option<u64> {
 fn work(
     pair: &Pair,
     ways: &Ways,
-    recorder: &Recorder,
+    (recorder, served): (&Recorder, &Served),
     (seed, random): (u64, &mut Random),
 ) -> (JoinSet<()>, CancellationToken) {
     let ending = CancellationToken::new();
@@ -68,6 +70,7 @@ fn work(
             batches: Batches::new(seed, organisation, process),
             random: random.fork(),
             recorder: recorder.clone(),
+            served: served.clone(),
             clients: clients.clone(),
             ending: ending.clone(),
         };
@@ -124,17 +127,29 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
     });
     evidence::prepare(&pair, &recorder, &direct).await;
 
-    let (all, ending) = work(&pair, &ways, &recorder, (seed, &mut random));
+    let served = Served::default();
+    let progress = Progress::new(&recorder, &served);
+    let (mut all, ending) = work(&pair, &ways, (&recorder, &served), (seed, &mut random));
     let until = Instant::now() + Duration::from_secs(seconds);
     let (nemesis, told) = (random.fork(), recorder.clone());
-    Nemesis { pair: &mut pair, ways: &ways, random: nemesis, recorder: told, until }.rage().await;
+    let nemesis =
+        Nemesis { pair: &mut pair, ways: &ways, random: nemesis, recorder: told, progress: &progress, until };
+    let raging = async {
+        nemesis.rage().await;
+        until_nothing(|| progress.moment().too_few()).await;
+    };
+    tokio::select! {
+        () = raging => {}
+        Some(ended) = all.join_next() => panic!("somebody stopped working: {ended:?}"),
+    }
     ending.cancel();
     all.join_all().await;
+    let worked = progress.moment();
     evidence::ask_again(&recorder, &direct).await;
     evidence::gather(&pair, &recorder, &direct).await;
 
     let history = recorder.history();
-    summarise(&history);
+    summarise(&history, &worked);
     let violations = check(&history);
     let wrong = recorder.wrong();
     if !violations.is_empty() || !wrong.is_empty() {
@@ -152,50 +167,27 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
     }
 }
 
-/// Says what happened, and fails if it was too little to prove anything.
-fn summarise(history: &History) {
-    use sluice_tests::history::{Answer, Did, Event, GateRow, Kind, Outcome};
-    use std::collections::BTreeMap;
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut count = |what: String| *counts.entry(what).or_default() += 1;
+/// Says what happened, and fails if it was not what was to happen.
+fn summarise(history: &History, worked: &Moment) {
+    let (mut windows, mut counters) = (0, 0);
+    let mut faults = Vec::new();
     for event in &history.events {
         match event {
-            Event::Call(call) => match &call.did {
-                Did::Publish { told: Answer::Said(told), .. } => {
-                    told.iter().for_each(|told| count(format!("{:?}", told.outcome)));
-                }
-                Did::Publish { sent, told: Answer::Unknown(why), .. } => {
-                    sent.iter().for_each(|_| count("no answer".into()));
-                    count(format!("calls that ended {why}"));
-                }
-                Did::List { .. } => count("lists".into()),
-                Did::Get { .. } | Did::Download { .. } => count("looks".into()),
-                Did::Acknowledge { changed: Answer::Said(_), .. } => count("acknowledgements".into()),
-                Did::Acknowledge { changed: Answer::Unknown(why), .. } => {
-                    count("acknowledgements without an answer".into());
-                    count(format!("acknowledgements that ended {why}"));
-                }
-            },
-            Event::Last { .. } => count("results".into()),
-            Event::Gate(GateRow { row: Kind::Window { .. }, .. }) => count("windows".into()),
-            Event::Gate(GateRow { row: Kind::Counter { .. }, .. }) => count("counters".into()),
+            Event::Gate(GateRow { row: Kind::Window { .. }, .. }) => windows += 1,
+            Event::Gate(GateRow { row: Kind::Counter { .. }, .. }) => counters += 1,
             Event::Fault { at, did } => {
                 println!("{at} {did}");
-                count(did.clone());
+                faults.push(did.clone());
             }
             _ => {}
         }
     }
-    println!("{counts:#?}");
-    for outcome in
-        [Outcome::Success, Outcome::Suppressed, Outcome::Throttled, Outcome::Duplicate, Outcome::Error]
-    {
-        assert!(counts.contains_key(&format!("{outcome:?}")), "{outcome:?} never came: {counts:?}");
-    }
-    for what in ["acknowledgements", "lists", "looks", "results", "windows", "counters"] {
-        assert!(counts.contains_key(what), "no {what}: {counts:?}");
-    }
+    println!("{worked}");
     for point in Point::ALL {
-        assert!(counts.contains_key(&point.made()), "never made: {point:?}");
+        assert!(faults.contains(&point.made()), "never made: {point:?}");
     }
+    // Each acceptance opened a window; and took a slot, of which a window has five at most.
+    let [_, once, few, both] = PATHS.map(|path| worked.successes_of(path));
+    assert!(windows >= once + both, "{windows} windows of {once} and {both} acceptances");
+    assert!(counters * 5 >= few + both, "{counters} counters of {few} and {both} acceptances");
 }

@@ -6,7 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sluice_tests::{Link, Pair, Paused, Proxy, Replica, eventually, eventually_within};
 
-use super::{points::Point, random::Random, recorder::Recorder, ways::Ways};
+use super::{
+    points::Point,
+    progress::{Progress, until_nothing},
+    random::Random,
+    recorder::Recorder,
+    ways::Ways,
+};
 
 /// For how long a cut waits for somebody to run into it, and when it is armed anew: who ran
 /// into it may not have got the answer that it waits for.
@@ -55,6 +61,7 @@ pub struct Nemesis<'a> {
     pub ways: &'a Ways,
     pub random: Random,
     pub recorder: Recorder,
+    pub progress: &'a Progress,
     /// How long it goes on; but each step is made once.
     pub until: Instant,
 }
@@ -71,7 +78,7 @@ impl Nemesis<'_> {
                 if round > 0 && Instant::now() > self.until {
                     break;
                 }
-                self.goes_on(3).await;
+                self.goes_on().await;
                 self.step(step, round == 0).await;
             }
             if Instant::now() > self.until {
@@ -85,11 +92,10 @@ impl Nemesis<'_> {
         self.recorder.fault("all is whole again");
     }
 
-    /// Waits until that many more publications were answered.
-    async fn goes_on(&self, more: usize) {
-        let aim = self.recorder.answered() + more;
-        let goes_on = || async { (self.recorder.answered() >= aim).then_some(()) };
-        eventually("the publishers to go on", goes_on).await;
+    /// Waits until publishers and consumers have got on, at each replica of ingest.
+    async fn goes_on(&self) {
+        let before = self.progress.moment();
+        until_nothing(|| self.progress.missing_since(&before)).await;
     }
 
     fn links(&self) -> impl Iterator<Item = &Proxy> {

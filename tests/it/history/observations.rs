@@ -21,6 +21,8 @@ const KINDS: [Kind; 4] = [
     ("few", None, Some((5, 2))),
     ("both", Some(1), Some((4, 3))),
 ];
+/// Their paths.
+pub const PATHS: [&str; 4] = [KINDS[0].0, KINDS[1].0, KINDS[2].0, KINDS[3].0];
 /// No definition has this path.
 const UNKNOWN: &str = "unknown";
 

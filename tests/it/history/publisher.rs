@@ -16,6 +16,7 @@ use tonic::{Request, Streaming};
 
 use super::{
     batches::{Batch, Batches},
+    progress::Served,
     random::Random,
     recorder::{Recorder, told},
 };
@@ -32,18 +33,23 @@ pub struct Publisher {
     /// Of when and whereto, and of who gives up; never of what is sent.
     pub random: Random,
     pub recorder: Recorder,
+    pub served: Served,
     /// Of each replica.
     pub clients: [Clients; 2],
     pub ending: CancellationToken,
 }
 
 impl Publisher {
-    fn any(&mut self) -> Clients {
-        self.clients[self.random.below(2)].clone()
+    /// A replica and its clients.
+    fn any(&mut self) -> (usize, Clients) {
+        let replica = self.random.below(2);
+        (replica, self.clients[replica].clone())
     }
 
-    fn record(&self, via: Via, began: Micros, batch: &Batch, told: Answer<Vec<Told>>) {
+    fn record(&self, (via, replica): (Via, usize), began: Micros, batch: &Batch, told: Answer<Vec<Told>>) {
         let sent = batch.items.iter().map(|(sent, _)| sent.clone()).collect();
+        let fresh = told.said().into_iter().flatten().filter(|told| told.outcome == Outcome::Success);
+        self.served.add(replica, fresh.count());
         let did = Did::Publish { via, request_id: batch.request_id.clone(), sent, told };
         self.recorder.call(&self.batches.process, self.batches.organisation, began, did);
     }
@@ -78,11 +84,11 @@ impl Publisher {
         if self.random.percent(4) {
             request.set_timeout(Duration::from_millis(1 + self.random.below(8) as u64));
         }
-        let mut ingest = self.any().ingest;
+        let (replica, Clients { mut ingest, .. }) = self.any();
         let began = self.recorder.now();
         let answer = self.recorder.answer(ingest.publish_observations(request)).await;
         let told = outcomes(answer, |answer| answer.into_inner().observations);
-        self.record(Via::Batch, began, batch, told.clone());
+        self.record((Via::Batch, replica), began, batch, told.clone());
         told
     }
 
@@ -90,7 +96,7 @@ impl Publisher {
     pub async fn streams(mut self) {
         let mut left: Vec<Batch> = Vec::new();
         while !self.ending.is_cancelled() {
-            let mut ingest = self.any().ingest;
+            let (replica, Clients { mut ingest, .. }) = self.any();
             let (requests, sent) = mpsc::channel(PIPELINED_MAX);
             let opening = ingest.stream_observations(ReceiverStream::new(sent));
             // It is answered at once, before the first request.
@@ -100,7 +106,8 @@ impl Publisher {
             };
             let mut stream = (requests, answers.into_inner());
             while !self.ending.is_cancelled() {
-                let (goes_on, undecided) = self.stream_some(&mut stream, std::mem::take(&mut left)).await;
+                let (goes_on, undecided) =
+                    self.stream_some(replica, &mut stream, std::mem::take(&mut left)).await;
                 left = undecided;
                 self.breathe().await;
                 if !goes_on {
@@ -114,6 +121,7 @@ impl Publisher {
     /// on, and what has to be sent again.
     async fn stream_some(
         &mut self,
+        replica: usize,
         (requests, answers): &mut (
             mpsc::Sender<PublishObservationsRequest>,
             Streaming<PublishObservationsResponse>,
@@ -148,7 +156,7 @@ impl Publisher {
                 assert_eq!(answer.status, None, "no request is refused");
                 answer.observations
             });
-            self.record(Via::Stream, began, batch, told.clone());
+            self.record((Via::Stream, replica), began, batch, told.clone());
             undecided.push(batch.undecided(&told));
         }
         // What was sent too often, nobody waits for.
@@ -189,7 +197,7 @@ impl Publisher {
         }
         let leaves_after = self.random.millis(200);
         let ends = futures_util::stream::iter(messages);
-        let mut ingest = self.any().ingest;
+        let (replica, Clients { mut ingest, .. }) = self.any();
         let began = self.recorder.now();
         let told = if breaks_off {
             let call = ingest.publish_file(ends.chain(futures_util::stream::pending()));
@@ -206,7 +214,7 @@ impl Publisher {
             outcomes(answer, |answer| vec![answer.into_inner().outcome.unwrap()])
         };
         let batch = Batch { request_id: String::new(), items: vec![(sent.clone(), Observation::default())] };
-        self.record(Via::File, began, &batch, told.clone());
+        self.record((Via::File, replica), began, &batch, told.clone());
         told.said().map(|told| told[0].outcome)
     }
 }

@@ -24,7 +24,6 @@ struct Shared {
     events: Mutex<Vec<Event>>,
     /// Ids that were told or seen, by organisation: also for others to try.
     ids: Mutex<Vec<(&'static str, String)>>,
-    answered: Mutex<usize>,
     /// Statuses that a service must never answer with.
     wrong: Mutex<Vec<String>>,
 }
@@ -37,7 +36,6 @@ impl Recorder {
             clock: Instant::now(),
             events: Mutex::default(),
             ids: Mutex::default(),
-            answered: Mutex::default(),
             wrong: Mutex::default(),
         }))
     }
@@ -56,7 +54,6 @@ impl Recorder {
             let fresh = told.iter().filter(|told| told.outcome == Outcome::Success);
             let fresh = fresh.map(|told| (organisation, told.id.clone()));
             self.0.ids.lock().unwrap().extend(fresh);
-            *self.0.answered.lock().unwrap() += 1;
         }
         let (process, organisation, ended) = (process.to_owned(), organisation.to_owned(), self.now());
         self.add(Event::Call(Call { process, organisation, began, ended, did }));
@@ -73,9 +70,9 @@ impl Recorder {
         random.pick(latest).map(|(_, id)| id.clone())
     }
 
-    /// How many publications were answered so far.
-    pub fn answered(&self) -> usize {
-        *self.0.answered.lock().unwrap()
+    /// What was written down after so much of it.
+    pub fn since(&self, seen: usize) -> Vec<Event> {
+        self.0.events.lock().unwrap()[seen..].to_vec()
     }
 
     /// All that was written down.
