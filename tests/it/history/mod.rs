@@ -4,12 +4,14 @@
 //! checker (`sluice_tests::history`) proves the invariants of the design from it
 //! and from the databases, or shows what breaks them.
 //!
-//! `SLUICE_HISTORY_SEED` replays what is sent and broken (not the timing), and
-//! `SLUICE_HISTORY_SECONDS` makes a run a long one.
+//! `SLUICE_HISTORY_SEED` replays what is sent and broken (not the timing),
+//! `SLUICE_HISTORY_SECONDS` makes a run a long one, and `SLUICE_HISTORY_FILE` checks a
+//! history that was kept once more.
 
 mod batches;
 mod consumer;
 mod evidence;
+mod kept;
 mod nemesis;
 mod observations;
 mod points;
@@ -20,14 +22,11 @@ mod recorder;
 mod saboteurs;
 mod ways;
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sluice_tests::{
     Link, Pair,
-    history::{Event, GateRow, History, Kind, check},
+    history::{Event, GateRow, History, Kind},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     batches::Batches,
     consumer::Consumer,
+    kept::{Evidence, GATHERED, check_again, violations},
     nemesis::Nemesis,
     observations::{ORGANISATIONS, PATHS},
     points::Point,
@@ -47,7 +47,7 @@ use self::{
 
 /// How long the nemesis rages at least.
 const SECONDS: u64 = 10;
-/// Counter-examples that are printed at most.
+/// Answers that a service must never give, of those printed.
 const SHOWN_MAX: usize = 5;
 
 fn number(variable: &str) -> Option<u64> {
@@ -94,17 +94,11 @@ fn work(
     (all, ending)
 }
 
-/// Keeps the history where it can be looked at.
-fn keep(history: &History, seed: u64) -> PathBuf {
-    let target = sluice_tests::program().parent().unwrap().parent().unwrap().to_owned();
-    let path = target.join(format!("history-{seed}.jsonl"));
-    let file = std::fs::File::create(&path).unwrap();
-    history.write(std::io::BufWriter::new(file)).unwrap();
-    path
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_crash_and_no_race_breaks_an_invariant() {
+    if let Ok(path) = std::env::var("SLUICE_HISTORY_FILE") {
+        return check_again(&path);
+    }
     let seed = number("SLUICE_HISTORY_SEED").unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
     let seconds = number("SLUICE_HISTORY_SECONDS").unwrap_or(SECONDS);
     println!("SLUICE_HISTORY_SEED={seed}");
@@ -121,6 +115,7 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
         .await;
     let ways = Ways::to(&pair).await;
     let recorder = Recorder::new();
+    let mut evidence = Evidence { recorder: recorder.clone(), seed, ended_well: false };
     let direct = ORGANISATIONS.map(|organisation| {
         let (ingest, results) = (pair.ingest[0].url(), pair.results[1].url());
         sluice::connection::Clients::new(&ingest, &results, token(&pair, organisation)).unwrap()
@@ -147,24 +142,18 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
     let worked = progress.moment();
     evidence::ask_again(&recorder, &direct).await;
     evidence::gather(&pair, &recorder, &direct).await;
+    recorder.fault(GATHERED);
 
     let history = recorder.history();
     summarise(&history, &worked);
-    let violations = check(&history);
-    let wrong = recorder.wrong();
-    if !violations.is_empty() || !wrong.is_empty() {
-        let path = keep(&history, seed);
-        for violation in violations.iter().take(SHOWN_MAX) {
-            println!("{}", violation.explain(&history));
-        }
-        panic!(
-            "{} violation(s), {} wrong answer(s) {:?}; SLUICE_HISTORY_SEED={seed}; the history is in {}",
-            violations.len(),
-            wrong.len(),
-            &wrong[..wrong.len().min(SHOWN_MAX)],
-            path.display()
-        );
-    }
+    let (violations, wrong) = (violations(&history), recorder.wrong());
+    assert!(
+        violations == 0 && wrong.is_empty(),
+        "{violations} violation(s), {} wrong answer(s) {:?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(SHOWN_MAX)],
+    );
+    evidence.ended_well = true;
 }
 
 /// Says what happened, and fails if it was not what was to happen.
