@@ -93,11 +93,17 @@ enum Mode {
     Stall,
 }
 
+/// What a connection's answers are looked through for, and how often cuts had been taken back
+/// by then. `None`: they pass.
+type Swallowing = Option<(Parts, usize)>;
+
 struct Shared {
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
     armed: Mutex<Option<Cut>>,
     cuts: watch::Sender<usize>,
+    /// How often an armed cut was taken back.
+    taken_back: watch::Sender<usize>,
     /// Cancelled to end all connections there are.
     open: Mutex<CancellationToken>,
 }
@@ -122,6 +128,7 @@ impl Proxy {
             mode: watch::Sender::new(Mode::Pass),
             armed: Mutex::new(None),
             cuts: watch::Sender::new(0),
+            taken_back: watch::Sender::new(0),
             open: Mutex::new(CancellationToken::new()),
         });
         let listening = tokio::spawn(listen(listener, shared.clone()));
@@ -166,9 +173,11 @@ impl Proxy {
         *self.shared.armed.lock().expect("not poisoned") = Some(cut);
     }
 
-    /// Takes back a cut that was not made yet.
+    /// Takes back a cut that was not made yet. A connection that ran into it, and whose answer
+    /// did not show what it waits for, is closed: nobody has to listen to it any longer.
     pub fn disarm(&self) {
         *self.shared.armed.lock().expect("not poisoned") = None;
+        self.shared.taken_back.send_modify(|count| *count += 1);
     }
 
     /// How many armed cuts were made so far.
@@ -231,7 +240,7 @@ async fn upwards(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    swallowing: &watch::Sender<Option<Parts>>,
+    swallowing: &watch::Sender<Swallowing>,
 ) -> std::io::Result<()> {
     let mut mode = shared.mode.subscribe();
     let mut window = Window::default();
@@ -248,7 +257,10 @@ async fn upwards(
                 return Ok(());
             }
             // Before the bytes go: the answer must not slip through.
-            Some(Cut::BeforeAnswer(_, answer)) => drop(swallowing.send_replace(Some(answer))),
+            Some(Cut::BeforeAnswer(_, answer)) => {
+                let taken_back = *shared.taken_back.borrow();
+                swallowing.send_replace(Some((answer, taken_back)));
+            }
             None => {}
         }
         to.write_all(&chunk[..count]).await?;
@@ -260,19 +272,24 @@ async fn downwards(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    swallowing: watch::Receiver<Option<Parts>>,
+    swallowing: watch::Receiver<Swallowing>,
 ) -> std::io::Result<()> {
     let mut mode = shared.mode.subscribe();
+    let mut taken_back = shared.taken_back.subscribe();
     let mut window = Window::default();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
-        let count = from.read(&mut chunk).await?;
+        let since = swallowing.borrow().map(|(_, since)| since);
+        let count = tokio::select! {
+            count = from.read(&mut chunk) => count?,
+            _ = taken_back.wait_for(|now| since.is_some_and(|since| *now > since)) => return Ok(()),
+        };
         // An end that the server makes is no cut.
         if count == 0 {
             return Ok(());
         }
         let swallow = *swallowing.borrow();
-        if let Some(parts) = swallow {
+        if let Some((parts, _)) = swallow {
             if window.shows_all(parts, &chunk[..count]) {
                 shared.cuts.send_modify(|count| *count += 1);
                 return Ok(());
