@@ -2,7 +2,7 @@
 //! says.
 
 use prost::Message;
-use sluice_proto::ingest::v1::{Observation, Outcome, PublishObservationsRequest};
+use sluice_proto::ingest::v1::{Definition, Observation, Outcome, PublishObservationsRequest};
 use sluice_tests::{Pair, Tenant};
 use tonic::{Code, Status, codec::CompressionEncoding};
 use tonic_types::StatusExt;
@@ -120,6 +120,16 @@ async fn fields_have_up_to_512_bytes_and_spoil_only_their_own_observation() {
     assert!(told(&said).iter().all(|said| *said == (Outcome::Error, "INVALID_FIELD")), "{said:?}");
     let absent = Observation { content: None, ..json("plain", "") };
     assert_eq!(publish_one(&acme, absent).await.reason, "INVALID_FIELD");
+}
+
+#[tokio::test]
+async fn strings_under_a_slow_pattern_are_bounded_and_others_are_not() {
+    let (_pair, acme) = pair_with("plain").await;
+    let json_schema = r#"{"properties":{"a":{"pattern":"^x|a[ab]{900}[^ab]"}}}"#.into();
+    put(&acme, Definition { json_schema, ..definition("slow") }).await;
+    let of = |field: &str, bytes: usize| json("slow", &format!(r#"{{"{field}":"{}"}}"#, "x".repeat(bytes)));
+    let said = publish(&acme, vec![of("a", 20_000), of("a", 100_000), of("b", MIB - 100)]).await;
+    assert_eq!(told(&said), [(Outcome::Success, ""), (Outcome::Error, "TOO_LARGE"), (Outcome::Success, "")]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use sluice_service::{Error, Kind, OrganisationId, Violation, audit, auth::Access
 use uuid::Uuid;
 
 use crate::{
-    definition::{Definition, DefinitionPath, RawDraft},
+    definition::{Definition, DefinitionPath, Draft, RawDraft},
     definitions::{Definitions, Name},
 };
 
@@ -60,7 +60,7 @@ impl DefinitionCalls {
     /// FAILED_PRECONDITION if `etag` is given and not the present one.
     pub async fn put(&self, access: &Access, raw: RawDraft, etag: &str) -> Result<(Definition, bool), Error> {
         may_write(access, raw.organisation.as_ref())?;
-        let draft = raw.check(self.retention).map_err(Error::invalid_all)?;
+        let draft = self.checked(raw).await?.map_err(Error::invalid_all)?;
         let (definition, created) = self.definitions.put(&draft, etag).await?;
         let what = if created { "definition created" } else { "definition overwritten" };
         audit::changed(access, draft.organisation.as_ref(), what, &draft.path);
@@ -107,8 +107,17 @@ impl DefinitionCalls {
     }
 
     /// What is wrong with a definition; nothing is kept.
-    #[must_use]
-    pub fn faults(&self, raw: RawDraft) -> Vec<Violation> {
-        raw.check(self.retention).err().unwrap_or_default()
+    ///
+    /// # Errors
+    /// INTERNAL if the service is at fault.
+    pub async fn faults(&self, raw: RawDraft) -> Result<Vec<Violation>, Error> {
+        Ok(self.checked(raw).await?.err().unwrap_or_default())
+    }
+
+    /// A draft, or what is wrong with it. Not on a thread that serves everybody: a schema
+    /// may take a good part of a second to compile.
+    async fn checked(&self, raw: RawDraft) -> Result<Result<Draft, Vec<Violation>>, Error> {
+        let retention = self.retention;
+        tokio::task::spawn_blocking(move || raw.check(retention)).await.map_err(Error::internal)
     }
 }

@@ -27,8 +27,8 @@ use crate::{
     schema::Schema,
 };
 
-/// What reading a byte costs, in subschemas.
-const READING_WEIGHT: u64 = 16;
+/// What reading a byte takes, in nanoseconds, about.
+const READING: u64 = 16;
 /// Stands for the hash of a content that nobody has read. (A content that really
 /// has it is never noticed to differ: one in 2^64.)
 pub const FINGERPRINT_UNKNOWN: i64 = 0;
@@ -113,14 +113,14 @@ pub struct Request {
 }
 
 /// Checks the observations at `indexes` against one moment's definitions, for as
-/// long as `still_wanted` says that somebody waits for it. The answers are in the order
-/// of `indexes`, which must be ascending.
+/// long as `goes_on`, told how many are done, says so. The answers are in the order of
+/// `indexes`, which must be ascending.
 #[must_use]
 pub fn check(
     request: &Request,
     indexes: &[usize],
     definitions: &Snapshot,
-    still_wanted: impl Fn() -> bool,
+    goes_on: impl Fn(usize) -> bool,
 ) -> Vec<Checked> {
     // How often each content without its own marker came before in the request:
     // counted over the whole request, whatever part of it is asked for.
@@ -130,7 +130,7 @@ pub fn check(
     let mut wanted = indexes.iter().copied().peekable();
     let mut checked = Vec::with_capacity(indexes.len());
     for (index, observation) in request.batch.observations.iter().enumerate() {
-        let Some(&next) = wanted.peek().filter(|_| still_wanted()) else { break };
+        let Some(&next) = wanted.peek().filter(|_| goes_on(checked.len())) else { break };
         let content = observation.content.hash();
         let occurrence = (!request.batch.request_id.is_empty() && observation.chkpt.is_empty())
             .then(|| count(&mut occurrences, observation, content));
@@ -142,16 +142,15 @@ pub fn check(
     checked
 }
 
-/// About how much work a check is: bytes, and more for each subschema that is
-/// held against them. Beyond measure where a schema is still to be compiled.
+/// What a check may take, in nanoseconds, about: for the bytes, and for what they are
+/// held against. Beyond measure where a schema is still to be compiled.
 #[must_use]
 pub fn work(request: &Request, definitions: &Snapshot) -> u64 {
     let of = |observation: &Observation| {
+        let bytes = observation.content.bytes().len();
         let definition = definitions.find(&request.batch.organisation, &observation.definition);
-        let Some(weight) = definition.map_or(Some(0), |found| definitions.weight_of(found)) else {
-            return u64::MAX;
-        };
-        (READING_WEIGHT + weight).saturating_mul(observation.content.bytes().len() as u64)
+        let under_schema = definition.map_or(Some(0), |found| definitions.work_of(found, bytes));
+        under_schema.map_or(u64::MAX, |work| work.saturating_add(READING * bytes as u64))
     };
     request.batch.observations.iter().map(of).fold(0, u64::saturating_add)
 }
@@ -219,7 +218,8 @@ fn about_definition(reason: &'static str, details: impl Into<String>) -> Fault {
 }
 
 /// A caller's text cut to a length that is fit for a message.
-fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(100).filter(|c| !c.is_control()).collect();
     if shown.len() < text.len() {
         shown.push('…');

@@ -58,7 +58,7 @@ fn request(organisation: &str, request_id: &str, observations: Vec<Observation>)
 
 fn check_all(request: &Request) -> Vec<Checked> {
     let indexes: Vec<usize> = (0..request.batch.observations.len()).collect();
-    check(request, &indexes, &definitions(), || true)
+    check(request, &indexes, &definitions(), |_| true)
 }
 
 fn accepted(observation: Observation) -> Candidate {
@@ -99,7 +99,7 @@ fn under_a_kept_schema_that_can_not_be_used_nothing_is_let_in() {
     let mut kept = definition(RawDraft { path: "kept".into(), ..RawDraft::default() });
     kept.draft.json_schema = "{".into();
     let request = request("globex", "", vec![observation("kept", "{}")]);
-    let checked = check(&request, &[0], &Snapshot::of(1, [kept]), || true).remove(0);
+    let checked = check(&request, &[0], &Snapshot::of(1, [kept]), |_| true).remove(0);
     let Checked::Fault(fault, _) = checked else { panic!("{checked:?}") };
     assert_eq!(fault.reason, "SCHEMA");
     assert!(fault.details.contains("can't be used: not JSON"), "{fault:?}");
@@ -220,7 +220,11 @@ fn keys_of_two_organisations_never_meet() {
 }
 
 fn markers(request: &Request, indexes: &[usize]) -> Vec<Option<Uuid>> {
-    let checked = check(request, indexes, &definitions(), || true);
+    markers_while(request, indexes, |_| true)
+}
+
+fn markers_while(request: &Request, indexes: &[usize], goes_on: fn(usize) -> bool) -> Vec<Option<Uuid>> {
+    let checked = check(request, indexes, &definitions(), goes_on);
     let marker = |checked| match checked {
         Checked::Candidate(candidate) => candidate.marker,
         Checked::Fault(fault, _) => panic!("{fault:?}"),
@@ -240,6 +244,27 @@ fn a_request_id_marks_each_occurrence_of_a_content() {
     assert_eq!(markers(&batch, &[2, 3]), all[2..], "a part of the request is marked as in the whole");
     let other = request("globex", "r2", vec![observation("plain", "1")]);
     assert_ne!(markers(&other, &[0])[0], all[0]);
+    // In turns, some at a time, it is as at once.
+    assert_eq!(markers_while(&batch, &[0, 1, 2, 3], |done| done < 2), all[..2]);
+    assert_eq!(markers_while(&batch, &[2, 3], |done| done < 1), all[2..3]);
+    assert!(markers_while(&batch, &[2, 3], |_| false).is_empty());
+}
+
+#[test]
+fn a_check_under_a_pattern_is_as_much_work_as_the_pattern_may_take() {
+    let under = |pattern: &str| {
+        let json_schema = format!(r#"{{"properties":{{"a":{{"pattern":"{pattern}"}}}}}}"#);
+        let raw = RawDraft { path: "p".into(), json_schema, ..RawDraft::default() };
+        let definitions = Snapshot::of(1, [definition(raw)]);
+        let content = format!(r#"{{"a":"{}"}}"#, "x".repeat(900));
+        let request = request("globex", "", vec![observation("p", &content)]);
+        assert_eq!(work(&request, &definitions), u64::MAX, "it is still to be compiled");
+        assert_eq!(check(&request, &[0], &definitions, |_| true).len(), 1);
+        work(&request, &definitions)
+    };
+    let (usual, slow) = (under("^[a-z]+$"), under("a[ab]{900}[^ab]"));
+    assert!(usual < 200_000, "{usual}");
+    assert!(slow > 20_000_000, "{slow}");
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl RawDraft {
         if let Err(fault) = pointers(&self.unique_by) {
             faults.add::<()>("unique_by", &fault);
         }
-        if let Err(fault) = Schema::compile(&self.json_schema) {
+        if let Err(fault) = Schema::accept(&self.json_schema) {
             faults.add::<()>("json_schema", &fault);
         }
         let storage_config = match self.storage_config.as_str() {

@@ -1,7 +1,11 @@
 //! The policy of publishing, top to bottom: check, hand to the committer,
 //! answer. Both surfaces call it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sluice_service::{Error, OrganisationId, trace::Origin};
 use tokio::sync::oneshot;
@@ -21,9 +25,12 @@ use crate::{
 
 /// How often a batch is checked again because definitions changed meanwhile.
 const ROUNDS_MAX: u32 = 8;
-/// Checks of more work than this, some milliseconds, are done off the threads that
+/// Checks that may take longer than this, in nanoseconds, are done off the threads that
 /// serve everybody.
-const INLINE_WORK_MAX: u64 = 4 * 1024 * 1024;
+const INLINE_WORK_MAX: u64 = 4_000_000;
+/// How long a batch's turn at such a check is, but for the observation that is being
+/// checked then; the next one begins when the others who wait have had theirs.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Publishes batches.
 #[derive(Clone, Debug)]
@@ -228,18 +235,24 @@ impl Pending {
     #[tracing::instrument(skip_all, fields(observations = indexes.len()))]
     async fn check(&self, indexes: &[usize], definitions: &Arc<Snapshot>) -> Result<Vec<Checked>, Error> {
         if work(&self.request, definitions) <= INLINE_WORK_MAX {
-            return Ok(check(&self.request, indexes, definitions, || true));
+            return Ok(check(&self.request, indexes, definitions, |_| true));
         }
-        let turn = self.publisher.turns.take(&self.request.batch.organisation).await;
-        let (request, indexes, definitions) = (self.request.clone(), indexes.to_vec(), definitions.clone());
         // A caller who has gone, for example past the deadline, ends it.
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
-        let checking = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            check(&request, &indexes, &definitions, || !gone.is_cancelled())
-        });
-        checking.await.map_err(Error::internal)
+        let mut checked = Vec::with_capacity(indexes.len());
+        while checked.len() < indexes.len() {
+            let turn = self.publisher.turns.take(&self.request.batch.organisation).await;
+            let rest = indexes[checked.len()..].to_vec();
+            let (request, definitions, gone) = (self.request.clone(), definitions.clone(), gone.clone());
+            let checking = tokio::task::spawn_blocking(move || {
+                let (_turn, begun) = (turn, Instant::now());
+                let goes_on = |done| !gone.is_cancelled() && (done == 0 || begun.elapsed() < TURN);
+                check(&request, &rest, &definitions, goes_on)
+            });
+            checked.extend(checking.await.map_err(Error::internal)?);
+        }
+        Ok(checked)
     }
 
     fn submit(&mut self, indexes: &[usize], checked: Vec<Checked>, revision: i64) {

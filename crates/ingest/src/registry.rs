@@ -69,14 +69,15 @@ impl Snapshot {
         self.schemas.of(&definition.etag, &definition.draft.json_schema)
     }
 
-    /// The weight of a definition's schema, 0 if it has none. `None`: it is still to be
-    /// compiled, which takes its time.
+    /// What a content of so many bytes may take under a definition's schema, in
+    /// nanoseconds, about; 0 if it has none. `None`: it is still to be compiled, which
+    /// takes its time.
     #[must_use]
-    pub fn weight_of(&self, definition: &Definition) -> Option<u64> {
+    pub fn work_of(&self, definition: &Definition, bytes: usize) -> Option<u64> {
         if definition.draft.json_schema.is_empty() {
             return Some(0);
         }
-        self.schemas.weight_at_hand(&definition.etag)
+        self.schemas.work_at_hand(&definition.etag, bytes)
     }
 
     /// A snapshot of given definitions.

@@ -60,9 +60,10 @@ impl Schemas {
         compiled.map(Some)
     }
 
-    /// The weight of a schema that is at hand, by the etag of its definition.
-    pub fn weight_at_hand(&self, etag: &str) -> Option<u64> {
-        self.0.get(etag).map(|compiled| compiled.map_or(0, |schema| schema.weight()))
+    /// What a content of so many bytes may take under a schema that is at hand, by the
+    /// etag of its definition; see [`Schema::work`].
+    pub fn work_at_hand(&self, etag: &str, bytes: usize) -> Option<u64> {
+        self.0.get(etag).map(|compiled| compiled.map_or(0, |schema| schema.work(bytes)))
     }
 }
 
@@ -93,7 +94,8 @@ mod tests {
         assert!((most / 2..=most).contains(&schemas.0.len()), "{} of {most}", schemas.0.len());
         assert!(schemas.0.weight() <= 100_000);
         assert!(schemas.of("bad", "{").is_err());
-        assert_eq!((schemas.weight_at_hand("bad"), schemas.weight_at_hand("0")), (Some(0), Some(1)));
+        assert_eq!((schemas.work_at_hand("bad", 10), schemas.work_at_hand("absent", 10)), (Some(0), None));
+        assert!(schemas.work_at_hand("0", 10) > Some(0));
     }
 
     #[test]
@@ -101,7 +103,7 @@ mod tests {
         let schemas = Schemas::with_room(10);
         assert!(schemas.of("a", &text(1)).unwrap().is_some());
         assert_eq!(schemas.0.len(), 0);
-        assert_eq!(schemas.weight_at_hand("a"), None);
+        assert_eq!(schemas.work_at_hand("a", 10), None);
         assert!(schemas.of("c", "").unwrap().is_none());
     }
 }

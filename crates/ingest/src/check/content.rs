@@ -95,10 +95,12 @@ fn check_schema(document: Option<&json::Document<'_>>, schema: &Schema) -> Resul
         Broken::Rule(rule, place) => {
             about_definition("SCHEMA", format!("{} at {:?}", shown(&rule), shown(&place)))
         }
-        Broken::TooMuchWork => about_definition(
-            "TOO_LARGE",
-            format!("{} values are too many for a schema of {} subschemas", document.len(), schema.weight()),
-        ),
+        Broken::Untold => {
+            about_definition("SCHEMA", "does not meet the schema, and is too large to be told where")
+        }
+        Broken::TooMuchWork => {
+            about_definition("TOO_LARGE", "takes too long to be held against the definition's schema")
+        }
     })
 }
 

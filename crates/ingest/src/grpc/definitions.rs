@@ -125,6 +125,7 @@ impl DefinitionService for DefinitionHandlers {
         let violations: Vec<_> = self
             .calls
             .faults(raw)
+            .await?
             .into_iter()
             .map(|v| DefinitionViolation { field: v.field, description: v.description })
             .collect();

@@ -160,7 +160,7 @@ pub async fn validate(calls: DefinitionCalls, call: Call) -> Result<Answer, Erro
             if given.raw.path.is_empty() {
                 given.raw.path = ANY_PATH.into();
             }
-            calls.faults(given.raw)
+            calls.faults(given.raw).await?
         }
         Err(error) if !error.violations().is_empty() && error.reason() == "INVALID_FIELD" => {
             error.violations().to_vec()

@@ -33,12 +33,45 @@ impl<'a> Value<'a> {
         Value { document: self.document, at }
     }
 
-    fn text(self) -> Cow<'a, str> {
-        decode(self.document.text, self.node())
+    /// How many values it is, those in it and keys included.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.node().next as usize - self.at
+    }
+
+    /// How many bytes it has as it is written; a string or key without its quotes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.raw().len()
+    }
+
+    /// Whether it is a string or key.
+    #[must_use]
+    pub fn is_string(self) -> bool {
+        matches!(self.node().kind, Kind::String | Kind::EscapedString)
+    }
+
+    /// Whether it is an array.
+    #[must_use]
+    pub fn is_array(self) -> bool {
+        self.node().kind == Kind::Array
+    }
+
+    /// Whether it is an object.
+    #[must_use]
+    pub fn is_object(self) -> bool {
+        self.node().kind == Kind::Object
+    }
+
+    /// Whether it is a number that is written as an integer of up to 18 digits.
+    #[must_use]
+    pub fn is_short_integer(self) -> bool {
+        let digits = self.raw().strip_prefix('-').unwrap_or(self.raw());
+        self.node().kind == Kind::Number && digits.len() <= 18 && digits.bytes().all(|b| b.is_ascii_digit())
     }
 
     /// The elements of an array; none for anything else.
-    fn elements(self) -> impl Iterator<Item = Value<'a>> {
+    pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
         let end = if self.node().kind == Kind::Array { self.node().next as usize } else { 0 };
         let mut at = self.at + 1;
         std::iter::from_fn(move || {
@@ -50,17 +83,28 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The members of an object; none for anything else.
-    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> {
+    /// The text of a string or key.
+    #[must_use]
+    pub fn text(self) -> Cow<'a, str> {
+        decode(self.document.text, self.node())
+    }
+
+    /// The members of an object, keys and values; none for anything else.
+    pub fn entries(self) -> impl Iterator<Item = (Value<'a>, Value<'a>)> {
         let end = if self.node().kind == Kind::Object { self.node().next as usize } else { 0 };
         let mut at = self.at + 1;
         std::iter::from_fn(move || {
             (at < end).then(|| {
                 let (key, value) = (self.sibling(at), self.sibling(at + 1));
                 at = value.node().next as usize;
-                (key.text(), value)
+                (key, value)
             })
         })
+    }
+
+    /// The same, the keys as text.
+    fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> {
+        self.entries().map(|(key, value)| (key.text(), value))
     }
 
     /// The value a JSON pointer's tokens lead to (RFC 6901).
