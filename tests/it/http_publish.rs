@@ -186,3 +186,23 @@ async fn the_account_is_the_tokens() {
     let none = Http { token: String::new(), ..Http::ingest(&pair, Tenant::Acme) };
     assert_eq!(none.post(PATH, body).await.error(), (401, "unauthorized".into()));
 }
+
+#[tokio::test]
+async fn an_element_that_is_too_large_is_not_looked_into_and_spoils_only_itself() {
+    let pair = builder().flag(Service::Ingest, "observation-bytes-max", "1000").start().await;
+    put(&pair.clients(Tenant::Acme), definition("plain")).await;
+    let acme = Http::ingest(&pair, Tenant::Acme);
+    let of = |size: usize| format!(r#"{{"path":"plain","chkpt":"{}"}}"#, "x".repeat(size - 27));
+    let (longest, longer) = (of(1000), of(1001));
+    assert_eq!(longest.len(), 1000);
+    // Millions of members, and of what is not JSON at all.
+    let many = format!("{{{}\"\":}}", "\"\":,".repeat(1_000_000));
+    let answer = acme.post(PATH, format!(r#"[{longest},{longer},{many},{{"path":"plain"}}]"#)).await;
+    let too_large = ("error".to_owned(), "TOO_LARGE".to_owned());
+    let refused = ("error".to_owned(), "INVALID_FIELD".to_owned());
+    let success = ("success".to_owned(), String::new());
+    assert_eq!(told(&answer), [refused, too_large.clone(), too_large, success]);
+    // A marker is repeated as long as it is one.
+    let outcomes = outcomes(&answer);
+    assert!(outcomes.iter().all(|outcome| outcome["chkpt"] == Value::Null), "{outcomes:?}");
+}

@@ -70,14 +70,19 @@ fn published(outcome: PublicationOutcome) -> Published {
     }
 }
 
-/// An element of the list as an observation: the whole of it is the data.
-fn observation(data: Bytes) -> Observation {
-    let mut observation = Observation::of_json(data.clone());
-    let Some(members) = split::members(&data) else {
-        observation.unreadable = Some(Unreadable { field: "", rule: "must be a JSON object" });
-        return observation;
+/// An element of the list as an observation: the whole of it is the data. One that is
+/// larger than is taken is not looked into.
+fn observation(data: Bytes, bytes_max: usize) -> Observation {
+    let unreadable = |field, rule| {
+        let unreadable = Some(Unreadable { field, rule });
+        Observation { unreadable, ..Observation::of_json(data.clone()) }
     };
-    for (key, value) in members {
+    if data.len() > bytes_max {
+        return unreadable("", "is larger than is taken");
+    }
+    let mut observation = Observation::of_json(data.clone());
+    for member in split::members(&data) {
+        let Ok((key, value)) = member else { return unreadable("", "must be a JSON object") };
         let field = match decoded(&data[key]).as_deref() {
             Some("path") => ("path", &mut observation.definition),
             Some("chkpt") => ("chkpt", &mut observation.chkpt),
@@ -94,8 +99,8 @@ fn observation(data: Bytes) -> Observation {
         match decoded(value) {
             Some(text) => *field.1 = text.into_owned(),
             None => {
-                observation.unreadable = Some(Unreadable { field: field.0, rule: "must be a string" });
-                return observation;
+                let (field, rule) = (field.0, "must be a string");
+                return Observation { unreadable: Some(Unreadable { field, rule }), ..observation };
             }
         }
     }
@@ -124,11 +129,28 @@ pub async fn publish(ingest: Ingest, call: Call) -> Result<Answer, Error> {
     if spans.is_empty() {
         return Ok(json(StatusCode::OK, &Publication { observations: Vec::new() }));
     }
-    let observations: Vec<_> = spans.into_iter().map(|span| observation(body.slice(span))).collect();
+    let bytes_max = limits.observation_bytes_max;
+    let observations: Vec<_> =
+        spans.into_iter().map(|span| observation(body.slice(span), bytes_max)).collect();
     let chkpts = observations.iter().map(|observation| observation.chkpt.clone()).collect();
     let batch = Batch::new(organisation, String::new(), observations, limits)?;
     let outcomes = ingest.publisher.begin(batch).await?.finish().await?;
     let answer = convert::response(chkpts, outcomes);
     let observations = answer.observations.into_iter().map(published).collect();
     Ok(json(StatusCode::OK, &Publication { observations }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_is_looked_into_up_to_the_size_that_is_taken() {
+        let text = r#"{"path":"p","chkpt":"c"}"#;
+        let read = observation(Bytes::from(text), text.len());
+        assert_eq!((read.definition.as_str(), read.chkpt.as_str(), read.unreadable), ("p", "c", None));
+        let larger = observation(Bytes::from(text), text.len() - 1);
+        assert_eq!((larger.definition.as_str(), larger.chkpt.as_str()), ("", ""));
+        assert!(larger.unreadable.is_some());
+    }
 }

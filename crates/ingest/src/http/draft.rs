@@ -102,10 +102,11 @@ impl Reader {
 
 /// A member's value as it was written.
 fn member(body: &[u8], name: &str) -> Option<String> {
-    let members = split::members(body.trim_ascii())?;
+    let object = body.trim_ascii();
     let named = |key: &[u8]| serde_json::from_slice::<String>(key).is_ok_and(|key| key == name);
-    let (_, value) = members.into_iter().find(|(key, _)| named(&body.trim_ascii()[key.clone()]))?;
-    String::from_utf8(body.trim_ascii()[value].to_vec()).ok()
+    let mut members = split::members(object).map_while(Result::ok);
+    let (_, value) = members.find(|(key, _)| named(&object[key.clone()]))?;
+    String::from_utf8(object[value].to_vec()).ok()
 }
 
 #[cfg(test)]

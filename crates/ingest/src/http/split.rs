@@ -40,34 +40,68 @@ pub fn elements(body: &[u8], elements_max: usize) -> Result<Spans, &'static str>
     if scanner.at == body.len() { Ok(spans) } else { Err("something follows the list") }
 }
 
-/// The members of an object: where each key and value lies, keys with their
-/// quotes. `None` if it does not look like an object; the check knows better why.
-pub fn members(object: &[u8]) -> Option<Vec<(Range<usize>, Range<usize>)>> {
-    let mut scanner = Scanner { body: object, at: 0 };
-    if scanner.next() != Some(b'{') {
-        return None;
-    }
-    let mut members = Vec::new();
-    loop {
-        scanner.white_space();
-        if members.is_empty() && scanner.peek() == Some(b'}') {
-            return Some(members);
+/// Where a member's key, with its quotes, and its value lie.
+pub type Member = (Range<usize>, Range<usize>);
+
+/// It does not look like an object; the check knows better why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoObject;
+
+/// The members of an object, one after the other: an object may have millions, so
+/// nobody keeps them all. Ends with the first fault.
+pub fn members(object: &[u8]) -> Members<'_> {
+    Members { scanner: Scanner { body: object, at: 0 }, state: State::Before }
+}
+
+/// See [`members`].
+pub struct Members<'a> {
+    scanner: Scanner<'a>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Before,
+    Within,
+    Ended,
+}
+
+impl Members<'_> {
+    /// The next one; `None`: there are no more.
+    fn member(&mut self) -> Option<Result<Member, NoObject>> {
+        let scanner = &mut self.scanner;
+        let first = self.state == State::Before;
+        if self.state == State::Ended || (first && scanner.next() != Some(b'{')) {
+            return first.then_some(Err(NoObject));
         }
-        let start = scanner.at;
-        if scanner.next() != Some(b'"') {
+        scanner.white_space();
+        if first && scanner.peek() == Some(b'}') {
             return None;
         }
-        scanner.string().ok()?;
+        let start = scanner.at;
+        if scanner.next() != Some(b'"') || scanner.string().is_err() {
+            return Some(Err(NoObject));
+        }
         let key = start..scanner.at;
         scanner.white_space();
         if scanner.next() != Some(b':') {
-            return None;
+            return Some(Err(NoObject));
         }
-        let (value, end) = scanner.value(b'}').ok()?;
-        members.push((key, value));
-        if end == b'}' {
-            return Some(members);
+        let Ok((value, end)) = scanner.value(b'}') else { return Some(Err(NoObject)) };
+        self.state = if end == b'}' { State::Ended } else { State::Within };
+        Some(Ok((key, value)))
+    }
+}
+
+impl Iterator for Members<'_> {
+    type Item = Result<Member, NoObject>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let member = self.member();
+        if !matches!(member, Some(Ok(_))) {
+            self.state = State::Ended;
         }
+        member
     }
 }
 
@@ -174,12 +208,18 @@ mod tests {
     #[test]
     fn members_are_keys_and_values() {
         let text = r#"{ "a" : "x" , "b\"" : {"a":[1,2]} , "c":3}"#;
-        let members = members(text.as_bytes()).unwrap();
-        let told: Vec<_> = members.into_iter().map(|(k, v)| (&text[k], &text[v])).collect();
+        let members = |text: &str| super::members(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let told: Vec<_> = members(text).unwrap().into_iter().map(|(k, v)| (&text[k], &text[v])).collect();
         assert_eq!(told, [(r#""a""#, r#""x""#), (r#""b\"""#, r#"{"a":[1,2]}"#), (r#""c""#, "3")]);
-        assert!(super::members(b"{}").unwrap().is_empty());
-        for bad in ["[1]", "{a:1}", "{\"a\"}", "1", "{\"a\":1"] {
-            assert!(super::members(bad.as_bytes()).is_none(), "{bad}");
+        assert_eq!(members("{}"), Ok(Vec::new()));
+        for bad in ["", "[1]", "{a:1}", "{\"a\"}", "1", "{\"a\":1", "{\"a\":1,}", "{\"a\":1,2}"] {
+            assert_eq!(members(bad), Err(NoObject), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_fault_is_told_once_and_then_it_ends() {
+        let told: Vec<_> = members(b"{\"a\":1,b").collect();
+        assert_eq!(told, [Ok((1..4, 5..6)), Err(NoObject)]);
     }
 }
