@@ -123,6 +123,24 @@ async fn fields_have_up_to_512_bytes_and_spoil_only_their_own_observation() {
 }
 
 #[tokio::test]
+async fn a_chkpt_that_is_refused_is_not_repeated_and_spoils_no_answer() {
+    let (pair, acme) = pair_with("plain").await;
+    let longest = "x".repeat(512);
+    let observations = vec![
+        marked("plain", &longest, "1"),
+        marked("plain", &"x".repeat(513), "2"),
+        // Longer than the answers that clients take.
+        marked("plain", &"x".repeat(5 * MIB), "3"),
+    ];
+    let said = publish(&acme, observations.clone()).await;
+    let refused = (Outcome::Error, "INVALID_FIELD");
+    assert_eq!(told(&said), [(Outcome::Success, ""), refused, refused]);
+    let repeated: Vec<_> = said.iter().map(|said| said.chkpt.as_str()).collect();
+    assert_eq!(repeated, [&longest, "", ""]);
+    adds_up(&pair, &acme, &accepted(&observations, &said)).await;
+}
+
+#[tokio::test]
 async fn strings_under_a_slow_pattern_are_bounded_and_others_are_not() {
     let (_pair, acme) = pair_with("plain").await;
     let json_schema = r#"{"properties":{"a":{"pattern":"^x|a[ab]{900}[^ab]"}}}"#.into();

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     definition::{Definition, RawDraft},
     files::Published,
-    observation::{Content, File, Observation},
+    observation::{Content, FIELD_BYTES_MAX, File, Observation},
     outcome::{Decision, Final, Outcome, RetryReason},
 };
 
@@ -59,6 +59,13 @@ pub fn file(metadata: proto::FileMetadata) -> Observation {
         unreadable: None,
         content: Content::File(File { id: Uuid::now_v7(), checksum: metadata.checksum, read: None }),
     }
+}
+
+/// What an answer repeats of a progress marker: nothing of one that is too long to be
+/// one, since it could make the answer longer than clients take.
+#[must_use]
+pub fn repeated(chkpt: &str) -> String {
+    if chkpt.len() > FIELD_BYTES_MAX { String::new() } else { chkpt.to_owned() }
 }
 
 /// The answer to a file.

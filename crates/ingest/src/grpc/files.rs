@@ -20,7 +20,7 @@ pub async fn publish(
     let first = files.first(messages.message()).await?.map_err(in_contract_words)?;
     let metadata = metadata(first)?;
     let organisation = access.organisation(&metadata.organisation)?;
-    let chkpt = metadata.chkpt.clone();
+    let chkpt = convert::repeated(&metadata.chkpt);
     // What the policy holds is large.
     let publishing =
         Box::pin(files.publish(&organisation, convert::file(metadata), chunks(messages, access)));

@@ -49,7 +49,8 @@ impl Ingest {
 
     async fn begin(&self, access: &Access, request: PublishObservationsRequest) -> Result<Begun, Error> {
         let organisation = access.organisation(&request.organisation)?;
-        let chkpts = request.observations.iter().map(|observation| observation.chkpt.clone()).collect();
+        let chkpts =
+            request.observations.iter().map(|observation| convert::repeated(&observation.chkpt)).collect();
         let observations = request.observations.into_iter().map(convert::observation).collect();
         let batch = Batch::new(organisation, request.request_id, observations, self.publisher.limits())?;
         Ok(Begun { chkpts, pending: self.publisher.begin(batch).await?, _share: None })

@@ -132,7 +132,7 @@ pub async fn publish(ingest: Ingest, call: Call) -> Result<Answer, Error> {
     let bytes_max = limits.observation_bytes_max;
     let observations: Vec<_> =
         spans.into_iter().map(|span| observation(body.slice(span), bytes_max)).collect();
-    let chkpts = observations.iter().map(|observation| observation.chkpt.clone()).collect();
+    let chkpts = observations.iter().map(|observation| convert::repeated(&observation.chkpt)).collect();
     let batch = Batch::new(organisation, String::new(), observations, limits)?;
     let outcomes = ingest.publisher.begin(batch).await?.finish().await?;
     let answer = convert::response(chkpts, outcomes);
