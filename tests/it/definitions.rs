@@ -217,6 +217,29 @@ async fn every_wrong_field_is_named_and_validation_says_the_same() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_schema_is_told_shortly() {
+    let pair = Pair::start().await;
+    let acme = pair.clients(Tenant::Acme);
+    let long = "é".repeat(20_000);
+    for json_schema in [
+        format!(r#"{{"type":"{long}"}}"#),
+        format!(r##"{{"$ref":"#/{long}"}}"##),
+        format!(r#"{{"$ref":"{long}"}}"#),
+        format!(r#"{{"{long}":1e400}}"#),
+        format!(r#"{{"pattern":"({long}"}}"#),
+    ] {
+        let status = try_put(&acme, Definition { json_schema, ..definition("kind") }).await.unwrap_err();
+        assert_eq!(reason(&status), (Code::InvalidArgument, "INVALID_FIELD".into()), "{status:?}");
+        let violations = status.get_error_details().bad_request().unwrap().field_violations.clone();
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].field, "definition.json_schema");
+        // Percent-encoded and in base64; clients take 8 KiB of headers.
+        let headers_bytes = 3 * status.message().len() + status.details().len() * 4 / 3;
+        assert!(headers_bytes < 4096, "{headers_bytes}: {status:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_writes_neither_system_wide_nor_foreign_definitions() {
     let pair = builder().start().await;
     let (acme, globex, admin) =

@@ -20,6 +20,19 @@ const REQUEST_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
 /// The reason of a body that is no JSON, or of the wrong shape.
 const INVALID_BODY: &str = "INVALID_BODY";
 
+/// What a status has of a message, and of all its violations together, in bytes. It
+/// travels in headers, which many clients take up to 8 KiB of: the message percent-encoded,
+/// up to three times as long, and once more in the details, in base64. With these a
+/// status takes up to 4 KiB.
+const MESSAGE_BYTES_MAX: usize = 512;
+const VIOLATIONS_BYTES_MAX: usize = 1000;
+/// Most violations in a status.
+const VIOLATIONS_MAX: usize = 12;
+/// Longest field of a violation, in bytes.
+const FIELD_BYTES_MAX: usize = 64;
+/// What the encoding of a violation takes beside its texts, in bytes.
+const VIOLATION_BYTES: usize = 8;
+
 /// When callers that found no room are told to come again: about as long as it
 /// takes to work off what is there.
 const COME_AGAIN: Duration = Duration::from_secs(1);
@@ -288,18 +301,40 @@ impl IntoResponse for Error {
     }
 }
 
+/// A text of up to so many bytes, whole characters; what is missing is shown by `…`.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8())));
+        text.push('…');
+    }
+    text
+}
+
+/// Violations as a status has them: the first ones, each with its share of the room.
+fn shared_out(violations: Vec<Violation>) -> impl Iterator<Item = Violation> {
+    let (mut room, mut others) = (VIOLATIONS_BYTES_MAX, violations.len().min(VIOLATIONS_MAX));
+    violations.into_iter().take(VIOLATIONS_MAX).map(move |Violation { field, description }| {
+        let share = room / others - VIOLATION_BYTES;
+        let field = cut(field, FIELD_BYTES_MAX.min(share));
+        let description = cut(description, share - field.len());
+        room -= field.len() + description.len() + VIOLATION_BYTES;
+        others -= 1;
+        Violation { field, description }
+    })
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         error.log();
         let mut details = ErrorDetails::new();
         details.set_error_info(error.reason, ERROR_DOMAIN, std::collections::HashMap::new());
-        for violation in error.violations {
+        for violation in shared_out(error.violations) {
             details.add_bad_request_violation(violation.field, violation.description);
         }
         if let Some(delay) = error.retry_after {
             details.set_retry_info(Some(delay));
         }
-        Status::with_error_details(error.kind.code(), error.message, details)
+        Status::with_error_details(error.kind.code(), cut(error.message, MESSAGE_BYTES_MAX), details)
     }
 }
 
@@ -316,66 +351,4 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_never_reaches_the_caller() {
-        let status = Status::from(Error::internal("password=hunter2"));
-        assert_eq!(status.code(), Code::Internal);
-        assert!(!format!("{status:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn every_wrong_field_is_named_in_the_details() {
-        let status = Status::from(Error::invalid("page_size", "must be at most 1000"));
-        let bad = status.get_error_details().bad_request().expect("field violations").clone();
-        assert_eq!(bad.field_violations[0].field, "page_size");
-        let info = status.get_error_details().error_info().expect("error info").clone();
-        assert_eq!(info.reason, "INVALID_FIELD");
-    }
-
-    #[test]
-    fn http_answers_are_the_contracts_table() {
-        let of = |kind| Error::new(kind, "R", "").http();
-        for (kind, status, code) in [
-            (Kind::InvalidArgument, 400, "invalid-parameter"),
-            (Kind::Unauthenticated, 401, "unauthorized"),
-            (Kind::PermissionDenied, 403, "missing-scope"),
-            (Kind::NotFound, 404, "not-found"),
-            (Kind::FailedPrecondition, 409, "conflict"),
-            (Kind::ResourceExhausted, 429, "limit-exceeded"),
-            (Kind::Unavailable, 503, "unavailable"),
-            (Kind::DeadlineExceeded, 503, "unavailable"),
-            (Kind::Unimplemented, 404, "not-found"),
-            (Kind::DataLoss, 500, "internal"),
-            (Kind::Internal, 500, "internal"),
-        ] {
-            assert_eq!((of(kind).0.as_u16(), of(kind).1), (status, code), "{kind:?}");
-        }
-        assert_eq!(Error::invalid_body("").http().1, "invalid-body");
-        assert_eq!(Error::new(Kind::FailedPrecondition, UNCONFIGURED, "").http().1, "unconfigured");
-        assert_eq!(Error::request_too_large().http().0.as_u16(), 413);
-        let answer = Error::unavailable("away").into_response();
-        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
-        let answer = Error::new(Kind::Unauthenticated, "R", "").into_response();
-        assert!(answer.headers().contains_key(header::WWW_AUTHENTICATE));
-    }
-
-    #[test]
-    fn another_surface_may_call_the_fields_its_own_way() {
-        let error = Error::invalid("definition.path", "must be given");
-        let renamed = error.with_fields_named(|field| field.replace("definition.", ""));
-        assert_eq!(
-            (renamed.to_string().as_str(), &*renamed.violations()[0].field),
-            ("path: must be given", "path")
-        );
-    }
-
-    #[test]
-    fn unavailable_says_when_to_come_again() {
-        let status = Status::from(Error::unavailable("database away"));
-        let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
-        assert_eq!(delay, Some(Duration::from_secs(1)));
-    }
-}
+mod tests;
