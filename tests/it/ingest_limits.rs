@@ -2,7 +2,10 @@
 //! says.
 
 use prost::Message;
-use sluice_proto::ingest::v1::{Definition, Observation, Outcome, PublishObservationsRequest};
+use prost_types::{Struct, Value, value::Kind};
+use sluice_proto::ingest::v1::{
+    Definition, Observation, Outcome, PublishObservationsRequest, observation::Content,
+};
 use sluice_tests::{Pair, Tenant};
 use tonic::{Code, Status, codec::CompressionEncoding};
 use tonic_types::StatusExt;
@@ -138,6 +141,22 @@ async fn a_chkpt_that_is_refused_is_not_repeated_and_spoils_no_answer() {
     let repeated: Vec<_> = said.iter().map(|said| said.chkpt.as_str()).collect();
     assert_eq!(repeated, [&longest, "", ""]);
     adds_up(&pair, &acme, &accepted(&observations, &said)).await;
+}
+
+/// An observation whose body has so many bytes as JSON.
+fn body(bytes: usize) -> Observation {
+    let text = Value { kind: Some(Kind::StringValue("x".repeat(bytes - 8))) };
+    let fields = [("a".to_owned(), text)].into_iter().collect();
+    Observation { content: Some(Content::Body(Struct { fields }.into())), ..json("plain", "") }
+}
+
+#[tokio::test]
+async fn bodies_are_as_large_and_as_many_as_other_contents() {
+    let (_pair, acme) = pair_with("plain").await;
+    let said = publish(&acme, vec![body(MIB); 15]).await;
+    assert_eq!(kinds(&said), [Outcome::Success; 15]);
+    let said = publish(&acme, vec![body(MIB + 1), body(MIB)]).await;
+    assert_eq!(told(&said), [(Outcome::Error, "TOO_LARGE"), (Outcome::Success, "")]);
 }
 
 #[tokio::test]

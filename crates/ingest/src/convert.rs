@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use prost::Message as _;
 use prost_types::{Duration, ListValue, Struct, Timestamp, Value, value::Kind};
 use sluice_proto::{
     LazyStruct,
@@ -15,6 +16,7 @@ use sluice_proto::{
 use uuid::Uuid;
 
 use crate::{
+    check::shown,
     definition::{Definition, RawDraft},
     files::Published,
     observation::{Content, FIELD_BYTES_MAX, File, Observation},
@@ -25,6 +27,10 @@ use crate::{
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
 /// Structs nest as deep as the JSON reader allows.
 const DEPTH_MAX: usize = crate::json::DEPTH_MAX;
+/// A body's text may be so many times as long as its encoding, and somewhat longer: only
+/// control characters take more, six bytes for one.
+const TEXT_FOLD: (usize, usize) = (5, 2);
+const TEXT_MORE: usize = 1024;
 
 /// An observation as it was sent.
 #[must_use]
@@ -78,91 +84,120 @@ pub fn file_response(chkpt: String, published: Published) -> PublishFileResponse
 
 /// A body as compact JSON with sorted keys.
 fn body_json(body: &LazyStruct) -> Result<Bytes, String> {
+    let bytes_max = body.encoded_len() * TEXT_FOLD.0 / TEXT_FOLD.1 + TEXT_MORE;
     let body = body.decode().map_err(|_| "the body is malformed, or nested deeper than 30 levels")?;
-    struct_json(&body)
+    struct_json(&body, bytes_max)
 }
 
-/// A Struct as compact JSON with sorted keys.
-fn struct_json(body: &Struct) -> Result<Bytes, String> {
-    let mut text = String::new();
-    write_struct(body, &mut text, 0)?;
-    Ok(Bytes::from(text))
-}
-
-fn write_struct(body: &Struct, text: &mut String, depth: usize) -> Result<(), String> {
-    if depth >= DEPTH_MAX {
-        return Err(format!("nested deeper than {DEPTH_MAX} levels"));
+/// A Struct as compact JSON with sorted keys, of up to so many bytes.
+fn struct_json(body: &Struct, bytes_max: usize) -> Result<Bytes, String> {
+    let mut text = Text { text: String::new(), bytes_max };
+    match text.write_struct(body, 0) {
+        Ok(()) => Ok(Bytes::from(text.text)),
+        // The keys on the way are the caller's, and of any length.
+        Err(Unwritable { place, rule }) => Err(format!("{} {rule}", shown(&place))),
     }
-    text.push('{');
-    for (position, (key, value)) in body.fields.iter().enumerate() {
-        if position > 0 {
-            text.push(',');
+}
+
+/// What can't be written as JSON: its place as a JSON pointer, and why.
+struct Unwritable {
+    place: String,
+    rule: String,
+}
+
+impl From<&str> for Unwritable {
+    fn from(rule: &str) -> Self {
+        Self { place: String::new(), rule: rule.into() }
+    }
+}
+
+impl Unwritable {
+    fn inside(mut self, token: &str) -> Self {
+        self.place.insert_str(0, &format!("/{}", token.replace('~', "~0").replace('/', "~1")));
+        self
+    }
+}
+
+/// JSON on its way.
+struct Text {
+    text: String,
+    bytes_max: usize,
+}
+
+impl Text {
+    fn write_struct(&mut self, body: &Struct, depth: usize) -> Result<(), Unwritable> {
+        not_too_deep(depth)?;
+        self.text.push('{');
+        for (position, (key, value)) in body.fields.iter().enumerate() {
+            if position > 0 {
+                self.text.push(',');
+            }
+            self.write_string(key)?;
+            self.text.push(':');
+            self.write_value(value, depth + 1).map_err(|fault| fault.inside(key))?;
         }
-        write_string(key, text);
-        text.push(':');
-        write_value(value, text, depth + 1).map_err(|fault| inside(key, &fault))?;
+        self.text.push('}');
+        Ok(())
     }
-    text.push('}');
-    Ok(())
-}
 
-/// Faults carry the JSON pointer of their place in front.
-fn inside(token: &str, fault: &str) -> String {
-    format!(
-        "/{}{}{fault}",
-        token.replace('~', "~0").replace('/', "~1"),
-        if fault.starts_with('/') { "" } else { " " }
-    )
-}
-
-fn write_value(value: &Value, text: &mut String, depth: usize) -> Result<(), String> {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => text.push_str("null"),
-        Some(Kind::BoolValue(flag)) => text.push_str(if *flag { "true" } else { "false" }),
-        Some(Kind::NumberValue(number)) => write_number(*number, text)?,
-        Some(Kind::StringValue(string)) => write_string(string, text),
-        Some(Kind::StructValue(body)) => write_struct(body, text, depth)?,
-        Some(Kind::ListValue(list)) => write_list(list, text, depth)?,
-    }
-    Ok(())
-}
-
-fn write_list(list: &ListValue, text: &mut String, depth: usize) -> Result<(), String> {
-    if depth >= DEPTH_MAX {
-        return Err(format!("nested deeper than {DEPTH_MAX} levels"));
-    }
-    text.push('[');
-    for (position, value) in list.values.iter().enumerate() {
-        if position > 0 {
-            text.push(',');
+    fn write_value(&mut self, value: &Value, depth: usize) -> Result<(), Unwritable> {
+        match &value.kind {
+            None | Some(Kind::NullValue(_)) => self.text.push_str("null"),
+            Some(Kind::BoolValue(flag)) => self.text.push_str(if *flag { "true" } else { "false" }),
+            Some(Kind::NumberValue(number)) => self.write_number(*number)?,
+            Some(Kind::StringValue(string)) => self.write_string(string)?,
+            Some(Kind::StructValue(body)) => self.write_struct(body, depth)?,
+            Some(Kind::ListValue(list)) => self.write_list(list, depth)?,
         }
-        write_value(value, text, depth + 1).map_err(|fault| inside(&position.to_string(), &fault))?;
+        Ok(())
     }
-    text.push(']');
-    Ok(())
+
+    fn write_list(&mut self, list: &ListValue, depth: usize) -> Result<(), Unwritable> {
+        not_too_deep(depth)?;
+        self.text.push('[');
+        for (position, value) in list.values.iter().enumerate() {
+            if position > 0 {
+                self.text.push(',');
+            }
+            self.write_value(value, depth + 1).map_err(|fault| fault.inside(&position.to_string()))?;
+        }
+        self.text.push(']');
+        Ok(())
+    }
+
+    fn write_number(&mut self, number: f64) -> Result<(), Unwritable> {
+        if !number.is_finite() {
+            return Err("is not a number JSON can hold".into());
+        }
+        if number.fract() != 0.0 {
+            self.text.push_str(&serde_json::Value::from(number).to_string());
+            return Ok(());
+        }
+        if number.abs() > EXACT_INTEGER_MAX {
+            return Err(
+                "is an integer beyond 2^53 - 1, which a Struct may have changed: send data or json".into()
+            );
+        }
+        // Exact: the bound was checked above.
+        #[allow(clippy::cast_possible_truncation)]
+        self.text.push_str(&(number as i64).to_string());
+        Ok(())
+    }
+
+    fn write_string(&mut self, string: &str) -> Result<(), Unwritable> {
+        self.text.push_str(&serde_json::Value::from(string).to_string());
+        if self.text.len() > self.bytes_max {
+            return Err("has too many control characters for a body: send data or json".into());
+        }
+        Ok(())
+    }
 }
 
-fn write_number(number: f64, text: &mut String) -> Result<(), String> {
-    if !number.is_finite() {
-        return Err("is not a number JSON can hold".into());
-    }
-    if number.fract() != 0.0 {
-        text.push_str(&serde_json::Value::from(number).to_string());
+fn not_too_deep(depth: usize) -> Result<(), Unwritable> {
+    if depth < DEPTH_MAX {
         return Ok(());
     }
-    if number.abs() > EXACT_INTEGER_MAX {
-        return Err(
-            "is an integer beyond 2^53 - 1, which a Struct may have changed: send data or json".into()
-        );
-    }
-    // Exact: the bound was checked above.
-    #[allow(clippy::cast_possible_truncation)]
-    text.push_str(&(number as i64).to_string());
-    Ok(())
-}
-
-fn write_string(string: &str, text: &mut String) {
-    text.push_str(&serde_json::Value::from(string).to_string());
+    Err(format!("nested deeper than {DEPTH_MAX} levels").as_str().into())
 }
 
 /// The answer to a batch: outcomes in order and their counts.
@@ -308,7 +343,7 @@ mod tests {
     }
 
     fn json(value: Kind) -> Result<String, String> {
-        struct_json(&body(value)).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        struct_json(&body(value), 1000).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     #[test]
@@ -325,7 +360,28 @@ mod tests {
         for beyond in [9_007_199_254_740_992.0, -9_007_199_254_740_992.0, 1e300] {
             assert!(json(Kind::NumberValue(beyond)).unwrap_err().starts_with("/a/b "));
         }
+        let key = "é".repeat(1 << 20);
+        let long = Struct { fields: [(key, Value { kind: Some(Kind::NumberValue(1e300)) })].into() };
+        let told = struct_json(&long, 1 << 22).unwrap_err();
+        assert!(told.len() < 500 && told.starts_with("/é") && told.ends_with("data or json"), "{told}");
         assert!(json(Kind::NumberValue(f64::NAN)).is_err());
+    }
+
+    #[test]
+    fn a_body_of_almost_nothing_but_control_characters_is_refused() {
+        let of = |text: String| {
+            let fields = [("a".to_owned(), Value { kind: Some(Kind::StringValue(text)) })];
+            body_json(&Struct { fields: fields.into() }.into()).map(|text| text.len())
+        };
+        // Around the text: nine bytes of encoding, and more for its lengths; eight of JSON.
+        let most = (TEXT_MORE + 20) * 2 / 7;
+        assert_eq!(of("\u{1}".repeat(most)), Ok(8 + 6 * most));
+        let refused = of("\u{1}".repeat(most + 20)).unwrap_err();
+        assert!(refused.contains("too many control characters"), "{refused}");
+        assert_eq!(of("\"\n".repeat(500_000)), Ok(8 + 2_000_000));
+        let empty = vec![Value { kind: None }; 100_000];
+        let fields = [("a".to_owned(), Value { kind: Some(Kind::ListValue(ListValue { values: empty })) })];
+        assert!(body_json(&Struct { fields: fields.into() }.into()).is_ok());
     }
 
     #[test]

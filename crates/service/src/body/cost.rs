@@ -12,8 +12,11 @@ pub(super) const MESSAGE_COST: usize = 640;
 const FIELD_COST: usize = 32;
 /// How many times as large packed scalars are, decoded.
 const PACKED_FOLD: usize = 8;
-/// How many times as large a Struct is, once it is looked into.
+/// How many times as large a Struct is, once it is looked into: one after the other, so
+/// that counts once, for the largest of a message.
 const STRUCT_FOLD: usize = 16;
+/// What a Struct becomes, half as large again as it is: JSON text.
+const TEXT: (usize, usize) = (3, 2);
 /// Deepest nesting that the contracts have; more is malformed.
 const DEPTH_MAX: usize = 16;
 /// Longest varint, in bytes.
@@ -31,6 +34,8 @@ pub(super) struct Meter {
     state: State,
     /// Bytes read of this message.
     at: u64,
+    /// The largest Struct in it so far.
+    largest: usize,
     /// The messages that are open around the next byte: where each ends, and its
     /// index in the table.
     open: Vec<(u64, usize)>,
@@ -69,7 +74,7 @@ impl Varint {
 impl Meter {
     /// For messages of this type.
     pub(super) fn new(message: usize) -> Self {
-        Self { message, state: State::Key(Varint::default()), at: 0, open: Vec::new() }
+        Self { message, state: State::Key(Varint::default()), at: 0, largest: 0, open: Vec::new() }
     }
 
     /// A new message of so many bytes begins.
@@ -170,7 +175,12 @@ impl Meter {
                 return Ok(MESSAGE_COST);
             }
             Some(Part::Packed) => bytes.saturating_mul(PACKED_FOLD),
-            Some(Part::Struct) => bytes.saturating_mul(STRUCT_FOLD),
+            Some(Part::Struct) => {
+                let larger = bytes.saturating_sub(self.largest);
+                self.largest += larger;
+                let text = bytes.saturating_mul(TEXT.0) / TEXT.1;
+                text.saturating_add(larger.saturating_mul(STRUCT_FOLD))
+            }
             None => 0,
         };
         if length == 0 {
@@ -258,8 +268,20 @@ mod tests {
         assert_eq!(cost("ListResults", &request.encode_to_vec()), Ok(FIELD_COST + 1000 * PACKED_FOLD));
         // PublishObservationsRequest.observations[0].body, of five bytes.
         let body = [0x1a, 7, 0x4a, 5, 0x0a, 3, b'a', b'b', b'c'];
-        let expected = 2 * FIELD_COST + MESSAGE_COST + 5 * STRUCT_FOLD;
+        let expected = 2 * FIELD_COST + MESSAGE_COST + 7 + 5 * STRUCT_FOLD;
         assert_eq!(cost("PublishObservations", &body), Ok(expected));
+    }
+
+    #[test]
+    fn of_several_structs_only_the_largest_is_looked_into_at_a_time() {
+        let field = |bytes: u8| [&[0x4a, bytes][..], &vec![0; bytes.into()]].concat();
+        let observation = |bytes: u8| [&[0x1a, bytes + 2][..], &field(bytes)].concat();
+        let each = 2 * FIELD_COST + MESSAGE_COST;
+        for sizes in [[10, 30, 20], [30, 20, 10], [10, 20, 30]] {
+            let request = sizes.map(observation).concat();
+            let expected = 3 * each + 60 * TEXT.0 / TEXT.1 + 30 * STRUCT_FOLD;
+            assert_eq!(cost("PublishObservations", &request), Ok(expected), "{sizes:?}");
+        }
     }
 
     #[test]
