@@ -240,6 +240,28 @@ async fn what_is_wrong_with_a_schema_is_told_shortly() {
 }
 
 #[tokio::test]
+async fn a_page_of_long_schemas_ends_early() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    let json_schema = format!("{{{}}}", " ".repeat(64 * 1024 - 2));
+    for n in 0..40 {
+        put(&acme, Definition { json_schema: json_schema.clone(), ..definition(&format!("long/{n:02}")) })
+            .await;
+    }
+    let (mut sizes, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = ListDefinitionsRequest { page_token: token, ..ListDefinitionsRequest::default() };
+        let (names, next) = page(&acme, request).await;
+        sizes.push(names.len());
+        if next.is_empty() {
+            break;
+        }
+        token = next;
+    }
+    assert_eq!(sizes, [33, 7]);
+}
+
+#[tokio::test]
 async fn a_tenant_writes_neither_system_wide_nor_foreign_definitions() {
     let pair = builder().start().await;
     let (acme, globex, admin) =

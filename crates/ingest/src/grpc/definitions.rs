@@ -12,11 +12,14 @@ use tonic::{Request, Response, Status};
 use crate::{
     calls::{DefinitionCalls, name},
     convert,
-    definition::RawDraft,
+    definition::{Definition, RawDraft},
     definitions::PAGE_SIZE_MAX,
 };
 
 const PAGE_SIZE_DEFAULT: i64 = 100;
+/// A page ends with the definition that makes it longer than this, in bytes: half of
+/// what clients take by default.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// The handlers.
 #[derive(Clone, Debug)]
@@ -92,14 +95,19 @@ impl DefinitionService for DefinitionHandlers {
                 .map_err(|_| Error::invalid("page_token", "is not one of this list"))?,
         };
         let include = request.include_system_wide;
-        let mut found = self.calls.list(organisation.as_ref(), include, &after, page_size + 1).await?;
-        let more = found.len() > usize::try_from(page_size).unwrap_or(usize::MAX);
-        if more {
-            found.pop();
-        }
-        let last = found.last().filter(|_| more).map(|definition| definition.draft.path.to_string());
+        let found = self.calls.list(organisation.as_ref(), include, &after, page_size + 1).await?;
+        let mut bytes = 0;
+        let fits = |definition: &&Definition| {
+            let fits = bytes <= PAGE_BYTES;
+            bytes += definition.draft.json_schema.len();
+            fits
+        };
+        let most = usize::try_from(page_size).unwrap_or(usize::MAX);
+        let page: Vec<_> = found.iter().take(most).take_while(fits).collect();
+        let more = found.len() > page.len();
+        let last = page.last().filter(|_| more).map(|definition| definition.draft.path.to_string());
         Ok(Response::new(ListDefinitionsResponse {
-            definitions: found.iter().map(convert::definition).collect(),
+            definitions: page.into_iter().map(convert::definition).collect(),
             next_page_token: last.unwrap_or_default(),
         }))
     }

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use prost_types::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 use sluice_service::{
     Error, OrganisationId, Violation,
-    http::{Answer, Call, datetime, json},
+    http::{Answer, Call, datetime, json, json_text},
 };
 use uuid::Uuid;
 
@@ -22,8 +21,9 @@ use crate::{
     json as strict,
 };
 
-/// Definitions are read from the store this many at a time.
-const PAGE_SIZE: i64 = 100;
+/// Definitions are read from the store this many at a time: about a mebibyte, if all of
+/// their schemas are as long as they may be.
+const PAGE_SIZE: i64 = 16;
 /// Largest body: a schema of 64 KiB, escaped, and room to spare.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -34,21 +34,26 @@ const SHOWN_ANYWAY: [&str; 4] = ["format", "include_metadata", "include_internal
 /// Stands for the path of a definition that is validated without one.
 const ANY_PATH: &str = "any";
 
-/// A definition as this API shows it. The order of the fields is part of it.
+/// A definition as this API shows it, up to its schema, and from there on. The order of
+/// the fields is part of it.
 #[derive(Serialize)]
-struct Shown {
+struct Front<'a> {
     id: Uuid,
-    account_id: Option<String>,
-    path: String,
-    description: String,
+    account_id: Option<&'a str>,
+    path: &'a str,
+    description: &'a str,
     unique: Option<i64>,
-    unique_by: Vec<String>,
+    unique_by: &'a [String],
     throttle_count: Option<u32>,
     throttle_period: Option<i64>,
-    json_schema: Option<Value>,
+}
+
+/// See [`Front`].
+#[derive(Serialize)]
+struct Back<'a> {
     storage_config: Option<Uuid>,
     disabled: bool,
-    etag: String,
+    etag: &'a str,
     date_created: String,
     date_updated: String,
 }
@@ -72,25 +77,35 @@ struct Validation {
     params: BTreeMap<String, Vec<String>>,
 }
 
-fn shown(definition: &Definition) -> Shown {
+/// Writes a definition. Its schema stands there as the text that is kept: as a tree it
+/// would take many times as much.
+fn show(definition: &Definition, text: &mut String) -> Result<(), Error> {
     let draft = &definition.draft;
-    let schema = strict::parse(draft.json_schema.as_bytes()).ok().map(|schema| schema.root().to_serde());
-    Shown {
+    let front = serde_json::to_string(&Front {
         id: definition.id,
-        account_id: draft.organisation.as_ref().map(ToString::to_string),
-        path: draft.path.to_string(),
-        description: draft.description.clone(),
+        account_id: draft.organisation.as_ref().map(OrganisationId::as_str),
+        path: draft.path.as_str(),
+        description: &draft.description,
         unique: draft.unique_seconds,
-        unique_by: draft.unique_by.clone(),
+        unique_by: &draft.unique_by,
         throttle_count: draft.throttle.map(|throttle| throttle.count),
         throttle_period: draft.throttle.map(|throttle| throttle.period_seconds),
-        json_schema: schema,
+    });
+    let back = serde_json::to_string(&Back {
         storage_config: draft.storage_config,
         disabled: draft.disabled,
-        etag: definition.etag.clone(),
+        etag: &definition.etag,
         date_created: datetime(&Timestamp::from(definition.date_created)),
         date_updated: datetime(&Timestamp::from(definition.date_updated)),
+    });
+    let (front, back) = (front.map_err(Error::internal)?, back.map_err(Error::internal)?);
+    let schema = draft.json_schema.as_str();
+    let schema = if strict::parse(schema.as_bytes()).is_ok() { schema } else { "null" };
+    // Two objects and a member between them, as one object.
+    for part in [&front[..front.len() - 1], ",\"json_schema\":", schema, ",", &back[1..]] {
+        text.push_str(part);
     }
+    Ok(())
 }
 
 /// The account that the path names; `None`: it names none, which is system-wide.
@@ -110,18 +125,24 @@ fn wanted(call: &Call) -> Result<Name, Error> {
 pub async fn list(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
     call.query(&SHOWN_ANYWAY)?;
     let organisation = account(&call)?;
-    let mut all = BTreeMap::new();
-    let mut after = String::new();
+    let (mut all, mut after) = (String::from("{"), String::new());
     loop {
         let page = calls.list(organisation.as_ref(), true, &after, PAGE_SIZE).await?;
         let Some(last) = page.last() else { break };
         after = last.draft.path.to_string();
-        all.extend(page.iter().map(|definition| (definition.id, shown(definition))));
+        for definition in &page {
+            if all.len() > 1 {
+                all.push(',');
+            }
+            all.push_str(&format!("\"{}\":", definition.id));
+            show(definition, &mut all)?;
+        }
         if i64::try_from(page.len()).is_ok_and(|found| found < PAGE_SIZE) {
             break;
         }
     }
-    Ok(json(StatusCode::OK, &all))
+    all.push('}');
+    Ok(json_text(StatusCode::OK, all))
 }
 
 /// `POST .../observations?path=P`: creates or overwrites.
@@ -139,7 +160,9 @@ pub async fn get(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
     call.query(&SHOWN_ANYWAY)?;
     let organisation = account(&call)?;
     let definition = calls.get(organisation.as_ref(), &wanted(&call)?).await?;
-    Ok(json(StatusCode::OK, &shown(&definition)))
+    let mut text = String::new();
+    show(&definition, &mut text)?;
+    Ok(json_text(StatusCode::OK, text))
 }
 
 /// `DELETE .../observations/paths/{path}`
@@ -182,4 +205,42 @@ async fn read(
 ) -> Result<draft::Given, Error> {
     let body: Bytes = call.json_body(BODY_BYTES_MAX).await?;
     draft::read(&body, organisation, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::definition::RawDraft;
+
+    fn shown(json_schema: &str) -> Value {
+        let raw = RawDraft {
+            path: "a/b".into(),
+            description: "says \"}\"".into(),
+            unique: Some(Ok(60)),
+            organisation: "acme".parse().ok(),
+            ..RawDraft::default()
+        };
+        let mut draft = raw.check(Duration::from_secs(100)).unwrap();
+        draft.json_schema = json_schema.into();
+        let now = SystemTime::UNIX_EPOCH;
+        let definition = Definition::new(Uuid::nil(), "e".into(), draft, now, now).unwrap();
+        let mut text = String::new();
+        show(&definition, &mut text).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|fault| panic!("{fault}: {text}"))
+    }
+
+    #[test]
+    fn a_definition_is_shown_around_its_schema() {
+        let told = shown(" {\"type\":\n\"object\"} ");
+        assert_eq!(told["json_schema"], serde_json::json!({"type": "object"}));
+        assert_eq!((&told["description"], &told["etag"]), (&"says \"}\"".into(), &"e".into()));
+        assert_eq!(told["date_updated"], "1970-01-01T00:00:00.000000Z");
+        for absent in ["", "{"] {
+            assert_eq!(shown(absent)["json_schema"], Value::Null, "{absent:?}");
+        }
+    }
 }
