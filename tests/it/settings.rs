@@ -93,6 +93,8 @@ fn all_faults_are_told_at_once_whoever_asks() {
             "9",
             "--json-depth-max",
             "129",
+            "--observation-bytes-max",
+            "16777217",
             "--otlp-endpoint",
             "http://collector:4317",
             "--otlp-ca-file",
@@ -109,6 +111,7 @@ fn all_faults_are_told_at_once_whoever_asks() {
             "database_url",
             "shutdown_deadline_seconds",
             "json_depth_max",
+            "observation_bytes_max: must be at most 16777216",
             "otlp_ca_file: of use with an https otlp_endpoint only",
         ] {
             assert!(text.contains(name), "{name} in {text}");

@@ -9,7 +9,7 @@ use sluice_service::{
 };
 use tonic::transport::Endpoint;
 
-use crate::json;
+use crate::{json, outbox};
 
 /// Which service it is, in metrics and traces.
 pub(crate) const PROGRAM: telemetry::Program =
@@ -38,7 +38,7 @@ sluice_service::settings! {
         organisation_definitions_max: u32 = Some("1000"), "Definitions of each organisation, and system-wide ones; every replica keeps them in memory.";
         organisation_schema_bytes_max: u32 = Some("4194304"), "Bytes of their schemas together.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
-        observation_bytes_max: usize = Some("1048576"), "Largest content of one observation.";
+        observation_bytes_max: usize = Some("1048576"), "Largest content of one observation. Up to 16777216: results takes no more.";
         json_depth_max: usize = Some("128"), "Deepest nesting of a content that is JSON, up to 128; beyond this limit and the next two, the observation is an error.";
         json_keys_max: usize = Some("100000"), "Most keys in all objects of a content together.";
         json_string_bytes_max: usize = Some("1048576"), "Longest string or key of a content, in bytes as it is written.";
@@ -50,6 +50,8 @@ sluice_service::settings! {
     checks {
         results_resolve_seconds => (*results_resolve_seconds == 0)
             .then(|| "results_resolve_seconds: must be at least 1".to_owned());
+        observation_bytes_max => (*observation_bytes_max > outbox::RESULT_BYTES_MOST)
+            .then(|| format!("observation_bytes_max: must be at most {}", outbox::RESULT_BYTES_MOST));
         json_depth_max => (!(1..=json::DEPTH_MAX).contains(json_depth_max))
             .then(|| format!("json_depth_max: must be from 1 to {}", json::DEPTH_MAX));
         listen, tls => tls.faults(*listen);

@@ -25,6 +25,8 @@ const ROW_ITEMS_MAX: usize = 1000;
 /// What a result takes beside its data, and what a discarded file takes, about.
 pub const RESULT_OVERHEAD_BYTES: usize = 256;
 pub const DISCARD_BYTES: usize = 64;
+/// Most data of one result: as much as one `RecordResults` takes.
+pub const RESULT_BYTES_MOST: usize = 16 * 1024 * 1024;
 /// A frame that claims more is not decoded.
 const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
