@@ -296,3 +296,19 @@ async fn a_lone_replica_delivers_after_results_was_away_for_long() {
     pair.proxy(Link::Intake).pass();
     adds_up(&pair, &acme, &all).await;
 }
+
+/// A backlog that takes long to be measured, or can't be, is no reason to be taken for
+/// dead.
+#[tokio::test]
+async fn the_heartbeat_does_not_wait_for_the_backlog_to_be_measured() {
+    let pair = builder().start().await;
+    let (sql, held) = (pair.ingest_database.sql().await, pair.ingest_database.sql().await);
+    let beaten = "SELECT FROM pg_stat_activity, instance
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+          AND query LIKE '%oldest_age_seconds%' AND instance.date_seen > query_start";
+    // Whoever reads the table waits.
+    held.batch_execute("BEGIN; LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let seen = || async { (!sql.query(beaten, &[]).await.unwrap().is_empty()).then_some(()) };
+    eventually("a beat during a measurement", seen).await;
+    held.batch_execute("COMMIT").await.unwrap();
+}

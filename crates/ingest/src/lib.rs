@@ -298,13 +298,19 @@ impl Pipeline {
         let upkeep = emitter::upkeep::Upkeep {
             pool: outbox_pool.clone(),
             instance,
-            backlog: backlog.clone(),
-            metrics: metrics.outbox.clone(),
             healthy,
             at_gate: at_gate.clone(),
             found: hand,
         };
         tokio::spawn(upkeep.run(stopped.clone()));
+        let beats = database.pool(emitter::heartbeat::SESSION, 1)?;
+        tokio::spawn(emitter::heartbeat::run(beats, instance, stopped.clone()));
+        let measure = emitter::measure::Measure {
+            pool: database.pool(emitter::measure::SESSION, 1)?,
+            backlog: backlog.clone(),
+            metrics: metrics.outbox.clone(),
+        };
+        tokio::spawn(measure.run(stopped.clone()));
 
         let context = committer::LaneContext {
             database: database.clone(),

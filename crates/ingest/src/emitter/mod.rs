@@ -8,6 +8,8 @@
 //! service itself is away, everything waits.
 
 pub mod call;
+pub mod heartbeat;
+pub mod measure;
 pub mod queue;
 pub mod upkeep;
 

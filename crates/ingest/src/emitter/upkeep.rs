@@ -1,5 +1,5 @@
-//! What goes on beside emission: this instance's heartbeat, taking over rows of
-//! silent and released ones, measuring the backlog, deleting what is recorded.
+//! What goes on beside emission: taking over rows of silent and released instances,
+//! looking for forgotten ones of its own, deleting what is recorded.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -8,7 +8,7 @@ use std::{
 
 use deadpool_postgres::Pool;
 use sluice_service::{
-    Error, OrganisationId,
+    Error,
     backoff::Backoff,
     postgres::{execute, query},
 };
@@ -18,34 +18,29 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Healthy, call::set_aside, queue::Row};
-use crate::{backlog::Backlog, committer::AtGate, metrics::Outbox};
+use crate::committer::AtGate;
 
-const BEAT_EVERY: Duration = Duration::from_secs(1);
+const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// While the database is away.
-const BEAT_EVERY_MAX: Duration = Duration::from_secs(4);
-/// Rows taken over per beat.
+const ROUND_EVERY_MAX: Duration = Duration::from_secs(4);
+/// Rows taken over per round.
 const TAKE_OVER_MAX: i64 = 256;
-/// The backlog is measured, dead instances are forgotten, and owners nobody has met
-/// are looked for, every so many beats.
-const MEASURE_EVERY_BEATS: u64 = 2;
-const FORGET_EVERY_BEATS: u64 = 600;
-const MEET_EVERY_BEATS: u64 = 60;
-/// This instance's own rows are looked through every so many beats.
-const LOOK_THROUGH_EVERY_BEATS: u64 = 3;
+/// Dead instances are forgotten, and owners nobody has met are looked for, every so many
+/// rounds.
+const FORGET_EVERY_ROUNDS: u64 = 600;
+const MEET_EVERY_ROUNDS: u64 = 60;
+/// This instance's own rows are looked through every so many rounds.
+const LOOK_THROUGH_EVERY_ROUNDS: u64 = 3;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
-/// The heartbeat and what hangs on it.
+/// Finds what is to be emitted beside what was committed just now.
 pub struct Upkeep {
     /// Sessions without synchronous commit: losing one of these writes in a
     /// crash costs a repeated hand-over at most.
     pub pool: Pool,
     /// This process.
     pub instance: Uuid,
-    /// Set to what the database says.
-    pub backlog: Arc<Backlog>,
-    /// Told what the database says, too.
-    pub metrics: Arc<Outbox>,
     /// Nothing is taken over while emission fails.
     pub healthy: Healthy,
     /// Rows that are not to be handed on yet.
@@ -55,29 +50,21 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Says that this instance is alive, before it owns any row.
-    ///
-    /// # Errors
-    /// If the database can't be written now.
-    pub async fn beat(&self) -> Result<(), Error> {
-        execute(&self.pool, include_str!("../sql/heartbeat.sql"), &[&self.instance]).await.map(drop)
-    }
-
-    /// Beats until shutdown.
+    /// Goes on until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut beats = 0_u64;
+        let mut rounds = 0_u64;
         let mut looked_through = Uuid::nil();
         // An outage is one line in the log.
         let mut failing = false;
-        let mut backoff = Backoff::new(BEAT_EVERY, BEAT_EVERY_MAX);
+        let mut backoff = Backoff::new(ROUND_EVERY, ROUND_EVERY_MAX);
         loop {
-            let done = self.once(beats, &mut looked_through).await;
+            let done = self.once(rounds, &mut looked_through).await;
             if let (Err(error), false) = (&done, failing) {
                 tracing::warn!(%error, "upkeep of the outbox fails");
             }
             failing = done.is_err();
-            let wait = backoff.after(&done, BEAT_EVERY);
-            beats += 1;
+            let wait = backoff.after(&done, ROUND_EVERY);
+            rounds += 1;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -85,20 +72,11 @@ impl Upkeep {
         }
     }
 
-    async fn once(&self, beats: u64, looked_through: &mut Uuid) -> Result<(), Error> {
-        self.beat().await?;
-        if beats.is_multiple_of(MEASURE_EVERY_BEATS) {
-            let measured = query(&self.pool, include_str!("../sql/outbox_bytes.sql"), &[]).await?;
-            self.backlog.set(measured.iter().filter_map(backlog_of).collect());
-            let sum = |column: &str| measured.iter().map(|row| row.get::<_, i64>(column)).sum();
-            let ages = measured.iter().map(|row| row.get::<_, f64>("oldest_age_seconds"));
-            let oldest = ages.fold(0.0, f64::max);
-            self.metrics.measured(sum("rows"), sum("bytes"), sum("set_aside"), oldest);
-        }
-        if beats.is_multiple_of(FORGET_EVERY_BEATS) {
+    async fn once(&self, round: u64, looked_through: &mut Uuid) -> Result<(), Error> {
+        if round.is_multiple_of(FORGET_EVERY_ROUNDS) {
             execute(&self.pool, include_str!("../sql/forget_instances.sql"), &[]).await?;
         }
-        if beats.is_multiple_of(MEET_EVERY_BEATS) {
+        if round.is_multiple_of(MEET_EVERY_ROUNDS) {
             let met = execute(&self.pool, include_str!("../sql/meet_owners.sql"), &[]).await?;
             if met > 0 {
                 tracing::warn!(owners = met, "outbox rows or uploads of owners without a heartbeat");
@@ -114,7 +92,7 @@ impl Upkeep {
             return Ok(());
         }
         let taken = self.take_over(room).await;
-        if beats.is_multiple_of(LOOK_THROUGH_EVERY_BEATS) {
+        if round.is_multiple_of(LOOK_THROUGH_EVERY_ROUNDS) {
             let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
             let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &room];
             let rows = query(&self.pool, include_str!("../sql/waiting_outbox.sql"), &params).await?;
@@ -149,12 +127,6 @@ impl Upkeep {
     }
 }
 
-/// An organisation and its bytes. A name that is none can't publish.
-fn backlog_of(row: &tokio_postgres::Row) -> Option<(OrganisationId, u64)> {
-    let organisation = row.get::<_, &str>("organisation").parse().ok()?;
-    Some((organisation, row.get::<_, i64>("bytes").unsigned_abs()))
-}
-
 /// Deletes recorded rows, those of many calls at once, until the emitter ends.
 /// What can't be deleted now is tried again; if the process ends before, the
 /// next owner hands it over once more, which changes nothing.
@@ -163,7 +135,7 @@ pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<U
     while done.recv_many(&mut batches, DELETE_MAX).await > 0 {
         let ids: Vec<Uuid> = batches.drain(..).flatten().collect();
         let mut tries = 0;
-        let mut backoff = Backoff::new(BEAT_EVERY, BEAT_EVERY_MAX);
+        let mut backoff = Backoff::new(ROUND_EVERY, ROUND_EVERY_MAX);
         while let Err(error) = delete(&pool, &ids).await {
             tries += 1;
             if done.is_closed() && tries > 2 {
