@@ -37,6 +37,7 @@ mod migrations;
 mod model;
 mod outages;
 mod outbox;
+mod outbox_narrowing;
 mod plans;
 mod races;
 mod rehearsal;

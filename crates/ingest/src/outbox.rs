@@ -22,9 +22,9 @@ const ROW_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most results and discarded files in a row: as many as one `RecordResults`
 /// takes.
 const ROW_ITEMS_MAX: usize = 1000;
-/// What a result takes beside its data, and what a discarded file takes, about.
-pub const RESULT_OVERHEAD_BYTES: usize = 256;
-pub const DISCARD_BYTES: usize = 64;
+/// What a result takes beside its data and labels, and what a discarded file takes, about.
+const RESULT_OVERHEAD_BYTES: usize = 256;
+const DISCARD_BYTES: usize = 64;
 /// Most data of one result: as much as one `RecordResults` takes.
 pub const RESULT_BYTES_MOST: usize = 16 * 1024 * 1024;
 /// A frame that claims more is not decoded.
@@ -59,8 +59,9 @@ pub fn rows(candidates: &[&Candidate], decisions: &[Decision], owner: Uuid) -> R
     for (candidate, decision) in candidates.iter().zip(decisions) {
         let is_stored_file = matches!(candidate.file, Some(FileStage::Stored { .. }));
         if *decision == Decision::Success {
-            let bytes = candidate.data.len() + RESULT_OVERHEAD_BYTES;
-            OpenRow::with_room(&mut open, &candidate.organisation, bytes).results.push(new_result(candidate));
+            let result = new_result(candidate);
+            let row = OpenRow::with_room(&mut open, &candidate.organisation, result_bytes(&result));
+            row.results.push(result);
         } else if is_stored_file {
             let row = OpenRow::with_room(&mut open, &candidate.organisation, DISCARD_BYTES);
             row.discarded_files.push(candidate.id.to_string());
@@ -145,6 +146,26 @@ fn new_result(candidate: &Candidate) -> NewResult {
         data: Bytes::copy_from_slice(&candidate.data),
         stored_file: candidate.file.is_some(),
     }
+}
+
+/// What a result takes in memory, about, and at most in a message.
+fn result_bytes(result: &NewResult) -> usize {
+    let NewResult { definition, poll, task, identifier, r#type, data, .. } = result;
+    let labels = [definition, poll, task, identifier, r#type];
+    data.len() + labels.into_iter().map(String::len).sum::<usize>() + RESULT_OVERHEAD_BYTES
+}
+
+/// What a message takes in memory, about.
+#[must_use]
+pub fn batch_bytes(batch: &ResultBatch) -> usize {
+    batch.results.iter().map(result_bytes).sum::<usize>() + batch.discarded_files.len() * DISCARD_BYTES
+}
+
+/// How many bytes of a message a row keeps, as it says itself.
+#[must_use]
+pub fn decoded_bytes(payload: &[u8]) -> Option<usize> {
+    let said = zstd::zstd_safe::get_frame_content_size(payload).ok().flatten()?;
+    usize::try_from(said).ok()
 }
 
 fn encode(batch: &ResultBatch) -> Result<Bytes, Error> {

@@ -1,5 +1,6 @@
 //! One hand-over: rows are read back if they are no longer in memory, sent in
-//! one `RecordResults`, and each gets its own answer.
+//! one `RecordResults`, and each gets its own answer. An error of the whole call is told
+//! as it is; the queue narrows down whose doing it was.
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,10 @@ use tonic::{Code, Response, Status};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use super::queue::Row;
+use super::{
+    queue::{Call, Row, Size},
+    trouble::Trouble,
+};
 use crate::{metrics::Emission, outbox};
 
 /// How long one call may take.
@@ -47,11 +51,16 @@ pub enum Handover {
     Failed,
 }
 
-/// The rows of a call, each with what became of it.
+/// A call that has ended.
 #[derive(Debug)]
 pub struct Handed {
-    /// In the order they were given.
-    pub rows: Vec<(Row, Handover)>,
+    /// Its rows in the order they were given, each with what became of it; nothing if it
+    /// did not fit into the call after all.
+    pub rows: Vec<(Row, Option<Handover>)>,
+    /// It was of one organisation, whose calls may fail or take long.
+    pub apart: bool,
+    /// Why it failed, if all of it did.
+    pub trouble: Option<Trouble>,
 }
 
 /// Makes the calls.
@@ -78,54 +87,77 @@ impl Caller {
     }
 
     /// Hands rows over.
-    pub async fn hand_over(&self, rows: Vec<Row>) -> Handed {
-        let mut loaded = match self.load(&rows).await {
-            Ok(loaded) => loaded,
+    pub async fn hand_over(&self, call: Call) -> Handed {
+        let Call { rows, apart, .. } = call;
+        let kept = match self.load(&rows).await {
+            Ok(kept) => kept,
             Err(error) => {
                 tracing::warn!(%error, "the outbox can't be read");
-                return Handed { rows: rows.into_iter().map(|row| (row, Handover::Failed)).collect() };
+                let rows = rows.into_iter().map(|row| (row, Some(Handover::Failed))).collect();
+                return Handed { rows, apart, trouble: Some(Trouble::OfAll) };
             }
         };
-        let mut sent = Vec::with_capacity(rows.len());
+        let (mut messages, mut size, mut full) = (Vec::new(), Size::default(), false);
         let mut handed = Vec::with_capacity(rows.len());
-        for row in rows {
-            match row.message.clone().map(Ok).or_else(|| loaded.remove(&row.id)) {
-                Some(Ok(message)) => sent.push((row, message)),
-                Some(Err(why)) => {
-                    set_aside(&self.pool, row.id, row.organisation.as_str(), &why).await;
-                    handed.push((row, Handover::SetAside));
+        for mut row in rows {
+            let kept = kept.get(&row.id);
+            let handover = match open(&mut row, kept, |row| full || !size.fits(row)) {
+                Opened::Message(message) => {
+                    size.add(&row);
+                    messages.push(message);
+                    // Until it is answered for.
+                    Some(Handover::Failed)
                 }
-                None => handed.push((row, Handover::NotOurs)),
-            }
-        }
-        let handovers = self.send(&sent).instrument(emit_span(&sent)).await;
-        for ((row, message), handover) in sent.into_iter().zip(handovers) {
-            self.metrics.handed_over(row.id, message.results.len(), handover);
-            if handover == Handover::SetAside {
-                let why = "the results service refused a result";
-                set_aside(&self.pool, row.id, row.organisation.as_str(), why).await;
-            }
+                Opened::NoPlace => {
+                    full = true;
+                    None
+                }
+                Opened::Missing => Some(Handover::NotOurs),
+                Opened::Unreadable(why) => {
+                    set_aside(&self.pool, row.id, row.organisation.as_str(), &why).await;
+                    Some(Handover::SetAside)
+                }
+            };
             handed.push((row, handover));
         }
-        Handed { rows: handed }
+        let Answer { handovers, trouble, refusal } =
+            self.send(&messages).instrument(emit_span(&messages)).await;
+        let sent = handed.iter_mut().filter(|(_, handover)| *handover == Some(Handover::Failed));
+        for (((row, became), message), handover) in sent.zip(&messages).zip(handovers) {
+            self.metrics.handed_over(row.id, message.results.len(), handover);
+            if handover == Handover::SetAside {
+                set_aside(&self.pool, row.id, row.organisation.as_str(), &refusal).await;
+            }
+            *became = Some(handover);
+        }
+        Handed { rows: handed, apart, trouble }
     }
 
-    async fn send(&self, sent: &[(Row, Arc<ResultBatch>)]) -> Vec<Handover> {
-        if sent.is_empty() {
-            return Vec::new();
+    async fn send(&self, messages: &[Arc<ResultBatch>]) -> Answer {
+        if messages.is_empty() {
+            return Answer::default();
         }
-        let answer = match self.call(sent).instrument(trace::call_span(RECORD_RESULTS)).await {
+        let answer = match self.call(messages).instrument(trace::call_span(RECORD_RESULTS)).await {
             // Recording again is harmless: another replica may do better at once.
-            Err((_, lost)) if lost && self.results.has_others() => {
-                self.call(sent).instrument(trace::call_span(RECORD_RESULTS)).await
+            Err((status, lost))
+                if lost && Trouble::of(&status) != Trouble::Late && self.results.has_others() =>
+            {
+                self.call(messages).instrument(trace::call_span(RECORD_RESULTS)).await
             }
             answer => answer,
         };
         match answer {
-            Ok(answer) => handovers(sent, answer.into_inner()),
+            Ok(answer) => Answer {
+                handovers: handovers(messages, answer.into_inner()),
+                trouble: None,
+                refusal: "the results service refused a result".into(),
+            },
             Err((status, _)) => {
-                tracing::warn!(code = ?status.code(), message = status.message(), "results not recorded");
-                vec![Handover::Failed; sent.len()]
+                tracing::warn!(
+                    code = ?status.code(), message = status.message(), rows = messages.len(),
+                    "results not recorded"
+                );
+                Answer::failed(messages.len(), &status)
             }
         }
     }
@@ -133,9 +165,9 @@ impl Caller {
     /// One call to one replica; an error says whether it did not get through.
     async fn call(
         &self,
-        sent: &[(Row, Arc<ResultBatch>)],
+        messages: &[Arc<ResultBatch>],
     ) -> Result<Response<RecordResultsResponse>, (Status, bool)> {
-        let batches = sent.iter().map(|(_, message)| (**message).clone()).collect();
+        let batches = messages.iter().map(|message| (**message).clone()).collect();
         let mut request = tonic::Request::new(RecordResultsRequest { batches });
         request.set_timeout(CALL_TIMEOUT);
         trace::inject(request.metadata_mut());
@@ -156,18 +188,15 @@ impl Caller {
         answer
     }
 
-    /// The messages of the rows that are not in memory.
-    async fn load(&self, rows: &[Row]) -> Result<HashMap<Uuid, Result<Arc<ResultBatch>, String>>, Error> {
+    /// What is kept of the rows that are not in memory.
+    async fn load(&self, rows: &[Row]) -> Result<HashMap<Uuid, tokio_postgres::Row>, Error> {
         let missing: Vec<Uuid> = rows.iter().filter(|row| row.message.is_none()).map(|row| row.id).collect();
         if missing.is_empty() {
             return Ok(HashMap::new());
         }
         let params: [&(dyn ToSql + Sync); 2] = [&missing, &self.instance];
         let rows = query(&self.pool, include_str!("../sql/load_outbox.sql"), &params).await?;
-        Ok(rows
-            .iter()
-            .map(|row| (row.get("id"), outbox::decode(row.get("format"), row.get("payload")).map(Arc::new)))
-            .collect())
+        Ok(rows.into_iter().map(|row| (row.get("id"), row)).collect())
     }
 
     /// Gives all rows of this instance to whoever comes first.
@@ -180,12 +209,72 @@ impl Caller {
     }
 }
 
+/// What became of the messages of a call.
+#[derive(Debug, Default)]
+struct Answer {
+    handovers: Vec<Handover>,
+    trouble: Option<Trouble>,
+    /// Why some are set aside.
+    refusal: String,
+}
+
+impl Answer {
+    /// Nothing of a call was answered for. What is refused alone is refused for good.
+    fn failed(messages: usize, status: &Status) -> Self {
+        match Trouble::of(status) {
+            Trouble::Refused if messages == 1 => Self {
+                handovers: vec![Handover::SetAside],
+                trouble: None,
+                refusal: format!("the results service refused it: {}", status.message()),
+            },
+            trouble => Self {
+                handovers: vec![Handover::Failed; messages],
+                trouble: Some(trouble),
+                refusal: String::new(),
+            },
+        }
+    }
+}
+
+/// What is found of a row that is to be sent.
+enum Opened {
+    Message(Arc<ResultBatch>),
+    /// In the next call.
+    NoPlace,
+    /// Not in the outbox, or another's.
+    Missing,
+    Unreadable(String),
+}
+
+/// Opens a row, from memory or as it is kept, and takes its counts from it. Nothing is
+/// decompressed that has no place.
+fn open(row: &mut Row, kept: Option<&tokio_postgres::Row>, has_no_place: impl Fn(&Row) -> bool) -> Opened {
+    let message = match (&row.message, kept) {
+        (Some(message), _) => message.clone(),
+        (None, None) => return Opened::Missing,
+        (None, Some(kept)) => {
+            let payload = kept.get("payload");
+            row.bytes = outbox::decoded_bytes(payload).unwrap_or(row.bytes);
+            if has_no_place(row) {
+                return Opened::NoPlace;
+            }
+            match outbox::decode(kept.get("format"), payload) {
+                Ok(message) => Arc::new(message),
+                Err(why) => return Opened::Unreadable(why),
+            }
+        }
+    };
+    row.count(&message);
+    if has_no_place(row) { Opened::NoPlace } else { Opened::Message(message) }
+}
+
 /// What the answer says of each row: the worst of what it says of its parts.
-fn handovers(sent: &[(Row, Arc<ResultBatch>)], answer: RecordResultsResponse) -> Vec<Handover> {
+fn handovers(messages: &[Arc<ResultBatch>], answer: RecordResultsResponse) -> Vec<Handover> {
     let mut recordings = answer.recordings.into_iter();
     let mut discards = answer.discards.into_iter();
-    sent.iter()
-        .map(|(_, message)| {
+    messages
+        .iter()
+        .map(|message| {
             let results = message.results.iter().map(|_| recordings.next());
             let results = results.fold(Handover::Recorded, worst);
             message.discarded_files.iter().map(|_| discards.next()).fold(results, worst)
@@ -204,7 +293,7 @@ fn worst(so_far: Handover, part: Option<i32>) -> Handover {
 }
 
 /// The span of one hand-over: it takes what commits left in the outbox.
-fn emit_span(sent: &[(Row, Arc<ResultBatch>)]) -> Span {
+fn emit_span(messages: &[Arc<ResultBatch>]) -> Span {
     let span = tracing::info_span!(
         "emit",
         otel.name = "emit outbox",
@@ -213,9 +302,9 @@ fn emit_span(sent: &[(Row, Arc<ResultBatch>)]) -> Span {
         messaging.operation.name = "emit",
         messaging.operation.type = "process",
         messaging.destination.name = "outbox",
-        messaging.batch.message_count = sent.iter().map(|(_, message)| message.results.len()).sum::<usize>(),
+        messaging.batch.message_count = messages.iter().map(|message| message.results.len()).sum::<usize>(),
     );
-    trace::gather_remote(&span, sent.iter().map(|(_, message)| &*message.traceparent));
+    trace::gather_remote(&span, messages.iter().map(|message| &*message.traceparent));
     span
 }
 
@@ -242,13 +331,11 @@ mod tests {
         let (done, later, never) =
             (Recording::Recorded as i32, Recording::Deferred as i32, Recording::Refused as i32);
         let row = |results: usize, files: usize| {
-            let message = Arc::new(ResultBatch {
+            Arc::new(ResultBatch {
                 results: vec![NewResult::default(); results],
                 discarded_files: vec![String::new(); files],
                 ..ResultBatch::default()
-            });
-            let organisation = "acme".parse().unwrap();
-            (Row { id: Uuid::nil(), organisation, bytes: 0, message: None }, message)
+            })
         };
         let told = |recordings: &[i32], discards: &[i32]| {
             let (recordings, discards) = (recordings.to_vec(), discards.to_vec());

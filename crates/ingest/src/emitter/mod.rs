@@ -4,13 +4,15 @@
 //! deleted. Delivery is at least once; recording is idempotent.
 //!
 //! One organisation has at most one call in flight; what it has waiting goes
-//! along in the next. A failing organisation backs off alone; when the results
-//! service itself is away, everything waits.
+//! along in the next. A call that fails, and not because the results service is away, is
+//! narrowed down to whose doing that is. A failing organisation backs off alone; when the
+//! results service itself is away, everything waits.
 
 pub mod call;
 pub mod heartbeat;
 pub mod measure;
 pub mod queue;
+mod trouble;
 pub mod upkeep;
 
 use std::{
@@ -31,6 +33,7 @@ use uuid::Uuid;
 use self::{
     call::{Caller, Handed, Handover},
     queue::{GATHER_MAX, Queue, Row},
+    trouble::Trouble,
 };
 use crate::outbox::OutboxRow;
 
@@ -139,12 +142,7 @@ impl Emitter {
 
     fn take(&mut self, rows: Vec<OutboxRow>) {
         for row in rows {
-            self.queue.push_back(Row {
-                id: row.id,
-                organisation: row.organisation,
-                bytes: row.payload.len(),
-                message: Some(row.message),
-            });
+            self.queue.push_back(Row::committed(row));
         }
     }
 
@@ -168,13 +166,13 @@ impl Emitter {
             if gathers && now < self.gathered() {
                 return;
             }
-            let rows = self.queue.next_call();
-            if rows.is_empty() {
+            let call = self.queue.next_call(now);
+            if call.rows.is_empty() {
                 return;
             }
             self.called = now;
             let caller = self.caller.clone();
-            self.calls.spawn(async move { caller.hand_over(rows).await });
+            self.calls.spawn(async move { caller.hand_over(call).await });
         }
     }
 
@@ -188,22 +186,10 @@ impl Emitter {
                 return self.release_all().await;
             }
         };
-        let mut gone = Vec::new();
-        let mut failed = false;
-        for (row, handover) in handed.rows {
-            match handover {
-                Handover::Recorded => {
-                    self.queue.settled(&row);
-                    gone.push(row.id);
-                }
-                Handover::NotOurs | Handover::SetAside => self.queue.settled(&row),
-                Handover::Deferred => self.queue.defer(row),
-                Handover::Failed => {
-                    failed = true;
-                    self.queue.give_back(row);
-                }
-            }
-        }
+        let recorded = |(row, handover): &(Row, _)| (*handover == Some(Handover::Recorded)).then_some(row.id);
+        let gone: Vec<Uuid> = handed.rows.iter().filter_map(recorded).collect();
+        let failed = handed.trouble == Some(Trouble::OfAll);
+        self.queue.landed(handed, Instant::now());
         if !gone.is_empty() && self.done.send(gone).is_err() {
             tracing::error!("recorded batches were left in the outbox");
         }
@@ -232,6 +218,8 @@ impl Emitter {
 
     async fn release_all(&mut self) {
         self.queue = Queue::default();
+        // What is under way is of rows that are others' now.
+        self.calls = JoinSet::new();
         self.caller.release().await;
     }
 }

@@ -116,13 +116,14 @@ impl Upkeep {
     async fn hand_to_emitter(&self, rows: impl Iterator<Item = &tokio_postgres::Row>) {
         for row in rows {
             let (id, organisation): (Uuid, &str) = (row.get("id"), row.get("organisation"));
-            let bytes = usize::try_from(row.get::<_, i32>("bytes")).unwrap_or(0);
+            let number = |column: &str| usize::try_from(row.get::<_, i32>(column)).unwrap_or(0);
             let Ok(organisation) = organisation.parse() else {
                 set_aside(&self.pool, id, organisation, "no possible organisation").await;
                 continue;
             };
             // The emitter has ended: the row is released, or found later.
-            let _ended = self.found.send(Row { id, organisation, bytes, message: None }).await;
+            let _ended =
+                self.found.send(Row::found(id, organisation, number("results"), number("bytes"))).await;
         }
     }
 }

@@ -38,4 +38,4 @@ WITH silent AS MATERIALIZED (
 )
 UPDATE outbox SET owner = $1
 WHERE id = ANY(ARRAY(SELECT id FROM released UNION ALL SELECT id FROM orphaned LIMIT $2))
-RETURNING id, organisation, octet_length(payload) AS bytes
+RETURNING id, organisation, results, octet_length(payload) AS bytes
