@@ -8,20 +8,23 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use prost::Message as _;
 use sluice::connection::Clients;
 use sluice_proto::{
     ingest::v1::{Definition, Outcome},
     results::v1::{
-        RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
+        NewResult, RecordResultsRequest, RecordResultsResponse, ResultBatch, StoreFileRequest,
+        StoreFileResponse,
         record_results_response::Recording,
         results_intake_service_server::{ResultsIntakeService, ResultsIntakeServiceServer},
     },
 };
-use sluice_service::{Error, Kind};
+use sluice_service::{Error, Kind, compress::compress};
 use sluice_tests::{Pair, Service, Tenant, eventually};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming};
+use uuid::Uuid;
 
 use crate::support::*;
 
@@ -238,4 +241,34 @@ async fn results_that_wait_for_a_storage_are_not_in_the_way_of_others_of_the_org
     it.answers(works);
     it.until_recorded("acme", &["\"waits 1\"", "\"waits 2\"", "\"waits 3\""]).await;
     it.drained().await;
+}
+
+#[tokio::test]
+async fn rows_that_are_taken_over_go_in_calls_of_many() {
+    const ROWS: usize = 3000;
+    let it = Setting::start().await;
+    let (mut ids, mut payloads, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..ROWS {
+        let result =
+            NewResult { id: Uuid::now_v7().to_string(), data: n.to_string().into(), ..NewResult::default() };
+        // Two at a time, so that what counts is what a row says it holds.
+        let batch = ResultBatch {
+            organisation: "acme".into(),
+            results: vec![result.clone(), NewResult { id: Uuid::now_v7().to_string(), ..result }],
+            ..ResultBatch::default()
+        };
+        ids.push(Uuid::now_v7());
+        payloads.push(compress(&batch.encode_to_vec()).unwrap());
+        results.push(2);
+    }
+    it.answers(works);
+    let sql = it.pair.ingest_database.sql().await;
+    let released = "INSERT INTO outbox (id, organisation, format, results, traceparent, payload)
+        SELECT id, 'acme', 1, results, '', payload FROM unnest($1::uuid[], $2::int[], $3::bytea[]) AS r(id, results, payload)";
+    sql.execute(released, &[&ids, &results, &payloads]).await.unwrap();
+    it.drained().await;
+    let recorded = it.shared.recorded.lock().unwrap();
+    assert_eq!((recorded.len(), recorded.values().sum::<usize>()), (ROWS, 2 * ROWS), "each once");
+    let calls = it.shared.calls.lock().unwrap().len();
+    assert!(calls < ROWS / 10, "{calls} calls for {ROWS} rows");
 }

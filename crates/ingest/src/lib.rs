@@ -31,11 +31,7 @@ mod schemas;
 mod tally;
 mod turns;
 
-use std::{
-    process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use sluice_proto::ingest::v1::{
     definition_service_server::DefinitionServiceServer, ingest_service_server::IngestServiceServer,
@@ -292,13 +288,13 @@ impl Pipeline {
         let (emit, emissions) = mpsc::unbounded_channel();
         let (hand, found) = mpsc::channel(FOUND_MAX);
         let (done, recorded) = mpsc::unbounded_channel();
-        let healthy: emitter::Healthy = Arc::new(AtomicBool::new(true));
-        let emitter = emitter::Emitter::new(emissions, found, caller, done, healthy.clone());
+        let condition = Arc::new(emitter::Condition::default());
+        let emitter = emitter::Emitter::new(emissions, found, caller, done, condition.clone());
         let at_gate = Arc::new(committer::AtGate::default());
         let upkeep = emitter::upkeep::Upkeep {
             pool: outbox_pool.clone(),
             instance,
-            healthy,
+            condition,
             at_gate: at_gate.clone(),
             found: hand,
         };

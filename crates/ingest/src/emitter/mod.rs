@@ -46,6 +46,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const RELEASE_AFTER: Duration = Duration::from_secs(30);
 /// For this long, rows it released are left to other instances.
 const LEFT_TO_OTHERS: Duration = Duration::from_secs(5);
+/// Rows found in the database that are taken at once.
+const FOUND_MANY: usize = 512;
 /// How long a stopping instance goes on emitting what it has.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
@@ -54,8 +56,31 @@ fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
     min.saturating_mul(1 << failures.min(16)).min(max)
 }
 
-/// Whether emission works: while it does not, nothing is taken over.
-pub type Healthy = Arc<AtomicBool>;
+/// What the upkeep is told of emission.
+#[derive(Debug)]
+pub struct Condition {
+    healthy: AtomicBool,
+    forgot: AtomicBool,
+}
+
+impl Default for Condition {
+    fn default() -> Self {
+        Self { healthy: AtomicBool::new(true), forgot: AtomicBool::new(false) }
+    }
+}
+
+impl Condition {
+    /// Whether emission works: while it does not, nothing is taken over.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+
+    /// Whether rows were left in the database since this was asked last.
+    fn forgot(&self) -> bool {
+        self.forgot.swap(false, Relaxed)
+    }
+}
 
 /// The task that emits.
 pub struct Emitter {
@@ -63,7 +88,7 @@ pub struct Emitter {
     found: mpsc::Receiver<Row>,
     caller: Arc<Caller>,
     done: mpsc::UnboundedSender<Vec<Uuid>>,
-    healthy: Healthy,
+    condition: Arc<Condition>,
     queue: Queue,
     calls: JoinSet<Handed>,
     /// When the last call began.
@@ -81,14 +106,14 @@ impl Emitter {
         found: mpsc::Receiver<Row>,
         caller: Caller,
         done: mpsc::UnboundedSender<Vec<Uuid>>,
-        healthy: Healthy,
+        condition: Arc<Condition>,
     ) -> Self {
         Self {
             incoming,
             found,
             caller: Arc::new(caller),
             done,
-            healthy,
+            condition,
             queue: Queue::default(),
             calls: JoinSet::new(),
             // Long ago: the first one waits for nothing.
@@ -102,6 +127,7 @@ impl Emitter {
     /// Emits until the lanes have ended, then for a little longer, and releases
     /// what is left.
     pub async fn run(mut self) {
+        let mut found = Vec::new();
         loop {
             self.dispatch(true);
             // Without a place for another call, only the end of one goes on.
@@ -112,7 +138,9 @@ impl Emitter {
                     Some(rows) => self.take(rows),
                     None => break,
                 },
-                Some(row) = self.found.recv() => self.queue.push_back(row),
+                1.. = self.found.recv_many(&mut found, FOUND_MANY), if self.queue.has_room() => {
+                    found.drain(..).for_each(|row| self.queue.push_back(row));
+                }
                 Some(handed) = self.calls.join_next() => self.finish(handed).await,
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.wake(),
             }
@@ -136,7 +164,7 @@ impl Emitter {
     /// show whether emission works again.
     fn wake(&mut self) {
         if self.paused_until.take().is_some() && self.queue.is_empty() && self.calls.is_empty() {
-            self.healthy.store(true, Relaxed);
+            self.condition.healthy.store(true, Relaxed);
         }
     }
 
@@ -158,6 +186,9 @@ impl Emitter {
     }
 
     fn dispatch(&mut self, gathers: bool) {
+        if self.queue.forgot() {
+            self.condition.forgot.store(true, Relaxed);
+        }
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| until > now) {
             return;
@@ -197,7 +228,7 @@ impl Emitter {
     }
 
     async fn note(&mut self, failed: bool) {
-        self.healthy.store(!failed, Relaxed);
+        self.condition.healthy.store(!failed, Relaxed);
         if !failed {
             if self.failing_since.take().is_some() {
                 tracing::info!("the results service is back");

@@ -1,10 +1,7 @@
 //! What goes on beside emission: taking over rows of silent and released instances,
 //! looking for forgotten ones of its own, deleting what is recorded.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
 use sluice_service::{
@@ -12,25 +9,28 @@ use sluice_service::{
     backoff::Backoff,
     postgres::{execute, query},
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, Permit};
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Healthy, call::set_aside, queue::Row};
+use super::{Condition, call::set_aside, queue::Row};
 use crate::committer::AtGate;
 
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// While the database is away.
 const ROUND_EVERY_MAX: Duration = Duration::from_secs(4);
-/// Rows taken over per round.
-const TAKE_OVER_MAX: i64 = 256;
+/// Rows taken over, or looked through, in one statement. More of them follow at once, as
+/// fast as the emitter takes them.
+const PAGE: usize = 512;
 /// Dead instances are forgotten, and owners nobody has met are looked for, every so many
 /// rounds.
 const FORGET_EVERY_ROUNDS: u64 = 600;
 const MEET_EVERY_ROUNDS: u64 = 60;
-/// This instance's own rows are looked through every so many rounds.
+/// This instance's own rows are looked through every so many rounds: a page, or many
+/// while the emitter forgets rows for want of room.
 const LOOK_THROUGH_EVERY_ROUNDS: u64 = 3;
+const PAGES_MANY: usize = 16;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
@@ -42,37 +42,47 @@ pub struct Upkeep {
     /// This process.
     pub instance: Uuid,
     /// Nothing is taken over while emission fails.
-    pub healthy: Healthy,
+    pub condition: Arc<Condition>,
     /// Rows that are not to be handed on yet.
     pub at_gate: Arc<AtGate>,
     /// Where rows found in the database go.
     pub found: mpsc::Sender<Row>,
 }
 
+/// A walk through this instance's own rows.
+#[derive(Debug, Default)]
+struct Walk {
+    after: Uuid,
+    /// The emitter forgot rows during this walk, or during the one before.
+    forgot: bool,
+    forgot_before: bool,
+}
+
 impl Upkeep {
     /// Goes on until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut rounds = 0_u64;
-        let mut looked_through = Uuid::nil();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.rounds() => {}
+        }
+    }
+
+    async fn rounds(&self) {
+        let mut walk = Walk::default();
         // An outage is one line in the log.
         let mut failing = false;
         let mut backoff = Backoff::new(ROUND_EVERY, ROUND_EVERY_MAX);
-        loop {
-            let done = self.once(rounds, &mut looked_through).await;
+        for round in 0_u64.. {
+            let done = self.once(round, &mut walk).await;
             if let (Err(error), false) = (&done, failing) {
                 tracing::warn!(%error, "upkeep of the outbox fails");
             }
             failing = done.is_err();
-            let wait = backoff.after(&done, ROUND_EVERY);
-            rounds += 1;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
+            tokio::time::sleep(backoff.after(&done, ROUND_EVERY)).await;
         }
     }
 
-    async fn once(&self, round: u64, looked_through: &mut Uuid) -> Result<(), Error> {
+    async fn once(&self, round: u64, walk: &mut Walk) -> Result<(), Error> {
         if round.is_multiple_of(FORGET_EVERY_ROUNDS) {
             execute(&self.pool, include_str!("../sql/forget_instances.sql"), &[]).await?;
         }
@@ -82,38 +92,71 @@ impl Upkeep {
                 tracing::warn!(owners = met, "outbox rows or uploads of owners without a heartbeat");
             }
         }
-        if !self.healthy.load(Relaxed) {
-            return Ok(());
-        }
-        // As many as the emitter has room for, so that nothing is owned and
-        // forgotten.
-        let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
-        if room == 0 {
-            return Ok(());
-        }
-        let taken = self.take_over(room).await;
+        let taken = self.take_over().await;
         if round.is_multiple_of(LOOK_THROUGH_EVERY_ROUNDS) {
-            let room = i64::try_from(self.found.capacity()).unwrap_or(0).min(TAKE_OVER_MAX);
-            let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &room];
-            let rows = query(&self.pool, include_str!("../sql/waiting_outbox.sql"), &params).await?;
-            *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
-            self.hand_to_emitter(rows.iter().filter(|row| !self.at_gate.holds(row.get("id")))).await;
+            self.look_through(walk).await?;
         }
         taken
     }
 
-    async fn take_over(&self, room: i64) -> Result<(), Error> {
-        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &room];
-        let rows = query(&self.pool, include_str!("../sql/take_over_outbox.sql"), &params).await?;
-        if !rows.is_empty() {
-            tracing::info!(rows = rows.len(), "outbox rows taken over");
+    /// Room for a page with the emitter, so that nothing is owned and forgotten. `None`
+    /// while emission fails, and when the emitter has ended.
+    async fn room(&self) -> Option<impl Iterator<Item = Permit<'_, Row>>> {
+        if !self.condition.is_healthy() {
+            return None;
         }
-        self.hand_to_emitter(rows.iter()).await;
+        let room = self.found.reserve_many(PAGE).await.ok()?;
+        self.condition.is_healthy().then_some(room)
+    }
+
+    /// Takes over page after page, as long as they are full.
+    async fn take_over(&self) -> Result<(), Error> {
+        let mut taken = 0;
+        let mut done = Ok(());
+        while let Some(room) = self.room().await {
+            let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &(PAGE as i64)];
+            let page = match query(&self.pool, include_str!("../sql/take_over_outbox.sql"), &params).await {
+                Ok(page) => page,
+                Err(error) => {
+                    done = Err(error);
+                    break;
+                }
+            };
+            taken += page.len();
+            self.hand_to_emitter(page.iter(), room).await;
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        if taken > 0 {
+            tracing::info!(rows = taken, "outbox rows taken over");
+        }
+        done
+    }
+
+    async fn look_through(&self, walk: &mut Walk) -> Result<(), Error> {
+        walk.forgot |= self.condition.forgot();
+        let pages = if walk.forgot || walk.forgot_before { PAGES_MANY } else { 1 };
+        for _ in 0..pages {
+            let Some(room) = self.room().await else { break };
+            let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &walk.after, &(PAGE as i64)];
+            let page = query(&self.pool, include_str!("../sql/waiting_outbox.sql"), &params).await?;
+            self.hand_to_emitter(page.iter().filter(|row| !self.at_gate.holds(row.get("id"))), room).await;
+            if page.len() < PAGE {
+                *walk = Walk { forgot_before: walk.forgot, ..Walk::default() };
+                break;
+            }
+            walk.after = page.last().map_or(Uuid::nil(), |row| row.get("id"));
+        }
         Ok(())
     }
 
     /// The emitter passes over what it knows of already.
-    async fn hand_to_emitter(&self, rows: impl Iterator<Item = &tokio_postgres::Row>) {
+    async fn hand_to_emitter(
+        &self,
+        rows: impl Iterator<Item = &tokio_postgres::Row>,
+        mut room: impl Iterator<Item = Permit<'_, Row>>,
+    ) {
         for row in rows {
             let (id, organisation): (Uuid, &str) = (row.get("id"), row.get("organisation"));
             let number = |column: &str| usize::try_from(row.get::<_, i32>(column)).unwrap_or(0);
@@ -121,9 +164,8 @@ impl Upkeep {
                 set_aside(&self.pool, id, organisation, "no possible organisation").await;
                 continue;
             };
-            // The emitter has ended: the row is released, or found later.
-            let _ended =
-                self.found.send(Row::found(id, organisation, number("results"), number("bytes"))).await;
+            let Some(place) = room.next() else { break };
+            place.send(Row::found(id, organisation, number("results"), number("bytes")));
         }
     }
 }

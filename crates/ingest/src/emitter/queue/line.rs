@@ -27,21 +27,25 @@ enum Part {
 pub struct Sums {
     pub items: usize,
     pub bytes: usize,
+    /// Rows that are to be read back.
+    pub unread: usize,
 }
 
 impl Sums {
     pub fn of(row: &Row) -> Self {
-        Self { items: row.items, bytes: row.bytes }
+        Self { items: row.items, bytes: row.bytes, unread: usize::from(row.message.is_none()) }
     }
 
     pub fn add(&mut self, other: Self) {
         self.items += other.items;
         self.bytes += other.bytes;
+        self.unread += other.unread;
     }
 
     pub fn remove(&mut self, other: Self) {
         self.items -= other.items;
         self.bytes -= other.bytes;
+        self.unread -= other.unread;
     }
 }
 
@@ -128,7 +132,8 @@ pub struct Landed {
     pub verdict: Verdict,
     /// Rows that go again, ahead of the others.
     pub again: Vec<Row>,
-    /// Rows that have to wait.
+    /// Some have to wait: these, and maybe others that are forgotten.
+    pub waits: bool,
     pub deferred: Vec<Row>,
 }
 
@@ -163,6 +168,10 @@ impl Line {
     /// Of the rows that nothing is known against.
     pub fn sums(&self) -> Sums {
         self.ready.sums
+    }
+
+    pub fn deferred_rows(&self) -> usize {
+        self.deferred.rows.len()
     }
 
     pub fn push_back(&mut self, row: Row) {
@@ -200,8 +209,7 @@ impl Line {
     /// Its call has ended.
     pub fn landed(&mut self, landed: Landed, now: Instant) {
         let Some(of) = self.in_flight.take() else { return };
-        let Landed { apart, sent, worked, verdict, again, deferred } = landed;
-        let waits = !deferred.is_empty();
+        let Landed { apart, sent, worked, verdict, again, waits, deferred } = landed;
         match verdict {
             Verdict::None => {}
             Verdict::Answered => {

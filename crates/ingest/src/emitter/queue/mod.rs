@@ -39,6 +39,12 @@ const MANY_ITEMS: usize = CALL_ITEMS_MAX / 20;
 const MANY_BYTES: usize = CALL_BYTES_MAX / 20;
 /// Calls of suspects under way. Each may take until its deadline.
 const APART_CALLS_MAX: usize = 2;
+/// Rows to be read back that may be ready before no more of the database's are taken.
+const UNREAD_MAX: usize = 8 * CALL_ITEMS_MAX;
+/// Rows of one organisation that are remembered to have to wait. Those beyond are
+/// forgotten, and found again in the database.
+const DEFERRED_MAX: usize = 64 * CALL_ITEMS_MAX;
+
 /// How much is in a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
@@ -87,15 +93,22 @@ pub struct Queue {
     /// Rows that wait and that nothing is known against.
     ready: Sums,
     apart_calls: usize,
+    forgot: bool,
 }
 
 impl Queue {
-    /// Appends a row, unless it is known already.
+    /// Appends a row, unless it is known already. One found in the database whose
+    /// organisation has more to wait than is remembered is left there.
     pub fn push_back(&mut self, mut row: Row) {
         if !self.known.insert(row.id) {
             return;
         }
         let line = self.lines.entry(row.organisation.clone()).or_default();
+        if row.message.is_none() && line.deferred_rows() >= DEFERRED_MAX {
+            self.known.remove(&row.id);
+            self.forgot = true;
+            return;
+        }
         // Suspects wait, and their messages would take the place of others'.
         if line.is_apart() || self.memory_bytes + row.memory_bytes() > MEMORY_BYTES_MAX {
             row.message = None;
@@ -144,11 +157,22 @@ impl Queue {
         self.lines.is_empty()
     }
 
+    /// Whether it takes more of what is in the database.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.ready.unread < UNREAD_MAX
+    }
+
+    /// Whether it has forgotten rows since it was asked last.
+    pub fn forgot(&mut self) -> bool {
+        std::mem::take(&mut self.forgot)
+    }
+
     /// How long after the last one a call is to begin: at once if what waits is enough for
     /// one that takes no more, should all of it be ready.
     #[must_use]
     pub fn gather(&self) -> Duration {
-        let Sums { items, bytes } = self.ready;
+        let Sums { items, bytes, .. } = self.ready;
         if items >= CALL_ITEMS_MAX || bytes >= CALL_BYTES_MAX {
             Duration::ZERO
         } else if items >= MANY_ITEMS || bytes >= MANY_BYTES {
@@ -213,9 +237,15 @@ impl Queue {
                 Some(Handover::Failed) if !to_blame => landed.again.push(row),
                 None => landed.again.push(row),
                 Some(Handover::Deferred | Handover::Failed) => {
+                    landed.waits = true;
                     self.memory_bytes -= row.memory_bytes();
                     row.message = None;
-                    landed.deferred.push(row);
+                    if line.deferred_rows() + landed.deferred.len() < DEFERRED_MAX {
+                        landed.deferred.push(row);
+                    } else {
+                        self.known.remove(&row.id);
+                        self.forgot = true;
+                    }
                 }
             }
         }

@@ -353,3 +353,47 @@ fn what_has_to_wait_leaves_the_memory_to_others() {
     queue.push_back(row("other", 1, 3_900_000));
     assert!(queue.next_call().rows.iter().all(|row| row.message.is_some()));
 }
+
+#[test]
+fn no_more_is_taken_than_is_worked_off() {
+    let mut queue = Timed::default();
+    let mut taken = 0;
+    while queue.has_room() {
+        queue.push_back(found("a", 1));
+        taken += 1;
+    }
+    assert_eq!(taken, UNREAD_MAX);
+    let call = queue.next_call();
+    assert!(queue.has_room());
+    queue.answered(call, |_| Handover::Deferred);
+    assert!(queue.has_room(), "what has to wait takes nobody's place");
+}
+
+#[test]
+fn what_waits_beyond_a_bound_is_forgotten_and_found_again() {
+    let mut queue = Timed::default();
+    let mut calls = 0;
+    while !queue.forgot() {
+        while queue.has_room() && !queue.forgot {
+            queue.push_back(found("a", 1));
+        }
+        queue.now += PAUSED;
+        let call = queue.next_call();
+        queue.answered(call, |_| Handover::Deferred);
+        calls += 1;
+        assert!(calls <= 3 * DEFERRED_MAX / CALL_ITEMS_MAX);
+    }
+    assert!(queue.known.len() <= DEFERRED_MAX + UNREAD_MAX);
+    // What is new goes all the same.
+    let new = row("a", 1, 1);
+    let id = new.id;
+    queue.push_back(new);
+    queue.now += PAUSED;
+    let mut went = false;
+    for _ in 0..2 * (2 + UNREAD_MAX / CALL_ITEMS_MAX) {
+        let call = queue.next_call();
+        went |= ids(&call).contains(&id);
+        queue.recorded(call);
+    }
+    assert!(went);
+}
