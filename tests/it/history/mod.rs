@@ -47,7 +47,7 @@ use self::{
 
 /// How long the nemesis rages at least.
 const SECONDS: u64 = 10;
-/// Answers that a service must never give, of those printed.
+/// Answers that a service must never give that are printed at most.
 const SHOWN_MAX: usize = 5;
 
 fn number(variable: &str) -> Option<u64> {
