@@ -1,9 +1,13 @@
 //! The connection to the database breaks around the commit of an acknowledgement: callers
 //! are told that it can't be said now, and asking again tells what became of it.
 
-use sluice_proto::results::v1::{ListResultsRequest, NewResult, Result as Record, result::State};
+use std::time::Duration;
+
+use sluice_proto::results::v1::{
+    GetResultRequest, ListResultsRequest, NewResult, Result as Record, result::State,
+};
 use sluice_tests::{Cut, Link, Pair, Tenant};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::{
@@ -132,4 +136,18 @@ async fn a_batch_that_never_arrived_is_acknowledged_when_it_is_asked_for_again()
         let (asked, changed) = many_at_once(Cut::BEFORE_ACKNOWLEDGING, replica).await;
         assert_eq!(changed, [None, Some(asked), Some(vec![])]);
     }
+}
+
+#[tokio::test]
+async fn a_session_that_has_gone_silent_is_lent_to_nobody_else() {
+    let (shelf, given) = behind_a_proxy().await;
+    shelf.0.proxy(Link::ResultsDatabase).arm(Cut::SILENT_ACKNOWLEDGING);
+    let mut results = shelf.results_of(Tenant::Acme, 0);
+    let mut asked = Request::new(acknowledge(&given[0].id));
+    asked.set_timeout(Duration::from_secs(1));
+    results.acknowledge_result(asked).await.unwrap_err();
+    // Whoever left it left it in use: there are others.
+    let one = GetResultRequest { id: given[1].id.clone(), ..Default::default() };
+    let found = results.get_result(one).await.unwrap().into_inner();
+    assert_eq!(found.state(), State::Available);
 }

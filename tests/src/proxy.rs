@@ -71,6 +71,8 @@ impl Cut {
     /// Between PostgreSQL's commit of an acknowledgement that changed something and the
     /// word of it. (It is ready once before: for whom was said in the same trip.)
     pub const AFTER_ACKNOWLEDGING: Self = Self::BeforeAnswer(DATES, &[UUIDS, READY]);
+    /// PostgreSQL acknowledges, and is silent from then on; the connection stays.
+    pub const SILENT_ACKNOWLEDGING: Self = Self::BeforeAnswer(DATES, &[NEVER]);
     /// Before PostgreSQL learns of an acknowledgement.
     pub const BEFORE_ACKNOWLEDGING: Self = Self::BeforeServer(DATES);
 

@@ -173,7 +173,7 @@ impl Upload {
             match give_up_in_tx(session.client(), self.organisation.as_str(), &[self.id]).await {
                 Err(TxError::Domain(error)) => Err(error),
                 Err(TxError::Database(error)) => session.settle(Ok(Err(error))),
-                Ok(()) => Ok(()),
+                Ok(()) => session.settle(Ok(Ok(()))),
             }
         };
         if let Err(error) = given_up.await {

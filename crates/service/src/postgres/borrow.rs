@@ -1,13 +1,13 @@
 //! Pooled sessions: how one is borrowed, how long it is listened to, and whether it
 //! is given back.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Object, Pool};
 use tokio::time::error::Elapsed;
 use tokio_postgres::{Error as PgError, Row, types::ToSql};
 
-use super::give_back_after;
+use super::pool::is_of_no_more_use;
 use crate::Error;
 
 /// A server that is silent for longer than the statement timeout of every pooled
@@ -23,10 +23,35 @@ pub async fn patiently<F: Future>(answer: F) -> Result<F::Output, Elapsed> {
     tokio::time::timeout(SILENCE_MAX, answer).await
 }
 
-/// A borrowed session. It goes back to the pool in [`Self::settle`], or when
-/// dropped.
+/// A borrowed session. It goes back to the pool in [`Self::settle`]. Dropped before
+/// that, by a caller who left, it still owes an answer: it goes back when that has come,
+/// so that nobody else waits for it, and is closed if none comes.
 #[must_use]
-pub struct Borrowed(Object);
+pub struct Borrowed {
+    session: Arc<Object>,
+    settled: bool,
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let session = self.session.clone();
+        tokio::spawn(async move {
+            // Answered after all that was asked before.
+            if !matches!(patiently(session.batch_execute("")).await, Ok(Ok(()))) {
+                close(session);
+            }
+        });
+    }
+}
+
+fn close(session: Arc<Object>) {
+    if let Some(session) = Arc::into_inner(session) {
+        drop(Object::take(session));
+    }
+}
 
 impl Borrowed {
     /// Waits for a free session.
@@ -34,12 +59,12 @@ impl Borrowed {
     /// # Errors
     /// UNAVAILABLE if there is none within the pool's patience.
     pub async fn from(pool: &Pool) -> Result<Self, Error> {
-        Ok(Self(pool.get().await?))
+        Ok(Self { session: Arc::new(pool.get().await?), settled: false })
     }
 
     /// The session itself.
     pub fn client(&self) -> &Object {
-        &self.0
+        &self.session
     }
 
     /// Gives the session back, unless what it answered says that it is of no
@@ -47,15 +72,20 @@ impl Borrowed {
     ///
     /// # Errors
     /// The outcome's, as callers may see it.
-    pub fn settle<T>(self, outcome: Result<Result<T, PgError>, Elapsed>) -> Result<T, Error> {
+    pub fn settle<T>(mut self, outcome: Result<Result<T, PgError>, Elapsed>) -> Result<T, Error> {
+        self.settled = true;
+        let session = self.session.clone();
+        drop(self);
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                give_back_after(self.0, &error);
+                if is_of_no_more_use(&error) {
+                    close(session);
+                }
                 Err(error.into())
             }
             Err(silence) => {
-                drop(Object::take(self.0));
+                close(session);
                 Err(Error::unavailable("the database can't answer now").because(silence))
             }
         }

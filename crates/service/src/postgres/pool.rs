@@ -111,7 +111,12 @@ impl Database {
 /// session is of no more use (broken, or on a standby after a failover): then it
 /// is closed, and the pool opens another one.
 pub fn give_back_after(session: Object, error: &tokio_postgres::Error) {
-    if classify(error) == Failure::Connection {
+    if is_of_no_more_use(error) {
         drop(Object::take(session));
     }
+}
+
+/// Whether an error says so of its session.
+pub(super) fn is_of_no_more_use(error: &tokio_postgres::Error) -> bool {
+    classify(error) == Failure::Connection
 }
