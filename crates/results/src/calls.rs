@@ -4,7 +4,9 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    future::Future,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use sluice_proto::results::v1::{
     DownloadResultRequest, GetResultRequest, ListResultsRequest, ListResultsResponse, Result as WireResult,
 };
 use sluice_service::{Error, Kind, OrganisationId, auth::Access};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
@@ -22,7 +25,7 @@ use crate::{
     filter::{Key, Order, Walk},
     metrics,
     result::{Record, parse_id},
-    shelf::Shelf,
+    shelf::{Page, Shelf},
 };
 
 /// Most ids in one batch.
@@ -30,6 +33,8 @@ const IDS_MAX: usize = 10_000;
 /// How many bounded scans one page between two results may take. Each looks at
 /// up to 10,000 records.
 const SCANS_MAX: usize = 50;
+/// After this time no further scan is begun: its caller may have set no deadline.
+const SCANNING_MAX: Duration = Duration::from_secs(5);
 
 /// Records whose URLs are made at the same time.
 const SIGNING_AT_ONCE: usize = 16;
@@ -136,8 +141,8 @@ impl Calls {
     /// before another. With `before` alone it is the page that ends there.
     ///
     /// Other than [`Self::list`], which may end a page early, this goes on until
-    /// the page is full: its caller can only continue after a result it was
-    /// given.
+    /// the page is full, within bounds: its caller can only continue after a result it
+    /// was given.
     pub async fn list_between(
         &self,
         access: &Access,
@@ -156,40 +161,15 @@ impl Calls {
         if let Some(before) = before {
             low = low.max(self.place(&asked.walk, "before_id", before).await?);
         }
-        let (mut records, has_more) = self.fill(&asked.walk, (low, high), asked.page_size).await?;
+        let walk = &asked.walk;
+        let scan = |between, page_size| self.shelf.list(walk, between, page_size, 0);
+        let (mut records, has_more) = fill(walk.order, (low, high), asked.page_size, scan).await?;
         if backwards {
             records.reverse();
         }
         let records = records.into_iter().map(|record| (record, None)).collect();
         let results = self.tell_all(&asked.walk.organisation, records).await?;
         Ok(Neighbours { results, has_more })
-    }
-
-    /// Up to `page_size` records of an interval, and whether there are more.
-    async fn fill(
-        &self,
-        walk: &Walk,
-        (mut low, mut high): (Key, Key),
-        page_size: usize,
-    ) -> Result<(Vec<Record>, bool), Error> {
-        let mut records = Vec::new();
-        for _ in 0..SCANS_MAX {
-            let page = self.shelf.list(walk, (low, high), page_size - records.len(), 0).await?;
-            records.extend(page.records.into_iter().map(|(record, _)| record));
-            let Some(next) = page.next else { return Ok((records, false)) };
-            if records.len() >= page_size {
-                return Ok((records, true));
-            }
-            match walk.order {
-                Order::NewestFirst => high = next,
-                Order::OldestFirst => low = next,
-            }
-        }
-        if records.is_empty() {
-            let text = "too few match among too many: narrow the list by poll or date_created";
-            return Err(Error::new(Kind::ResourceExhausted, "SCAN_TOO_LONG", text));
-        }
-        Ok((records, true))
     }
 
     /// Where a result of this organisation, in any state, stands in the order.
@@ -239,5 +219,95 @@ impl Calls {
         self.metrics.acknowledged(moved.len());
         // Each once: taking an id out of the set tells it.
         Ok(ids.into_iter().filter(|id| moved.remove(id)).collect())
+    }
+}
+
+/// Up to `page_size` records of an interval, and whether there are more. Less than that
+/// once it has scanned for too long.
+async fn fill<Scan: Future<Output = Result<Page, Error>>>(
+    order: Order,
+    (mut low, mut high): (Key, Key),
+    page_size: usize,
+    scan: impl Fn((Key, Key), usize) -> Scan,
+) -> Result<(Vec<Record>, bool), Error> {
+    let mut records = Vec::new();
+    let began = Instant::now();
+    for _ in 0..SCANS_MAX {
+        let page = scan((low, high), page_size - records.len()).await?;
+        records.extend(page.records.into_iter().map(|(record, _)| record));
+        let Some(next) = page.next else { return Ok((records, false)) };
+        if records.len() >= page_size {
+            return Ok((records, true));
+        }
+        if began.elapsed() >= SCANNING_MAX {
+            break;
+        }
+        match order {
+            Order::NewestFirst => high = next,
+            Order::OldestFirst => low = next,
+        }
+    }
+    if records.is_empty() {
+        let text = "too few match among too many: narrow the list by poll or date_created";
+        return Err(Error::new(Kind::ResourceExhausted, "SCAN_TOO_LONG", text));
+    }
+    Ok((records, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::{
+        result::{Labels, NewRecord, Placement},
+        time::Micros,
+    };
+
+    fn key(date: i64) -> Key {
+        Key { date: Micros::from_raw(date), id: Uuid::nil() }
+    }
+
+    fn record() -> Record {
+        let label = || "x".to_owned();
+        let labels = Labels {
+            definition: label(),
+            poll: label(),
+            task: label(),
+            identifier: label(),
+            media_type: label(),
+        };
+        let new = NewRecord::new("acme", &Uuid::now_v7().to_string(), labels, Bytes::new()).unwrap();
+        new.kept(Placement { block: Uuid::nil(), offset: 0 }, Micros::from_raw(0))
+    }
+
+    /// What a page of ten is filled with by scans that take so long and find so many, and
+    /// how many it took. There is always more to scan.
+    async fn filled(takes: Duration, found: usize) -> (Result<(usize, bool), &'static str>, usize) {
+        let scans = Cell::new(0);
+        let scan = |(_, high): (Key, Key), page_size| {
+            // Each goes on where the one before ended.
+            assert_eq!(high, key(1000 - scans.get()));
+            scans.set(scans.get() + 1);
+            let records = vec![(record(), None); found.min(page_size)];
+            let next = Some(key(1000 - scans.get()));
+            async move {
+                tokio::time::sleep(takes).await;
+                Ok(Page { records, next, ..Page::default() })
+            }
+        };
+        let filled = fill(Order::NewestFirst, (key(0), key(1000)), 10, scan).await;
+        let told = filled.map(|(records, more)| (records.len(), more)).map_err(|error| error.reason());
+        (told, scans.get() as usize)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_filled_by_so_many_scans_and_within_so_much_time() {
+        let (quick, slow) = (Duration::from_millis(1), Duration::from_secs(1));
+        assert_eq!(filled(quick, 4).await, (Ok((10, true)), 3));
+        assert_eq!(filled(quick, 0).await, (Err("SCAN_TOO_LONG"), 50));
+        // What is found by then is told: its caller goes on after it.
+        assert_eq!(filled(slow, 1).await, (Ok((5, true)), 5));
+        assert_eq!(filled(slow, 0).await, (Err("SCAN_TOO_LONG"), 5));
     }
 }
