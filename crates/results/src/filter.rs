@@ -207,11 +207,10 @@ impl Walk {
         let (version, rest) = bytes.split_first()?;
         let (walk, rest) = rest.split_first_chunk::<WALK_BYTES>()?;
         let (date, id) = rest.split_first_chunk::<8>()?;
-        let same = *version == TOKEN_VERSION && *walk == self.digest();
-        same.then_some(Key {
-            date: Micros::from_raw(i64::from_be_bytes(*date)),
-            id: Uuid::from_slice(id).ok()?,
-        })
+        let date = Micros::from_raw(i64::from_be_bytes(*date));
+        // A place that no result can have was never told.
+        let told = *version == TOKEN_VERSION && *walk == self.digest() && date.is_tellable();
+        told.then_some(Key { date, id: Uuid::from_slice(id).ok()? })
     }
 
     /// What tells this walk from others. Stable over builds, since the next
@@ -326,6 +325,16 @@ mod tests {
         let token = walk.token(key(5));
         for bad in ["x", &token[2..], &format!("{token}00"), &format!("02{}", &token[2..])] {
             assert_eq!(walk.interval(bad).unwrap_err().reason(), "INVALID_PAGE_TOKEN");
+        }
+    }
+
+    #[test]
+    fn a_place_that_no_result_can_have_is_no_token() {
+        let walk = walk(|_| {});
+        // Some 12,000 years from now.
+        let far = 380_000_000_000_000_000;
+        for date in [i64::MIN, i64::MIN + 1, -far, far, i64::MAX - 1, i64::MAX] {
+            assert_eq!(walk.interval(&walk.token(key(date))).unwrap_err().reason(), "INVALID_PAGE_TOKEN");
         }
     }
 

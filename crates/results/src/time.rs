@@ -57,6 +57,13 @@ impl Micros {
         Duration::from_micros(self.0.saturating_sub(moment.0).try_into().unwrap_or(0))
     }
 
+    /// Whether callers can be told it: of the years 1 to 9999. The database takes no
+    /// moment that is far beyond.
+    #[must_use]
+    pub fn is_tellable(self) -> bool {
+        TIMESTAMP_SECONDS.contains(&Timestamp::from(self).seconds)
+    }
+
     /// The next microsecond.
     #[must_use]
     pub fn next(self) -> Self {
@@ -129,6 +136,25 @@ mod tests {
         }
         assert!(Micros::floor(&Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 }).is_some());
         assert!(Micros::floor(&Timestamp { seconds: -62_135_596_800, nanos: 0 }).is_some());
+    }
+
+    #[test]
+    fn only_the_years_of_protobuf_can_be_told() {
+        let edge = |seconds, nanos| Micros::floor(&Timestamp { seconds, nanos }).unwrap().0;
+        let (first, last) = (edge(-62_135_596_800, 0), edge(253_402_300_799, 999_999_999));
+        for (micros, tellable) in [
+            (i64::MIN, false),
+            (i64::MIN + 1, false),
+            (first - 1, false),
+            (first, true),
+            (0, true),
+            (last, true),
+            (last + 1, false),
+            (i64::MAX - 1, false),
+            (i64::MAX, false),
+        ] {
+            assert_eq!(Micros::from_raw(micros).is_tellable(), tellable, "{micros}");
+        }
     }
 
     #[test]
