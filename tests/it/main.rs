@@ -50,6 +50,7 @@ mod results_plans;
 mod results_recent;
 mod results_recording;
 mod results_shelf;
+mod results_weeks;
 mod retention;
 mod rolling;
 mod serving_limits;

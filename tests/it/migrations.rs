@@ -18,7 +18,7 @@ use crate::support::*;
 const fn newest(service: Service) -> i32 {
     match service {
         Service::Ingest => 4,
-        Service::Results => 5,
+        Service::Results => 6,
     }
 }
 

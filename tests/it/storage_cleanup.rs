@@ -6,7 +6,7 @@ use sluice_proto::results::v1::{
     StorageConfig, UpdateStorageConfigRequest, reconcile_storage_config_response::Finding,
     record_results_response::Recording, result::State,
 };
-use sluice_tests::{Tenant, eventually};
+use sluice_tests::{Database, Service, Tenant, eventually};
 use tonic::Code;
 
 use crate::{
@@ -263,6 +263,32 @@ async fn what_expired_a_year_ago_is_forgotten() {
         sql.query_one("SELECT drop_empty_weeks(now() + interval '8 days')", &[]).await.unwrap().get(0);
     assert!(dropped > 0, "the weeks of data blocks and of consumed results are empty");
     assert_eq!(state(&storage, &young.id).await, State::Expired, "weeks with rows stay");
+}
+
+#[tokio::test]
+async fn weeks_that_can_not_be_dropped_are_not_tried_at_each_look() {
+    let (ingest, results) =
+        (Database::create(Service::Ingest).await, Database::create(Service::Results).await);
+    let sql = results.sql().await;
+    // Sequences count what is rolled back, too.
+    let failing = "CREATE SEQUENCE tries; GRANT USAGE ON SEQUENCE tries TO PUBLIC;
+        CREATE OR REPLACE FUNCTION drop_empty_weeks(moment timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM nextval('tries');
+            RAISE 'no';
+        END $$";
+    sql.batch_execute(failing).await.unwrap();
+    let storage = Storage::with(|builder| builder.on(ingest, results)).await;
+    storage.shelf.record(&[new("x")]).await;
+    let tries = async || -> (i64, bool) {
+        let row = sql.query_one("SELECT last_value, is_called FROM tries", &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    eventually("a try", || async { tries().await.1.then_some(()) }).await;
+    for _ in 0..3 {
+        looked_again(&storage).await;
+    }
+    assert_eq!(tries().await, (1, true));
 }
 
 #[tokio::test]

@@ -79,8 +79,10 @@ impl Cleanup {
         self.metrics.lag(late_for);
         expired?;
         if forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
-            self.forget().await?;
+            // Also if it fails: then it is not tried again at each look.
             *forgot = Some(Instant::now());
+            self.forget().await?;
+            self.drop_empty_weeks().await?;
         }
         Ok(())
     }
@@ -107,10 +109,22 @@ impl Cleanup {
             }
             tracing::info!(results = forgotten, "results forgotten that expired a year ago");
         }
-        let rows = query(&self.pool, include_str!("../sql/drop_empty_weeks.sql"), &[]).await?;
-        let dropped: i32 = rows.first().map_or(Ok(0), |row| row.try_get("dropped"))?;
-        if dropped > 0 {
-            tracing::info!(partitions = dropped, "empty partitions dropped");
+        Ok(())
+    }
+
+    /// One at a time, so that what each locks is free again before the next.
+    async fn drop_empty_weeks(&self) -> Result<(), Error> {
+        let mut partitions = 0;
+        loop {
+            let rows = query(&self.pool, include_str!("../sql/drop_empty_weeks.sql"), &[]).await?;
+            let dropped: i32 = rows.first().map_or(Ok(0), |row| row.try_get("dropped"))?;
+            if dropped == 0 {
+                break;
+            }
+            partitions += dropped;
+        }
+        if partitions > 0 {
+            tracing::info!(partitions, "empty partitions dropped");
         }
         Ok(())
     }
