@@ -67,13 +67,17 @@ fn requests(pool: &DescriptorPool) -> Result<String, std::fmt::Error> {
     for service in pool.services().filter(|s| s.full_name().starts_with("sluice.")) {
         for method in service.methods() {
             let path = format!("/{}/{}", service.full_name(), method.name());
-            rows.push((path, method.is_client_streaming(), index(&mut messages, &method.input())));
+            let message = index(&mut messages, &method.input());
+            rows.push((path, method.is_client_streaming(), method.is_server_streaming(), message));
         }
     }
     rows.sort();
     let mut source = String::from("(&[\n");
-    for (path, streaming, message) in rows {
-        writeln!(source, "    ({path:?}, Request {{ streaming: {streaming}, message: {message} }}),")?;
+    for (path, streaming, answered_by_stream, message) in rows {
+        writeln!(
+            source,
+            "    ({path:?}, Request {{ streaming: {streaming}, answered_by_stream: {answered_by_stream}, message: {message} }}),"
+        )?;
     }
     source.push_str("], &[\n");
     let mut at = 0;

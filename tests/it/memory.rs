@@ -5,14 +5,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2;
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use sluice_proto::{
     ingest::v1::{Outcome, PublishObservationsRequest},
-    results::v1::GetResultRequest,
+    results::v1::{DownloadResultRequest, GetResultRequest, ListResultsRequest},
 };
 use sluice_tests::{Pair, Service, Tenant, eventually};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
@@ -28,6 +28,8 @@ const RESIDENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// All of it, on a machine that does other things, too.
 const PATIENCE: Duration = Duration::from_secs(120);
 const GET: &str = "/sluice.results.v1.ResultsService/GetResult";
+const DOWNLOAD: &str = "/sluice.results.v1.ResultsService/DownloadResult";
+const LIST: &str = "/sluice.results.v1.ResultsService/ListResults";
 const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
 
 /// The most memory that a process has ever had resident.
@@ -47,20 +49,28 @@ fn framed(message: &impl Message) -> Bytes {
     [&[0][..], &length.to_be_bytes(), &message.encode_to_vec()].concat().into()
 }
 
-/// Calls an rpc over a connection of its own, without copying what is sent.
-async fn call(address: SocketAddr, path: &str, token: &str, framed: Bytes) -> Status {
+async fn connect(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::builder()
+    sender
+}
+
+fn of_rpc(address: SocketAddr, path: &str, token: &str, framed: Bytes) -> Request<Full<Bytes>> {
+    Request::builder()
         .method(Method::POST)
         .uri(format!("http://{address}{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("authorization", format!("Bearer {token}"))
         .body(Full::new(framed))
-        .unwrap();
-    let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
+        .unwrap()
+}
+
+/// Calls an rpc over a connection of its own, without copying what is sent.
+async fn call(address: SocketAddr, path: &str, token: &str, framed: Bytes) -> Status {
+    let request = of_rpc(address, path, token, framed);
+    let (head, body) = connect(address).await.send_request(request).await.expect("an answer").into_parts();
     let status = |headers: &HeaderMap| Status::from_header_map(headers);
     match status(&head.headers) {
         Some(status) => status,
@@ -160,6 +170,57 @@ async fn small_requests_that_decode_to_large_ones_are_refused_before_that() {
         assert_eq!(kinds(&fits.observations), [Outcome::Success; 15]);
     }
     let resident = resident_bytes_max(pid);
+    assert!(resident < RESIDENT_BYTES_MAX, "{} MiB", resident / MIB as u64);
+}
+
+/// Calls results as many times at once, over one connection, and reads no answer. Says
+/// how many found room; the others are told to come again.
+async fn unread(pair: &Pair, path: &str, message: &impl Message) -> (usize, Vec<Response<Incoming>>) {
+    let address = pair.results[0].address();
+    let sender = connect(address).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..CALLERS {
+        let request = of_rpc(address, path, pair.token(Tenant::Acme), framed(message));
+        let mut sender = sender.clone();
+        calls.spawn(async move { sender.send_request(request).await.expect("an answer") });
+    }
+    let answers = timeout(PATIENCE, calls.join_all()).await.expect("answers in time");
+    let refused: Vec<Status> =
+        answers.iter().filter_map(|answer| Status::from_header_map(answer.headers())).collect();
+    for answer in &refused {
+        let details = answer.get_error_details();
+        assert_eq!(answer.code(), Code::ResourceExhausted, "{answer:?}");
+        assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
+        assert!(details.retry_info().unwrap().retry_delay.is_some_and(|delay| !delay.is_zero()));
+    }
+    (CALLERS - refused.len(), answers)
+}
+
+#[tokio::test]
+async fn so_do_as_many_who_read_no_answer() {
+    let (pair, acme) = start().await;
+    let said = acme.ingest.clone().publish_observations(large()).await.unwrap().into_inner();
+    drained(&pair).await;
+    let id = said.observations[0].ingest_id.clone();
+    let list = ListResultsRequest { page_size: 1000, data_bytes_max: 16 << 20, ..Default::default() };
+    let download = DownloadResultRequest { id: id.clone(), ..Default::default() };
+    let (taken, pages) = unread(&pair, LIST, &list).await;
+    assert!((1..=4).contains(&taken), "{taken} of 15 MiB each");
+    // What is small is answered meanwhile.
+    acme.results.clone().get_result(GetResultRequest { id, ..Default::default() }).await.unwrap();
+    // Nothing is held any more once the callers have gone.
+    drop(pages);
+    let again = || async {
+        let page = acme.results.clone().list_results(list.clone()).await.ok()?.into_inner();
+        (page.results.len() == 15).then_some(())
+    };
+    eventually("a page that finds room", again).await;
+    let (taken, downloads) = unread(&pair, DOWNLOAD, &download).await;
+    // Some are in the caller's windows.
+    assert!((1..=80).contains(&taken), "{taken} of 1 MiB each");
+    drop(downloads);
+    eventually("a page that finds room", again).await;
+    let resident = resident_bytes_max(pair.results[0].pid().unwrap());
     assert!(resident < RESIDENT_BYTES_MAX, "{} MiB", resident / MIB as u64);
 }
 

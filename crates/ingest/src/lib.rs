@@ -39,6 +39,7 @@ use sluice_proto::ingest::v1::{
 use sluice_service::{
     admin,
     auth::Keys,
+    budget::Budget,
     client::TokenInterceptor,
     health,
     metrics::{Registry, Requests},
@@ -226,7 +227,8 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    let served = serve::Served { routes, api, keys, requests, limits: settings.limits };
+    let answers = Budget::new(settings.limits.answer_bytes_in_flight_max);
+    let served = serve::Served { routes, api, keys, requests, limits: settings.limits, answers };
     serve::serve(Listener::new(listener, tls), served, shutdown).await;
 
     // The publisher went with the server: the lanes end when they are empty,

@@ -46,6 +46,8 @@ pub const REQUIRED_SCOPES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "
 pub struct Request {
     /// Whether it is a stream of messages.
     pub streaming: bool,
+    /// Whether its answer is one.
+    pub answered_by_stream: bool,
     /// Its message, as an index into [`MESSAGES`].
     pub message: usize,
 }

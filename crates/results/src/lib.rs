@@ -45,6 +45,7 @@ use deadpool_postgres::Pool;
 use sluice_service::{
     admin,
     auth::Keys,
+    budget::Budget,
     health,
     metrics::{Registry, Requests},
     postgres::{Database, Migration, Schema},
@@ -165,7 +166,9 @@ pub async fn run(
     let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
 
     let address = listener.local_addr()?;
-    let storage = Storage::load(&settings, &tenants, &pool, &recent, &metrics, address)?;
+    let answers = Budget::new(settings.limits.answer_bytes_in_flight_max);
+    let shelf = Shelf::new(tenants.clone(), recent.clone(), answers.clone(), metrics.shelf.clone());
+    let storage = Storage::load(&settings, &tenants, &pool, shelf, address)?;
     let idle = Duration::from_secs(settings.upload_idle_seconds);
     let cleanup = Cleanup {
         pool: pool.clone(),
@@ -207,7 +210,7 @@ pub async fn run(
     let base = serve::base_routes(reporter, &grpc::SERVICES)?;
     let routes = grpc::routes(base, calls, Intake { placing, files }, storage_configs);
     tracing::info!(%address, "listening");
-    let served = serve::Served { routes, api, keys, requests, limits: settings.limits };
+    let served = serve::Served { routes, api, keys, requests, limits: settings.limits, answers };
     serve::serve(Listener::new(listener, tls), served, shutdown).await;
 
     stop.cancel();
@@ -241,8 +244,7 @@ impl Storage {
         settings: &Settings,
         tenants: &Tenants,
         pool: &Pool,
-        recent: &Recent,
-        metrics: &Metrics,
+        shelf: Shelf,
         address: SocketAddr,
     ) -> Result<Self, Failure> {
         let policy = Policy::new(
@@ -258,7 +260,7 @@ impl Storage {
             url => url.to_owned(),
         };
         let data = Data {
-            shelf: Shelf::new(tenants.clone(), recent.clone(), metrics.shelf.clone()),
+            shelf,
             tenants: tenants.clone(),
             configs: configs.clone(),
             stores: stores.clone(),

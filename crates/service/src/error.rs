@@ -138,7 +138,7 @@ impl Error {
 
     /// The process has no room for the request now.
     #[must_use]
-    pub(crate) fn overloaded() -> Self {
+    pub fn overloaded() -> Self {
         Self::new(Kind::ResourceExhausted, "OVERLOADED", "too much is being worked on; come again")
             .retry_after(COME_AGAIN)
     }

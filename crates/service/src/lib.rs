@@ -36,6 +36,7 @@ mod stalls;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;
+pub mod unread;
 pub mod whole;
 
 pub use error::{Error, Kind, Violation};

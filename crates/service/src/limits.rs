@@ -7,6 +7,8 @@ use crate::settings;
 
 /// Least room for bodies: a message between the services must find some.
 const BODY_BYTES_LEAST: usize = 32 * 1024 * 1024;
+/// Least room for answers: the largest page of a list must find some.
+const ANSWER_BYTES_LEAST: usize = 32 * 1024 * 1024;
 /// Least room for the headers of a request: a token and what proxies add.
 const HEADER_LIST_BYTES_LEAST: u32 = 1024;
 
@@ -15,6 +17,7 @@ settings! {
     pub struct Limits {
         request_bytes_max: usize = Some("16777216"), "Largest request, or message of a stream, in bytes, decompressed.";
         body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests that are being received or worked on, in the whole process, decompressed; above, callers are told to come again. At least 32 MiB, and twice request_bytes_max. An observation's `body` counts two and a half times, and the largest of a request sixteen times more.";
+        answer_bytes_in_flight_max: usize = Some("67108864"), "Bytes of answers that callers have not read yet, in the whole process; above, who asks for what is larger than 16 KiB is told to come again. Files don't count. At least 32 MiB.";
         requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to come again. Each organisation may have as many as are still free, and so may all together who show no valid token. Health and reflection don't count.";
         organisation_requests_per_second_max: u32 = Some("0"), "Requests, and streams when they begin, of each organisation and replica in a second, by tokens that belong to it; above, it is told when to come again. 0: no limit.";
         organisation_requests_burst_max: u32 = Some("0"), "How many of them may come at once. 0: as many as in a second.";
@@ -31,6 +34,8 @@ settings! {
     }
     checks {
         request_bytes_max, body_bytes_in_flight_max => body_faults(*request_bytes_max, *body_bytes_in_flight_max);
+        answer_bytes_in_flight_max => (*answer_bytes_in_flight_max < ANSWER_BYTES_LEAST)
+            .then(|| format!("answer_bytes_in_flight_max: must be at least {ANSWER_BYTES_LEAST}"));
         header_list_bytes_max => (*header_list_bytes_max < HEADER_LIST_BYTES_LEAST)
             .then(|| format!("header_list_bytes_max: must be at least {HEADER_LIST_BYTES_LEAST}"));
         requests_in_flight_max, connections_max, streams_per_connection_max =>
@@ -122,6 +127,7 @@ mod tests {
             "",
             "--shutdown-wait-seconds 0 --shutdown-deadline-seconds 1",
             "--header-list-bytes-max 1024",
+            "--answer-bytes-in-flight-max 33554432",
             "--requests-in-flight-max 1 --connections-max 1048576 --streams-per-connection-max 1",
             "--connection-age-grace-seconds 0 --keepalive-timeout-seconds 1 --answer-pause-max-seconds 1",
         ] {
@@ -138,6 +144,7 @@ mod tests {
             ("--answer-pause-max-seconds 0", vec!["answer_pause_max_seconds"]),
             ("--connection-age-max-seconds 31536001", vec!["connection_age_max_seconds"]),
             ("--body-bytes-in-flight-max 33554431", vec!["body_bytes_in_flight_max"]),
+            ("--answer-bytes-in-flight-max 33554431", vec!["answer_bytes_in_flight_max"]),
         ] {
             let found = faults(bad);
             let found: Vec<_> = found.iter().map(|fault| fault.split(':').next().unwrap()).collect();

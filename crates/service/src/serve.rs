@@ -21,6 +21,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::{
     auth::Keys,
+    budget::Budget,
     gathered::gathered,
     http::Api,
     leaving::{Leaving, Telling},
@@ -82,6 +83,8 @@ pub struct Served {
     pub requests: Requests,
     /// What callers may take up.
     pub limits: Limits,
+    /// The memory of answers.
+    pub answers: Arc<Budget>,
 }
 
 /// Serves until shutdown, and for a while after it: callers hear only later that

@@ -23,14 +23,15 @@ use crate::{
     budget::{Budget, Measures},
     observe::{Observe, ObserveLayer},
     serve::Served,
+    unread::{Unread, UnreadLayer},
 };
 
 /// All that a request goes through.
-pub(crate) type Stack = Observe<Admission<Bodies<Surfaces>>>;
+pub(crate) type Stack = Observe<Admission<Unread<Bodies<Surfaces>>>>;
 
 /// What answers a request, from the outside in.
 pub(crate) fn stack(served: Served) -> Stack {
-    let Served { routes, api, keys, requests, limits, .. } = served;
+    let Served { routes, api, keys, requests, limits, answers } = served;
     // 1. Observe: whatever happens inside is counted, and part of one span.
     let admission = AdmissionLayer::new(&limits, requests.refusals.clone());
     let measures =
@@ -38,23 +39,25 @@ pub(crate) fn stack(served: Served) -> Stack {
     let observe = ObserveLayer { requests };
     // 2. Admission: a request finds a place, or is refused before anything is
     //    done for it.
-    // 3. Bodies: whoever reads a body, on whichever surface, the process's memory
+    // 3. Unread: what an answer takes is accounted for until its caller has read it.
+    let unread = UnreadLayer { budget: answers };
+    // 4. Bodies: whoever reads a body, on whichever surface, the process's memory
     //    for bodies is taken first, and given back when the answer is there.
     let bodies = BodiesLayer {
         budget: Budget::new(limits.body_bytes_in_flight_max, measures),
         request_bytes_max: limits.request_bytes_max,
     };
-    // 4. Surfaces: the content type decides which surface is meant, so that gRPC
+    // 5. Surfaces: the content type decides which surface is meant, so that gRPC
     //    callers get gRPC's errors and all others JSON, whatever the path.
     let surfaces = Surfaces {
-        // 5. Answers: the deadline counts from the first byte of the headers,
+        // 6. Answers: the deadline counts from the first byte of the headers,
         //    and nothing inside answers in tonic's words.
-        // 6. Auth: the token and its scope are settled before a body is read.
+        // 7. Auth: the token and its scope are settled before a body is read.
         grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
-        // 5. The HTTP router: every route settles its own scope first.
+        // 6. The HTTP router: every route settles its own scope first.
         http: api.into_router(),
     };
-    observe.layer(admission.layer(bodies.layer(surfaces)))
+    observe.layer(admission.layer(unread.layer(bodies.layer(surfaces))))
 }
 
 /// Both surfaces as one service.

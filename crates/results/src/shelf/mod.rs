@@ -12,7 +12,9 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::future::try_join;
 use sluice_service::{
     Error, Kind, OrganisationId,
+    budget::{Budget, Share},
     postgres::{Failure, classify, patiently},
+    unread::room,
 };
 use tokio_postgres::{Error as PgError, Statement};
 use uuid::Uuid;
@@ -40,14 +42,16 @@ const GET: &str = include_str!("../sql/get.sql");
 pub struct Shelf {
     tenants: Tenants,
     recent: Recent,
+    answers: Arc<Budget>,
     metrics: Arc<metrics::Shelf>,
 }
 
 impl Shelf {
-    /// Over sessions that see one organisation's rows, and what was recorded last.
+    /// Over sessions that see one organisation's rows, and what was recorded last; within
+    /// the memory for answers.
     #[must_use]
-    pub fn new(tenants: Tenants, recent: Recent, metrics: Arc<metrics::Shelf>) -> Self {
-        Self { tenants, recent, metrics }
+    pub fn new(tenants: Tenants, recent: Recent, answers: Arc<Budget>, metrics: Arc<metrics::Shelf>) -> Self {
+        Self { tenants, recent, answers, metrics }
     }
 
     /// One record.
@@ -64,7 +68,8 @@ impl Shelf {
     /// `data_bytes_max` bytes of their data.
     ///
     /// # Errors
-    /// UNAVAILABLE if the database can't answer.
+    /// UNAVAILABLE if the database can't answer; RESOURCE_EXHAUSTED if there is no room
+    /// for the data.
     pub async fn list(
         &self,
         walk: &Walk,
@@ -76,34 +81,43 @@ impl Shelf {
             return Ok(Page::default());
         }
         let session = self.tenants.borrow().await?;
-        let page = page(session.client(), &self.recent, walk, between, page_size, data_bytes_max);
+        let room = |bytes| self.room(bytes);
+        let page = page(session.client(), &self.recent, walk, between, page_size, data_bytes_max, room);
         let outcome = patiently(within(&session, &walk.organisation, page)).await;
-        let page = session.settle(outcome)?;
+        let page = session.settle(outcome)?.ok_or_else(Error::overloaded)?;
         self.metrics.listed(page.records.len(), page.from_memory);
         Ok(page)
+    }
+
+    /// Of the memory for answers, room for so much data, if there is.
+    fn room(&self, bytes: u64) -> Option<Share> {
+        room(&self.answers, usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// The data of a record that is kept inline, its checksum verified.
     ///
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION (`EXPIRED`) if the data is gone; DATA_LOSS
-    /// if it is not what was published.
+    /// if it is not what was published; RESOURCE_EXHAUSTED if there is no room for it.
     pub async fn inline_data(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
         let session = self.tenants.borrow().await?;
         let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
             let Some(record) = get(client, organisation, id).await? else { return Ok(None) };
-            let data = read(client, organisation, &[&record]).await?.remove(&id);
+            let Some(room) = self.room(record.size) else {
+                return Ok(Some((record, Err(Error::overloaded()))));
+            };
+            let data = read(client, organisation, &[&record]).await?.remove(&id).map(|data| room.hold(data));
             // The clean-up may have come between the two reads.
             let record = if data.is_none() { get(client, organisation, id).await? } else { Some(record) };
-            Ok(record.map(|record| (record, data)))
+            Ok(record.map(|record| (record, Ok(data))))
         }))
         .await;
         let (record, data) = session.settle(outcome)?.ok_or_else(not_found)?;
         if record.state() == State::Expired {
             return Err(expired("its data was removed after the retention"));
         }
-        data.ok_or_else(|| {
+        data?.ok_or_else(|| {
             tracing::error!(%organisation, %id, "the data kept is damaged or lost");
             Error::new(Kind::DataLoss, "CHECKSUM_MISMATCH", "the data kept is not what was published")
         })

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
+use sluice_service::budget::Share;
 use tokio_postgres::{Error as PgError, Row, types::ToSql};
 use uuid::Uuid;
 
@@ -26,9 +27,12 @@ pub struct Page {
     pub next: Option<Key>,
     /// How many of the records were in memory.
     pub from_memory: usize,
+    /// Of the memory for answers, what the data takes.
+    pub room: Option<Share>,
 }
 
-/// One page of a walk between two keys, with up to `data_bytes_max` bytes of data.
+/// One page of a walk between two keys, with up to `data_bytes_max` bytes of data. `None`
+/// if there is no room for it: that is found out before it is read.
 pub async fn page(
     client: &ClientWrapper,
     recent: &Recent,
@@ -36,7 +40,8 @@ pub async fn page(
     between: (Key, Key),
     page_size: usize,
     data_bytes_max: usize,
-) -> Result<Page, PgError> {
+    room: impl Fn(u64) -> Option<Share>,
+) -> Result<Option<Page>, PgError> {
     let (records, next) = if is_default(&walk.filter) {
         waiting(client, recent, walk, between, page_size).await?
     } else {
@@ -45,6 +50,8 @@ pub async fn page(
     };
     let from_memory = records.iter().filter(|(_, data)| data.is_some()).count();
     let fit = inline::fitting(records.iter().map(|(record, _)| record), data_bytes_max);
+    let sizes = records.iter().zip(&fit).filter(|(_, fits)| **fits).map(|((record, _), _)| record.size);
+    let Some(room) = room(sizes.sum()) else { return Ok(None) };
     let unread = records.iter().zip(&fit).filter(|((_, data), fits)| **fits && data.is_none());
     let unread: Vec<&Record> = unread.map(|((record, _), _)| record).collect();
     let mut read = read(client, &walk.organisation, &unread).await?;
@@ -52,7 +59,8 @@ pub async fn page(
         let data = if fits { data.or_else(|| read.remove(&record.id)) } else { None };
         (record, data)
     };
-    Ok(Page { records: records.into_iter().zip(fit).map(with_data).collect(), next, from_memory })
+    let records = records.into_iter().zip(fit).map(with_data).collect();
+    Ok(Some(Page { records, next, from_memory, room: Some(room) }))
 }
 
 /// Whether all that is AVAILABLE is asked for, of some time.

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Where the OpenAPI document lies.
-const OPENAPI_PATH: &str = "/openapi.json";
+pub(crate) const OPENAPI_PATH: &str = "/openapi.json";
 
 /// What a caller must hold to use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

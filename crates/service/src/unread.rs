@@ -1,0 +1,280 @@
+//! Answers that their callers have not read yet, within bounds, on both surfaces. An
+//! answer of one message is put together at once, and its bytes are accounted for in
+//! the process's [`Budget`] of answers until the last of them was sent or dropped,
+//! wherever they wait for a caller that does not read. What was only read and finds no
+//! room is refused; of what changed something the caller is told all the same, and the
+//! next ones find less room. Streams go in pieces, one after the other, and are not looked
+//! at: whoever makes one of what is in memory as a whole takes the room for it.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use sluice_proto::REQUESTS;
+use tonic::{Status, body::Body};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    Error,
+    auth::rpc,
+    budget::{Budget, Share},
+    http::OPENAPI_PATH,
+    stack::is_grpc,
+};
+
+/// What is no larger needs no room: as many of these as there may be requests take no
+/// more than what the budget has.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
+
+/// Room for so much of an answer, if it needs any; `None` if there is not enough.
+#[must_use]
+pub fn room(budget: &Arc<Budget>, bytes: usize) -> Option<Share> {
+    budget.share(if bytes > SMALL_BYTES_MAX { bytes } else { 0 })
+}
+
+/// Accounts for the answers of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct UnreadLayer {
+    /// What all answers share.
+    pub(crate) budget: Arc<Budget>,
+}
+
+impl<S> Layer<S> for UnreadLayer {
+    type Service = Unread<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Unread { inner, budget: self.budget.clone() }
+    }
+}
+
+/// See [`UnreadLayer`].
+#[derive(Clone, Debug)]
+pub(crate) struct Unread<S> {
+    inner: S,
+    budget: Arc<Budget>,
+}
+
+impl<S, B> Service<Request<B>> for Unread<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let asked = Asked::of(&request);
+        let answer = self.inner.call(request);
+        let budget = self.budget.clone();
+        Box::pin(async move { Ok(asked.account(answer.await?, &budget).await) })
+    }
+}
+
+/// What is known of an answer before it is there.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    grpc: bool,
+    /// Whether it is one message, and made for its caller.
+    whole: bool,
+    /// Whether nothing was changed for it.
+    only_read: bool,
+}
+
+impl Asked {
+    fn of<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path();
+        if !is_grpc(request) {
+            return Self { grpc: false, whole: path != OPENAPI_PATH, only_read: request.method().is_safe() };
+        }
+        let known = REQUESTS.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| REQUESTS[at].1);
+        Self {
+            grpc: true,
+            whole: known.is_some_and(|request| !request.answered_by_stream),
+            only_read: rpc(path).is_some_and(|(_, scope)| scope.ends_with(".read")),
+        }
+    }
+
+    async fn account(self, answer: Response<Body>, budget: &Arc<Budget>) -> Response<Body> {
+        // A route of HTTP that answers by a stream doesn't know how long it will be.
+        if !self.whole || !self.grpc && answer.body().size_hint().exact().is_none() {
+            return answer;
+        }
+        let (head, mut rest) = answer.into_parts();
+        // One message is there at once.
+        let first = poll_fn(|context| match Pin::new(&mut rest).poll_frame(context) {
+            Poll::Ready(first) => Poll::Ready(first),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let first = match first.await.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(bytes))) => {
+                let share = match room(budget, bytes.len()) {
+                    None if self.only_read => return self.refuse(),
+                    None => budget.share_anyway(bytes.len()),
+                    Some(share) => share,
+                };
+                Some(Ok(Frame::data(share.hold(bytes))))
+            }
+            Some(Ok(Err(other))) => Some(Ok(other)),
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        };
+        Response::from_parts(head, Body::new(Begun { first, rest }))
+    }
+
+    fn refuse(self) -> Response<Body> {
+        let error = Error::overloaded();
+        if self.grpc { Status::from(error).into_http() } else { error.into_response().map(Body::new) }
+    }
+}
+
+/// An answer of which the first frame is there already.
+struct Begun {
+    first: Option<Result<Frame<Bytes>, Status>>,
+    rest: Body,
+}
+
+impl HttpBody for Begun {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.rest.size_hint();
+        let first = self.first.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        let bytes = first.map_or(0, Bytes::len) as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(bytes));
+        }
+        hint.set_lower(hint.lower().saturating_add(bytes));
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    const LIST: &str = "/sluice.results.v1.ResultsService/ListResults";
+    const DOWNLOAD: &str = "/sluice.results.v1.ResultsService/DownloadResult";
+    const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
+    const MESSAGE: usize = SMALL_BYTES_MAX + 1;
+
+    /// Answers a gRPC call of this path, or a GET, by so many bytes: of gRPC in a body
+    /// that doesn't know its length, as tonic's don't.
+    #[derive(Clone)]
+    struct Handler(usize);
+
+    impl Service<Request<()>> for Handler {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            let bytes = Bytes::from(vec![b'x'; self.0]);
+            let body = if is_grpc(&request) {
+                let frames = [Ok::<_, Status>(Frame::data(bytes)), Ok(Frame::trailers(Default::default()))];
+                Body::new(StreamBody::new(futures_util::stream::iter(frames)))
+            } else {
+                Body::new(Full::new(bytes).map_err(|never| match never {}))
+            };
+            std::future::ready(Ok(Response::new(body)))
+        }
+    }
+
+    async fn asked(budget: &Arc<Budget>, method: Method, path: &str, bytes: usize) -> Response<Body> {
+        let mut request = Request::builder().method(&method).uri(path);
+        if path.starts_with("/sluice") {
+            request = request.header("content-type", "application/grpc");
+        }
+        let mut service = UnreadLayer { budget: budget.clone() }.layer(Handler(bytes));
+        service.call(request.body(()).unwrap()).await.unwrap()
+    }
+
+    fn reason(answer: &Response<Body>) -> Option<String> {
+        let status = Status::from_header_map(answer.headers())?;
+        status.get_error_details().error_info().map(|info| info.reason.clone())
+    }
+
+    #[tokio::test]
+    async fn answers_find_room_up_to_the_limit_until_they_are_sent_or_dropped() {
+        let budget = Budget::new(2 * MESSAGE);
+        let first = asked(&budget, Method::POST, LIST, MESSAGE).await;
+        let second = asked(&budget, Method::GET, "/results", MESSAGE).await;
+        assert_eq!((reason(&first), second.status()), (None, StatusCode::OK));
+        assert_eq!(second.body().size_hint().exact(), Some(MESSAGE as u64));
+        assert_eq!(budget.used(), 2 * MESSAGE);
+
+        let refused = asked(&budget, Method::POST, LIST, MESSAGE).await;
+        assert_eq!(reason(&refused).as_deref(), Some("OVERLOADED"));
+        let refused = asked(&budget, Method::GET, "/results", MESSAGE).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+
+        drop(first);
+        assert_eq!(budget.used(), MESSAGE);
+        let mut body = asked(&budget, Method::POST, LIST, MESSAGE).await.into_body();
+        // On its way to the caller it is in memory still.
+        let mut bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        drop(body);
+        let sent = bytes.split_to(MESSAGE / 2);
+        drop(sent);
+        assert_eq!(budget.used(), 2 * MESSAGE);
+        drop(bytes);
+        let read = second.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!((read.len(), budget.used()), (MESSAGE, MESSAGE));
+        drop(read);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_small_or_a_stream_or_told_of_a_change_is_not_refused() {
+        let budget = Budget::new(MESSAGE);
+        let _full = budget.share(MESSAGE).unwrap();
+        for (method, path, bytes, counted) in [
+            (Method::POST, LIST, SMALL_BYTES_MAX, 0),
+            (Method::GET, "/results", SMALL_BYTES_MAX, 0),
+            (Method::GET, OPENAPI_PATH, MESSAGE, 0),
+            (Method::POST, DOWNLOAD, MESSAGE, 0),
+            (Method::POST, PUBLISH, MESSAGE, MESSAGE),
+            (Method::POST, "/results/ack", MESSAGE, MESSAGE),
+        ] {
+            let answer = asked(&budget, method, path, bytes).await;
+            assert_eq!((reason(&answer), answer.status()), (None, StatusCode::OK), "{path}");
+            assert_eq!(budget.used(), MESSAGE + counted, "{path}");
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), bytes, "{path}");
+        }
+    }
+}
