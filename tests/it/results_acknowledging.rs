@@ -6,7 +6,7 @@ use sluice_proto::results::v1::{
     AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, DownloadResultRequest, GetResultRequest,
     ListResultsRequest, NewResult, result::State,
 };
-use sluice_tests::Tenant;
+use sluice_tests::{Tenant, eventually};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -206,4 +206,24 @@ async fn foreign_unknown_and_malformed_ids_look_the_same() {
     assert_eq!(stranger.get_result(named).await.unwrap_err().code(), Code::PermissionDenied);
     let open = walk(&mut shelf.results(Tenant::Acme), ListResultsRequest::default()).await;
     assert_eq!(open.len(), 1, "nothing was acknowledged");
+}
+
+#[tokio::test]
+async fn what_is_recorded_while_it_is_asked_for_is_consumed_too() {
+    let shelf = Shelf::with_replicas(2).await;
+    let given = new("x");
+    let sql = shelf.0.results_database.sql().await;
+    // What reads the record waits for this, and what finds its batch before that does not;
+    // nor does what records it.
+    sql.batch_execute("BEGIN; LOCK TABLE expired IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let (mut results, request) = (shelf.results_of(Tenant::Acme, 1), acknowledge(&given.id));
+    let asked = tokio::spawn(async move { results.acknowledge_result(request).await });
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'expired'::regclass)";
+    let is_waiting = async || sql.query_one(waits, &[]).await.unwrap().get::<_, bool>(0).then_some(());
+    eventually("the record to be read", is_waiting).await;
+    shelf.record(std::slice::from_ref(&given)).await;
+    sql.batch_execute("COMMIT").await.unwrap();
+    let answer = asked.await.unwrap().unwrap().into_inner();
+    assert!(answer.changed);
+    assert_eq!(answer.result.unwrap().state(), State::Consumed);
 }

@@ -38,8 +38,8 @@ use sluice_proto::ingest::v1::{
 };
 use sluice_service::{
     admin,
+    answer_memory::AnswerMemory,
     auth::Keys,
-    budget::Budget,
     client::TokenInterceptor,
     health,
     metrics::{Registry, Requests},
@@ -227,7 +227,7 @@ pub async fn run(
         .add_service(ingest)
         .add_service(DefinitionServiceServer::new(handlers));
     tracing::info!(address = %listener.local_addr()?, instance = %pipeline.instance, "listening");
-    let answers = Budget::new(settings.limits.answer_bytes_in_flight_max);
+    let answers = AnswerMemory::new(settings.limits.answer_bytes_in_flight_max, &requests);
     let served = serve::Served { routes, api, keys, requests, limits: settings.limits, answers };
     serve::serve(Listener::new(listener, tls), served, shutdown).await;
 

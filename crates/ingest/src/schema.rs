@@ -43,7 +43,6 @@ const SUBSCHEMA_BYTES: u64 = 512;
 pub struct Schema {
     validator: Validator,
     rule: Arc<Rule>,
-    weight: u64,
     bytes: u64,
     /// What its slowest pattern takes for 16 bytes of text, in nanoseconds.
     slowest: u64,
@@ -93,7 +92,7 @@ impl Schema {
         let slowest = patterns.values().map(|pattern| pattern.text).max().unwrap_or(0);
         let caches_bytes: usize = patterns.values().map(|pattern| pattern.bytes).sum();
         let bytes = (8 * text.len() + compiled_bytes + caches_bytes) as u64 + weight * SUBSCHEMA_BYTES;
-        Ok(Some(Self { validator, rule, weight, bytes, slowest }))
+        Ok(Some(Self { validator, rule, bytes, slowest }))
     }
 
     /// Whether a schema may be put.
@@ -113,12 +112,6 @@ impl Schema {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// How many subschemas it unfolds to, at least 1.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.weight
     }
 
     /// What a content of so many bytes may take at most, in nanoseconds, about.

@@ -88,7 +88,7 @@ mod tests {
         let (often, bytes) = (of(0), of(0).bytes());
         for n in 1..10_000 {
             assert!(Arc::ptr_eq(&often, &of(0)), "it is at hand");
-            assert_eq!(of(n).weight(), 1);
+            assert!(of(n).bytes() > 0);
         }
         let most = usize::try_from(100_000 / bytes).unwrap();
         assert!((most / 2..=most).contains(&schemas.0.len()), "{} of {most}", schemas.0.len());

@@ -44,8 +44,8 @@ pub use config::Settings;
 use deadpool_postgres::Pool;
 use sluice_service::{
     admin,
+    answer_memory::AnswerMemory,
     auth::Keys,
-    budget::Budget,
     health,
     metrics::{Registry, Requests},
     postgres::{Database, Migration, Schema},
@@ -166,7 +166,7 @@ pub async fn run(
     let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
 
     let address = listener.local_addr()?;
-    let answers = Budget::new(settings.limits.answer_bytes_in_flight_max);
+    let answers = AnswerMemory::new(settings.limits.answer_bytes_in_flight_max, &requests);
     let shelf = Shelf::new(tenants.clone(), recent.clone(), answers.clone(), metrics.shelf.clone());
     let storage = Storage::load(&settings, &tenants, &pool, shelf, address)?;
     let idle = Duration::from_secs(settings.upload_idle_seconds);

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn only_the_years_of_protobuf_can_be_told() {
-        let edge = |seconds, nanos| Micros::floor(&Timestamp { seconds, nanos }).unwrap().0;
+        let edge = |seconds, nanos| Micros::floor(&Timestamp { seconds, nanos }).unwrap().0.raw();
         let (first, last) = (edge(-62_135_596_800, 0), edge(253_402_300_799, 999_999_999));
         for (micros, tellable) in [
             (i64::MIN, false),

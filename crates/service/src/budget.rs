@@ -1,7 +1,7 @@
-//! The process-wide budgets of bytes in memory, whoever's they are. One is of request
-//! bodies: taken as the bytes arrive, before anything is decoded, and given back when
-//! the work on them has ended. One is of answers that were not read yet (see
-//! [`crate::unread`]). What finds no room is refused, never queued without bound.
+//! The process-wide budget of request-body bytes: how much of what callers sent
+//! may be in memory at a time, whoever sent it. Taken as the bytes arrive, before
+//! anything is decoded, and given back when the work on them has ended. What finds
+//! no room is refused, never queued without bound.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,6 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
 /// A stream whose largest message is no larger keeps nothing worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
 
-/// A budget. One of each kind per process.
+/// The budget. One per process.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: usize,
@@ -91,21 +90,6 @@ impl Budget {
         }
     }
 
-    /// So much of it, if there is room; and of one that is not in use in any case, so
-    /// that nothing is refused for ever.
-    #[must_use]
-    pub fn share(self: &Arc<Self>, bytes: usize) -> Option<Share> {
-        let alone = || self.used.compare_exchange(0, bytes, Relaxed, Relaxed).is_ok();
-        let fits = bytes == 0 || self.take(bytes) || alone();
-        fits.then(|| Share { budget: self.clone(), bytes })
-    }
-
-    /// So much of it, whether or not there is room.
-    pub(crate) fn share_anyway(self: &Arc<Self>, bytes: usize) -> Share {
-        self.used.fetch_add(bytes, Relaxed);
-        Share { budget: self.clone(), bytes }
-    }
-
     /// Ends when somebody gave something back after the call.
     pub(crate) async fn freed(self: Arc<Self>) {
         self.freed.notified().await;
@@ -128,23 +112,6 @@ impl Share {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Bytes that it is the share of: given back when the last slice of them is gone.
-    #[must_use]
-    pub fn hold(self, bytes: Bytes) -> Bytes {
-        if self.bytes == 0 { bytes } else { Bytes::from_owner(Backed { bytes, _share: self }) }
-    }
-}
-
-struct Backed {
-    bytes: Bytes,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Backed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
@@ -262,25 +229,6 @@ mod tests {
         assert_eq!(budget.refusal(10).reason(), "OVERLOADED");
         assert_eq!(budget.refusal(11).reason(), "REQUEST_TOO_LARGE");
         assert_eq!(measures.refused.get(), 1);
-    }
-
-    #[test]
-    fn shares_are_given_back_and_one_alone_always_fits() {
-        let budget = Budget::new(10);
-        let (first, second) = (budget.share(6), budget.share(4));
-        assert!(first.is_some() && second.is_some() && budget.share(1).is_none());
-        drop(first);
-        assert!(budget.share(7).is_none() && budget.share(11).is_none());
-        let third = budget.share_anyway(11);
-        assert!(budget.share(0).is_some() && budget.share(1).is_none());
-        assert_eq!(budget.used(), 15);
-        let mut held = third.hold(Bytes::from_static(b"0123456789a"));
-        let part = held.split_to(3);
-        drop(held);
-        assert_eq!(budget.used(), 15);
-        drop((second, part));
-        assert_eq!(budget.share(11).map(|alone| alone.bytes()), Some(11));
-        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod admission;
+pub mod answer_memory;
 pub mod answers;
 pub mod audit;
 pub mod auth;
@@ -36,7 +37,7 @@ mod stalls;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;
-pub mod unread;
+mod unread;
 pub mod whole;
 
 pub use error::{Error, Kind, Violation};

@@ -111,6 +111,14 @@ impl Place {
         taken.add(before.clone());
         is_left
     }
+
+    /// Of which organisation the request is, if it is of one and that is known.
+    pub(crate) fn organisation(&self) -> Option<OrganisationId> {
+        match &*self.0.owner() {
+            Owner::Organisation(organisation) => Some(organisation.clone()),
+            Owner::Nobody | Owner::Operator => None,
+        }
+    }
 }
 
 impl Drop for Held {

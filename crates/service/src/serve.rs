@@ -20,8 +20,8 @@ use tonic::service::Routes;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::{
+    answer_memory::AnswerMemory,
     auth::Keys,
-    budget::Budget,
     gathered::gathered,
     http::Api,
     leaving::{Leaving, Telling},
@@ -84,7 +84,7 @@ pub struct Served {
     /// What callers may take up.
     pub limits: Limits,
     /// The memory of answers.
-    pub answers: Arc<Budget>,
+    pub answers: Arc<AnswerMemory>,
 }
 
 /// Serves until shutdown, and for a while after it: callers hear only later that

@@ -40,7 +40,7 @@ pub(crate) fn stack(served: Served) -> Stack {
     // 2. Admission: a request finds a place, or is refused before anything is
     //    done for it.
     // 3. Unread: what an answer takes is accounted for until its caller has read it.
-    let unread = UnreadLayer { budget: answers };
+    let unread = UnreadLayer { memory: answers };
     // 4. Bodies: whoever reads a body, on whichever surface, the process's memory
     //    for bodies is taken first, and given back when the answer is there.
     let bodies = BodiesLayer {

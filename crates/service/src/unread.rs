@@ -1,6 +1,6 @@
 //! Answers that their callers have not read yet, within bounds, on both surfaces. An
 //! answer of one message is put together at once, and its bytes are accounted for in
-//! the process's [`Budget`] of answers until the last of them was sent or dropped,
+//! the process's [`AnswerMemory`] until the last of them was sent or dropped,
 //! wherever they wait for a caller that does not read. What was only read and finds no
 //! room is refused; of what changed something the caller is told all the same, and the
 //! next ones find less room. Streams go in pieces, one after the other, and are not looked
@@ -24,35 +24,21 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    Error,
-    auth::rpc,
-    budget::{Budget, Share},
-    http::OPENAPI_PATH,
-    stack::is_grpc,
+    Error, answer_memory::AnswerMemory, auth::rpc, http::OPENAPI_PATH, places::Place, stack::is_grpc,
 };
-
-/// What is no larger needs no room: as many of these as there may be requests take no
-/// more than what the budget has.
-const SMALL_BYTES_MAX: usize = 16 * 1024;
-
-/// Room for so much of an answer, if it needs any; `None` if there is not enough.
-#[must_use]
-pub fn room(budget: &Arc<Budget>, bytes: usize) -> Option<Share> {
-    budget.share(if bytes > SMALL_BYTES_MAX { bytes } else { 0 })
-}
 
 /// Accounts for the answers of a service.
 #[derive(Clone, Debug)]
 pub(crate) struct UnreadLayer {
     /// What all answers share.
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) memory: Arc<AnswerMemory>,
 }
 
 impl<S> Layer<S> for UnreadLayer {
     type Service = Unread<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Unread { inner, budget: self.budget.clone() }
+        Unread { inner, memory: self.memory.clone() }
     }
 }
 
@@ -60,7 +46,7 @@ impl<S> Layer<S> for UnreadLayer {
 #[derive(Clone, Debug)]
 pub(crate) struct Unread<S> {
     inner: S,
-    budget: Arc<Budget>,
+    memory: Arc<AnswerMemory>,
 }
 
 impl<S, B> Service<Request<B>> for Unread<S>
@@ -77,10 +63,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = Asked::of(&request);
+        let (asked, place) = (Asked::of(&request), request.extensions().get::<Place>().cloned());
         let answer = self.inner.call(request);
-        let budget = self.budget.clone();
-        Box::pin(async move { Ok(asked.account(answer.await?, &budget).await) })
+        let memory = self.memory.clone();
+        Box::pin(async move { Ok(asked.account(answer.await?, place, &memory).await) })
     }
 }
 
@@ -108,7 +94,12 @@ impl Asked {
         }
     }
 
-    async fn account(self, answer: Response<Body>, budget: &Arc<Budget>) -> Response<Body> {
+    async fn account(
+        self,
+        answer: Response<Body>,
+        place: Option<Place>,
+        memory: &Arc<AnswerMemory>,
+    ) -> Response<Body> {
         // A route of HTTP that answers by a stream doesn't know how long it will be.
         if !self.whole || !self.grpc && answer.body().size_hint().exact().is_none() {
             return answer;
@@ -121,12 +112,14 @@ impl Asked {
         });
         let first = match first.await.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(bytes))) => {
-                let share = match room(budget, bytes.len()) {
+                // Known by now.
+                let organisation = place.and_then(|place| place.organisation());
+                let room = match memory.room(organisation.as_ref(), bytes.len()) {
                     None if self.only_read => return self.refuse(),
-                    None => budget.share_anyway(bytes.len()),
-                    Some(share) => share,
+                    None => memory.room_anyway(organisation.as_ref(), bytes.len()),
+                    Some(room) => room,
                 };
-                Some(Ok(Frame::data(share.hold(bytes))))
+                Some(Ok(Frame::data(room.hold(bytes))))
             }
             Some(Ok(Err(other))) => Some(Ok(other)),
             Some(Err(error)) => Some(Err(error)),
@@ -184,6 +177,15 @@ mod tests {
     use tonic_types::StatusExt as _;
 
     use super::*;
+    use crate::{
+        answer_memory::SMALL_BYTES_MAX,
+        metrics::{Registry, Requests},
+    };
+
+    fn memory(bytes_max: usize) -> Arc<AnswerMemory> {
+        let requests = Requests::register(&mut Registry::new("sluice-test", "0"));
+        AnswerMemory::new(bytes_max, &requests)
+    }
 
     const LIST: &str = "/sluice.results.v1.ResultsService/ListResults";
     const DOWNLOAD: &str = "/sluice.results.v1.ResultsService/DownloadResult";
@@ -214,12 +216,12 @@ mod tests {
         }
     }
 
-    async fn asked(budget: &Arc<Budget>, method: Method, path: &str, bytes: usize) -> Response<Body> {
+    async fn asked(memory: &Arc<AnswerMemory>, method: Method, path: &str, bytes: usize) -> Response<Body> {
         let mut request = Request::builder().method(&method).uri(path);
         if path.starts_with("/sluice") {
             request = request.header("content-type", "application/grpc");
         }
-        let mut service = UnreadLayer { budget: budget.clone() }.layer(Handler(bytes));
+        let mut service = UnreadLayer { memory: memory.clone() }.layer(Handler(bytes));
         service.call(request.body(()).unwrap()).await.unwrap()
     }
 
@@ -230,39 +232,39 @@ mod tests {
 
     #[tokio::test]
     async fn answers_find_room_up_to_the_limit_until_they_are_sent_or_dropped() {
-        let budget = Budget::new(2 * MESSAGE);
-        let first = asked(&budget, Method::POST, LIST, MESSAGE).await;
-        let second = asked(&budget, Method::GET, "/results", MESSAGE).await;
+        let memory = memory(2 * MESSAGE);
+        let first = asked(&memory, Method::POST, LIST, MESSAGE).await;
+        let second = asked(&memory, Method::GET, "/results", MESSAGE).await;
         assert_eq!((reason(&first), second.status()), (None, StatusCode::OK));
         assert_eq!(second.body().size_hint().exact(), Some(MESSAGE as u64));
-        assert_eq!(budget.used(), 2 * MESSAGE);
+        assert_eq!(memory.used(), 2 * MESSAGE);
 
-        let refused = asked(&budget, Method::POST, LIST, MESSAGE).await;
+        let refused = asked(&memory, Method::POST, LIST, MESSAGE).await;
         assert_eq!(reason(&refused).as_deref(), Some("OVERLOADED"));
-        let refused = asked(&budget, Method::GET, "/results", MESSAGE).await;
+        let refused = asked(&memory, Method::GET, "/results", MESSAGE).await;
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
 
         drop(first);
-        assert_eq!(budget.used(), MESSAGE);
-        let mut body = asked(&budget, Method::POST, LIST, MESSAGE).await.into_body();
+        assert_eq!(memory.used(), MESSAGE);
+        let mut body = asked(&memory, Method::POST, LIST, MESSAGE).await.into_body();
         // On its way to the caller it is in memory still.
         let mut bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(body.frame().await.unwrap().unwrap().is_trailers());
         drop(body);
         let sent = bytes.split_to(MESSAGE / 2);
         drop(sent);
-        assert_eq!(budget.used(), 2 * MESSAGE);
+        assert_eq!(memory.used(), 2 * MESSAGE);
         drop(bytes);
         let read = second.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!((read.len(), budget.used()), (MESSAGE, MESSAGE));
+        assert_eq!((read.len(), memory.used()), (MESSAGE, MESSAGE));
         drop(read);
-        assert_eq!(budget.used(), 0);
+        assert_eq!(memory.used(), 0);
     }
 
     #[tokio::test]
     async fn what_is_small_or_a_stream_or_told_of_a_change_is_not_refused() {
-        let budget = Budget::new(MESSAGE);
-        let _full = budget.share(MESSAGE).unwrap();
+        let memory = memory(MESSAGE);
+        let _full = memory.room(None, MESSAGE).unwrap();
         for (method, path, bytes, counted) in [
             (Method::POST, LIST, SMALL_BYTES_MAX, 0),
             (Method::GET, "/results", SMALL_BYTES_MAX, 0),
@@ -271,9 +273,9 @@ mod tests {
             (Method::POST, PUBLISH, MESSAGE, MESSAGE),
             (Method::POST, "/results/ack", MESSAGE, MESSAGE),
         ] {
-            let answer = asked(&budget, method, path, bytes).await;
+            let answer = asked(&memory, method, path, bytes).await;
             assert_eq!((reason(&answer), answer.status()), (None, StatusCode::OK), "{path}");
-            assert_eq!(budget.used(), MESSAGE + counted, "{path}");
+            assert_eq!(memory.used(), MESSAGE + counted, "{path}");
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), bytes, "{path}");
         }
     }

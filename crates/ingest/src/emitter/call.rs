@@ -139,9 +139,7 @@ impl Caller {
         }
         let answer = match self.call(messages).instrument(trace::call_span(RECORD_RESULTS)).await {
             // Recording again is harmless: another replica may do better at once.
-            Err((status, lost))
-                if lost && Trouble::of(&status) != Trouble::Late && self.results.has_others() =>
-            {
+            Err(failure) if failure.lost && failure.trouble != Trouble::Late && self.results.has_others() => {
                 self.call(messages).instrument(trace::call_span(RECORD_RESULTS)).await
             }
             answer => answer,
@@ -152,37 +150,36 @@ impl Caller {
                 trouble: None,
                 refusal: "the results service refused a result".into(),
             },
-            Err((status, _)) => {
+            Err(Failure { status, trouble, .. }) => {
                 tracing::warn!(
                     code = ?status.code(), message = status.message(), rows = messages.len(),
                     "results not recorded"
                 );
-                Answer::failed(messages.len(), &status)
+                Answer::failed(messages.len(), trouble, &status)
             }
         }
     }
 
-    /// One call to one replica; an error says whether it did not get through.
-    async fn call(
-        &self,
-        messages: &[Arc<ResultBatch>],
-    ) -> Result<Response<RecordResultsResponse>, (Status, bool)> {
+    /// One call to one replica.
+    async fn call(&self, messages: &[Arc<ResultBatch>]) -> Result<Response<RecordResultsResponse>, Failure> {
         let batches = messages.iter().map(|message| (**message).clone()).collect();
         let mut request = tonic::Request::new(RecordResultsRequest { batches });
         request.set_timeout(CALL_TIMEOUT);
         trace::inject(request.metadata_mut());
         let started = Instant::now();
         let answer = match self.results.pick().await {
-            None => Err((Status::unavailable("the results service has no address"), false)),
+            None => {
+                Err(Failure::of(Status::unavailable("the results service has no address"), false, started))
+            }
             Some(picked) => {
                 let channel = picked.channel();
                 let mut client = ResultsIntakeServiceClient::with_interceptor(channel, self.token.clone());
                 let answer = client.record_results(request).await;
                 let lost = picked.ended(answer.as_ref().err());
-                answer.map_err(|status| (status, lost))
+                answer.map_err(|status| Failure::of(status, lost, started))
             }
         };
-        let code = answer.as_ref().err().map_or(Code::Ok, |(status, _)| status.code());
+        let code = answer.as_ref().err().map_or(Code::Ok, |failure| failure.status.code());
         self.metrics.called(code, started.elapsed());
         trace::called(code);
         answer
@@ -209,6 +206,21 @@ impl Caller {
     }
 }
 
+/// A call that was not answered.
+struct Failure {
+    status: Status,
+    /// It did not get through.
+    lost: bool,
+    trouble: Trouble,
+}
+
+impl Failure {
+    fn of(status: Status, lost: bool, started: Instant) -> Self {
+        let trouble = Trouble::of(&status, started.elapsed() >= CALL_TIMEOUT);
+        Self { status, lost, trouble }
+    }
+}
+
 /// What became of the messages of a call.
 #[derive(Debug, Default)]
 struct Answer {
@@ -220,8 +232,8 @@ struct Answer {
 
 impl Answer {
     /// Nothing of a call was answered for. What is refused alone is refused for good.
-    fn failed(messages: usize, status: &Status) -> Self {
-        match Trouble::of(status) {
+    fn failed(messages: usize, trouble: Trouble, status: &Status) -> Self {
+        match trouble {
             Trouble::Refused if messages == 1 => Self {
                 handovers: vec![Handover::SetAside],
                 trouble: None,

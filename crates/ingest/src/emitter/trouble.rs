@@ -18,22 +18,24 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// By the status, and whether the results service itself gave a reason for it: a
-    /// proxy or a connection that broke gives none.
+    /// By the status; by whether the results service itself gave a reason for it, since a
+    /// connection that broke gives none; and by whether all the time it had is over.
     #[must_use]
-    pub fn of(status: &Status) -> Self {
+    pub fn of(status: &Status, late: bool) -> Self {
         let details = status.get_error_details();
+        let reason = details.error_info().is_some();
         match status.code() {
             Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
                 Self::OfAll
             }
             // It says when to come again: it has no room, whatever comes.
             _ if details.retry_info().is_some() => Self::OfAll,
-            // The second by tonic's client, if its clock is the first.
-            Code::DeadlineExceeded | Code::Cancelled => Self::Late,
-            Code::ResourceExhausted | Code::InvalidArgument if details.error_info().is_some() => {
-                Self::Refused
-            }
+            Code::DeadlineExceeded => Self::Late,
+            // By tonic's client, if its clock is the first.
+            Code::Cancelled if late || reason => Self::Late,
+            // A connection that was cut.
+            Code::Cancelled | Code::Unknown if !reason => Self::OfAll,
+            Code::ResourceExhausted | Code::InvalidArgument if reason => Self::Refused,
             _ => Self::Fault,
         }
     }
@@ -58,14 +60,16 @@ mod tests {
             (Status::unimplemented("by a service that is no results service"), Trouble::OfAll),
             (overloaded.into(), Trouble::OfAll),
             (error(Kind::DeadlineExceeded, "DEADLINE_EXCEEDED"), Trouble::Late),
-            (Status::cancelled("Timeout expired"), Trouble::Late),
             (error(Kind::ResourceExhausted, "REQUEST_TOO_LARGE"), Trouble::Refused),
             (Error::malformed_request().into(), Trouble::Refused),
             (Status::resource_exhausted("by a proxy"), Trouble::Fault),
             (Error::internal("why").into(), Trouble::Fault),
-            (Status::unknown("h2 protocol error"), Trouble::Fault),
+            (Status::internal("h2 protocol error"), Trouble::Fault),
+            (Status::unknown("transport error"), Trouble::OfAll),
+            (Status::cancelled("connection closed"), Trouble::OfAll),
         ] {
-            assert_eq!(Trouble::of(&status), trouble, "{status:?}");
+            assert_eq!(Trouble::of(&status, false), trouble, "{status:?}");
         }
+        assert_eq!(Trouble::of(&Status::cancelled("Timeout expired"), true), Trouble::Late);
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
-fn compile(text: &str) -> Result<u64, String> {
-    Schema::compile(text).map(|schema| schema.map_or(0, |schema| schema.weight()))
+fn compile(text: &str) -> Result<(), String> {
+    Schema::compile(text).map(drop)
 }
 
 fn check(schema: &str, content: &str) -> Result<(), Broken> {
@@ -66,7 +66,7 @@ fn a_schema_unfolds_up_to_its_bound() {
     );
     assert!(hidden.contains("properties") && compile(&hidden).is_err(), "{hidden}");
     let wide = |n: u64| format!(r#"{{"anyOf":[{}]}}"#, vec!["{}"; usize::try_from(n).unwrap()].join(","));
-    assert_eq!(compile(&wide(WEIGHT_MAX - 1)), Ok(WEIGHT_MAX));
+    assert_eq!(compile(&wide(WEIGHT_MAX - 1)), Ok(()));
     assert!(compile(&wide(WEIGHT_MAX)).is_err());
 }
 

@@ -12,9 +12,8 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::future::try_join;
 use sluice_service::{
     Error, Kind, OrganisationId,
-    budget::{Budget, Share},
+    answer_memory::{AnswerMemory, Room},
     postgres::{Failure, classify, patiently},
-    unread::room,
 };
 use tokio_postgres::{Error as PgError, Statement};
 use uuid::Uuid;
@@ -42,7 +41,7 @@ const GET: &str = include_str!("../sql/get.sql");
 pub struct Shelf {
     tenants: Tenants,
     recent: Recent,
-    answers: Arc<Budget>,
+    answers: Arc<AnswerMemory>,
     metrics: Arc<metrics::Shelf>,
 }
 
@@ -50,7 +49,12 @@ impl Shelf {
     /// Over sessions that see one organisation's rows, and what was recorded last; within
     /// the memory for answers.
     #[must_use]
-    pub fn new(tenants: Tenants, recent: Recent, answers: Arc<Budget>, metrics: Arc<metrics::Shelf>) -> Self {
+    pub fn new(
+        tenants: Tenants,
+        recent: Recent,
+        answers: Arc<AnswerMemory>,
+        metrics: Arc<metrics::Shelf>,
+    ) -> Self {
         Self { tenants, recent, answers, metrics }
     }
 
@@ -81,7 +85,7 @@ impl Shelf {
             return Ok(Page::default());
         }
         let session = self.tenants.borrow().await?;
-        let room = |bytes| self.room(bytes);
+        let room = |bytes| self.room(&walk.organisation, bytes);
         let page = page(session.client(), &self.recent, walk, between, page_size, data_bytes_max, room);
         let outcome = patiently(within(&session, &walk.organisation, page)).await;
         let page = session.settle(outcome)?.ok_or_else(Error::overloaded)?;
@@ -90,8 +94,8 @@ impl Shelf {
     }
 
     /// Of the memory for answers, room for so much data, if there is.
-    fn room(&self, bytes: u64) -> Option<Share> {
-        room(&self.answers, usize::try_from(bytes).unwrap_or(usize::MAX))
+    fn room(&self, organisation: &OrganisationId, bytes: u64) -> Option<Room> {
+        self.answers.room(Some(organisation), usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// The data of a record that is kept inline, its checksum verified.
@@ -104,7 +108,7 @@ impl Shelf {
         let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
             let Some(record) = get(client, organisation, id).await? else { return Ok(None) };
-            let Some(room) = self.room(record.size) else {
+            let Some(room) = self.room(organisation, record.size) else {
                 return Ok(Some((record, Err(Error::overloaded()))));
             };
             let data = read(client, organisation, &[&record]).await?.remove(&id).map(|data| room.hold(data));
@@ -133,6 +137,27 @@ impl Shelf {
         organisation: &OrganisationId,
         id: Uuid,
     ) -> Result<(Record, bool), Error> {
+        for _ in 0..TRIES_MAX {
+            let (moved, record) = self.try_acknowledge(organisation, id).await?;
+            self.recent.forget(organisation, &moved);
+            let record = record.ok_or_else(not_found)?;
+            if record.state() == State::Expired && record.date_consumed.is_none() {
+                return Err(expired("it expired before it was acknowledged"));
+            }
+            if record.state() != State::Available {
+                return Ok((record, !moved.is_empty()));
+            }
+            // Recorded after it was looked for, and before it was read.
+        }
+        Err(Error::unavailable("the result was not acknowledged yet"))
+    }
+
+    /// What of a record was moved, and how it is afterwards.
+    async fn try_acknowledge(
+        &self,
+        organisation: &OrganisationId,
+        id: Uuid,
+    ) -> Result<(Vec<Uuid>, Option<Record>), Error> {
         let session = self.tenants.borrow().await?;
         let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
@@ -151,13 +176,7 @@ impl Shelf {
             Ok((moved, found))
         }))
         .await;
-        let (moved, record) = session.settle(outcome)?;
-        self.recent.forget(organisation, &moved);
-        let record = record.ok_or_else(not_found)?;
-        if record.state() == State::Expired && record.date_consumed.is_none() {
-            return Err(expired("it expired before it was acknowledged"));
-        }
-        Ok((record, !moved.is_empty()))
+        session.settle(outcome)
     }
 
     /// Moves many records from AVAILABLE to CONSUMED; the ids that this very

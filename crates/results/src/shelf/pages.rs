@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use deadpool_postgres::ClientWrapper;
-use sluice_service::budget::Share;
+use sluice_service::answer_memory::Room;
 use tokio_postgres::{Error as PgError, Row, types::ToSql};
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ pub struct Page {
     /// How many of the records were in memory.
     pub from_memory: usize,
     /// Of the memory for answers, what the data takes.
-    pub room: Option<Share>,
+    pub room: Option<Room>,
 }
 
 /// One page of a walk between two keys, with up to `data_bytes_max` bytes of data. `None`
@@ -40,7 +40,7 @@ pub async fn page(
     between: (Key, Key),
     page_size: usize,
     data_bytes_max: usize,
-    room: impl Fn(u64) -> Option<Share>,
+    room: impl Fn(u64) -> Option<Room>,
 ) -> Result<Option<Page>, PgError> {
     let (records, next) = if is_default(&walk.filter) {
         waiting(client, recent, walk, between, page_size).await?

@@ -70,6 +70,7 @@ pub struct Requests {
     pub(crate) open: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) body_bytes: Gauge,
+    pub(crate) answer_bytes: Gauge,
     pub(crate) refusals: Refusals,
 }
 
@@ -80,6 +81,7 @@ pub(crate) struct Refusals {
     pub(crate) in_flight: Counter,
     pub(crate) headers: Counter,
     pub(crate) bodies: Counter,
+    pub(crate) answers: Counter,
     pub(crate) rate: Counter,
 }
 
@@ -105,6 +107,11 @@ impl Requests {
                 "Bytes of bodies that arrive or are worked on",
                 Gauge::default(),
             ),
+            answer_bytes: registry.add(
+                "sluice_answer_bytes_in_flight",
+                "Bytes of large answers that callers have not read yet",
+                Gauge::default(),
+            ),
             refusals: Refusals::register(registry),
         }
     }
@@ -123,6 +130,7 @@ impl Refusals {
             "requests_in_flight_max",
             "header_list_bytes_max",
             "body_bytes_in_flight_max",
+            "answer_bytes_in_flight_max",
             "organisation_requests_per_second_max",
         ];
         let help = "What found no place, by the limit that was met";
@@ -132,7 +140,8 @@ impl Refusals {
             in_flight: by.of(limits[1]),
             headers: by.of(limits[2]),
             bodies: by.of(limits[3]),
-            rate: by.of(limits[4]),
+            answers: by.of(limits[4]),
+            rate: by.of(limits[5]),
         }
     }
 }
