@@ -148,6 +148,6 @@ async fn a_session_that_has_gone_silent_is_lent_to_nobody_else() {
     results.acknowledge_result(asked).await.unwrap_err();
     // Whoever left it left it in use: there are others.
     let one = GetResultRequest { id: given[1].id.clone(), ..Default::default() };
-    let found = results.get_result(one).await.unwrap().into_inner();
+    let found = results.get_result(one).await.unwrap().into_inner().result.unwrap();
     assert_eq!(found.state(), State::Available);
 }
