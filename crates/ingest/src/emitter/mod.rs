@@ -1,7 +1,7 @@
-//! From the outbox to the results service. Accepted batches come straight from
-//! the lanes, still in memory; rows of a dead or released instance, and rows of
-//! its own that this one has forgotten, come from the database. Each is handed over until every result in it is recorded, and then
-//! deleted. Delivery is at least once; recording is idempotent.
+//! From the outbox to the results service. Accepted batches come straight from the
+//! lanes, still in memory; rows of a dead or released instance, and rows of its own that
+//! this one has forgotten, come from the database. Each is handed over until every result
+//! in it is recorded, and then deleted. Delivery is at least once; recording is idempotent.
 //!
 //! One organisation has at most one call in flight; what it has waiting goes
 //! along in the next. A call that fails, and not because the results service is away, is
