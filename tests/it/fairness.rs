@@ -1,7 +1,7 @@
 //! One organisation's flood, and work past its deadline: neither is at anybody
 //! else's cost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Version;
@@ -15,6 +15,9 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
 
 use crate::{http_support::send, support::*, telemetry::exposition::scrape};
+
+/// How long a gate waits for a lock.
+const GATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One lane, and definitions of both organisations.
 async fn start() -> (Pair, Clients, Clients) {
@@ -84,10 +87,22 @@ async fn one_organisations_flood_does_not_starve_anothers() {
 #[tokio::test]
 async fn work_past_its_deadline_is_dropped_before_it_is_sealed_and_never_after() {
     let (pair, acme, _) = start().await;
-    let shut = gate_shut(&pair).await;
+    // A gate waits for a second, and on a busy machine that may not do.
+    for attempt in 0.. {
+        assert!(attempt < 20, "never within a second");
+        if was_dropped_before_it_was_sealed(&pair, &acme, attempt).await {
+            return;
+        }
+    }
+}
+
+/// Whether the gate was opened again in time to see it.
+async fn was_dropped_before_it_was_sealed(pair: &Pair, acme: &Clients, attempt: usize) -> bool {
+    let named = |name: &str| marked("plain", &format!("{name}/{attempt}"), "1");
+    let shut = gate_shut(pair).await;
     let call = |chkpt: &'static str, deadline: Option<Duration>| {
         let mut client = acme.ingest.clone();
-        let mut sent = Request::new(request(vec![marked("plain", chkpt, "1")]));
+        let mut sent = Request::new(request(vec![named(chkpt)]));
         if let Some(deadline) = deadline {
             sent.set_timeout(deadline);
         }
@@ -96,28 +111,35 @@ async fn work_past_its_deadline_is_dropped_before_it_is_sealed_and_never_after()
             answer.map(|answer| answer.into_inner().observations.remove(0))
         })
     };
+    let kept_before = results(acme).await.len();
     let soon = Some(Duration::from_millis(300));
     // The first is sealed at once and waits in the gate; its caller gives up.
-    let sealed = call("sealed", soon);
-    gate_waits(&pair).await;
+    let (since, sealed) = (Instant::now(), call("sealed", soon));
+    gate_waits(pair).await;
     // The second waits for the lane until its deadline has passed, the third longer.
     let unsealed = call("unsealed", soon);
-    eventually("one that waits", || async { (waiting(&pair).await >= 1.0).then_some(()) }).await;
+    eventually("one that waits", || async { (waiting(pair).await >= 1.0).then_some(()) }).await;
     for late in [sealed, unsealed] {
         // Told by the service, or by tonic's client, whichever clock is the first.
         let code = late.await.unwrap().unwrap_err().code();
         assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&code), "{code:?}");
     }
     let patient = call("patient", None);
-    eventually("another one", || async { (waiting(&pair).await >= 2.0).then_some(()) }).await;
+    eventually("another one", || async { (waiting(pair).await >= 2.0).then_some(()) }).await;
     shut.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(patient.await.unwrap().unwrap().outcome(), Outcome::Success);
-    drained(&pair).await;
+    let in_time = since.elapsed() < GATE_PATIENCE;
+    let patient = patient.await.unwrap().unwrap();
+    drained(pair).await;
+    if !in_time {
+        return false;
+    }
+    assert_eq!(patient.outcome(), Outcome::Success);
     // A resend tells: what was sealed was kept, what was not left nothing.
-    assert_eq!(results(&acme).await.len(), 2);
-    let said = publish(&acme, vec![marked("plain", "sealed", "1"), marked("plain", "unsealed", "1")]).await;
+    assert_eq!(results(acme).await.len() - kept_before, 2);
+    let said = publish(acme, vec![named("sealed"), named("unsealed")]).await;
     assert_eq!(kinds(&said), [Outcome::Duplicate, Outcome::Success]);
     assert_eq!(said[0].original_outcome(), Outcome::Success);
+    true
 }
 
 #[tokio::test]
@@ -135,13 +157,12 @@ async fn streams_and_http_callers_have_deadlines_too() {
     let requests = tokio_stream::once(request(vec![marked("plain", "stream", "2")]));
     let mut stream = Request::new(requests.chain(tokio_stream::pending()));
     stream.set_timeout(soon);
-    let late = match acme.ingest.clone().stream_observations(stream).await {
-        Ok(answers) => answers.into_inner().message().await.unwrap_err(),
-        Err(status) => status,
+    let over_grpc = async {
+        match acme.ingest.clone().stream_observations(stream).await {
+            Ok(answers) => answers.into_inner().message().await.unwrap_err(),
+            Err(status) => status,
+        }
     };
-    // Told by the service, or by tonic's client, whichever clock is the first.
-    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&late.code()), "{late:?}");
-
     let body = br#"[{"path":"plain","chkpt":"http","n":3}]"#;
     let over_http = http::Request::post("/aepublish/v1/acme/observation")
         .header("host", "ingest")
@@ -150,7 +171,11 @@ async fn streams_and_http_callers_have_deadlines_too() {
         .header("grpc-timeout", format!("{}m", soon.as_millis()))
         .body(Full::<Bytes>::from(&body[..]))
         .unwrap();
-    let answer = send(pair.ingest[0].address(), Version::HTTP_11, over_http).await;
+    // At the same time: a gate waits no longer than a second.
+    let over_http = send(pair.ingest[0].address(), Version::HTTP_11, over_http);
+    let (late, answer) = tokio::join!(over_grpc, over_http);
+    // Told by the service, or by tonic's client, whichever clock is the first.
+    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&late.code()), "{late:?}");
     assert_eq!(answer.error(), (503, "unavailable".to_owned()));
     assert!(answer.headers.contains_key("retry-after"));
 
