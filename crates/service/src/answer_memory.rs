@@ -2,16 +2,14 @@
 //! organisation may have as much of it as is still free, so that one that reads nothing
 //! leaves room for the others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::{
     OrganisationId,
     metrics::{Counter, Gauge, Requests},
+    shares::Shares,
 };
 
 /// What is no larger needs no room: as many of these as there may be requests take no
@@ -22,16 +20,10 @@ pub(crate) const SMALL_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct AnswerMemory {
     bytes_max: usize,
-    taken: Mutex<Taken>,
+    /// By organisation; absent: the operator's.
+    taken: Mutex<Shares<Option<OrganisationId>>>,
     in_flight: Gauge,
     refused: Counter,
-}
-
-/// Organisations that have none are not in it.
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    of: HashMap<OrganisationId, usize>,
 }
 
 impl AnswerMemory {
@@ -53,9 +45,10 @@ impl AnswerMemory {
     pub fn room(self: &Arc<Self>, organisation: Option<&OrganisationId>, bytes: usize) -> Option<Room> {
         if bytes > SMALL_BYTES_MAX {
             let taken = self.taken();
-            let own = organisation.and_then(|organisation| taken.of.get(organisation)).copied().unwrap_or(0);
-            let free = self.bytes_max.saturating_sub(taken.all);
-            if taken.all > 0 && own.saturating_add(bytes) > free {
+            // The operator's have no bound but the whole.
+            let own = if organisation.is_some() { taken.of(&organisation.cloned()) } else { 0 };
+            let free = self.bytes_max.saturating_sub(taken.all());
+            if taken.all() > 0 && own.saturating_add(bytes) > free {
                 self.refused.inc();
                 return None;
             }
@@ -72,19 +65,16 @@ impl AnswerMemory {
     #[allow(clippy::cast_possible_wrap)] // what is in memory fits an i64
     fn take(
         self: &Arc<Self>,
-        mut taken: MutexGuard<'_, Taken>,
+        mut taken: MutexGuard<'_, Shares<Option<OrganisationId>>>,
         organisation: Option<&OrganisationId>,
         bytes: usize,
     ) -> Room {
-        taken.all += bytes;
-        if let Some(organisation) = organisation {
-            *taken.of.entry(organisation.clone()).or_default() += bytes;
-        }
-        self.in_flight.set(taken.all as i64);
+        taken.add(organisation.cloned(), bytes);
+        self.in_flight.set(taken.all() as i64);
         Room { memory: self.clone(), organisation: organisation.cloned(), bytes }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Shares<Option<OrganisationId>>> {
         // Numbers are whole after every step.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,7 +82,7 @@ impl AnswerMemory {
     /// Bytes in use now.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
-        self.taken().all
+        self.taken().all()
     }
 }
 
@@ -130,15 +120,8 @@ impl Drop for Room {
             return;
         }
         let mut taken = self.memory.taken();
-        taken.all -= self.bytes;
-        self.memory.in_flight.set(taken.all as i64);
-        let Some(organisation) = &self.organisation else { return };
-        if let Some(own) = taken.of.get_mut(organisation) {
-            *own -= self.bytes;
-            if *own == 0 {
-                taken.of.remove(organisation);
-            }
-        }
+        taken.remove(&self.organisation, self.bytes);
+        self.memory.in_flight.set(taken.all() as i64);
     }
 }
 
@@ -183,6 +166,6 @@ mod tests {
         let (first, second) = (all_of(&acme), all_of(&globex));
         assert_eq!((first.len(), second.len()), (8, 4));
         drop((first, second));
-        assert!(memory.taken().of.is_empty(), "who has none takes no memory");
+        assert!(memory.taken().is_empty(), "who has none takes no memory");
     }
 }

@@ -31,6 +31,7 @@ pub mod probes;
 pub mod program;
 mod rate;
 pub mod serve;
+pub mod shares;
 pub mod shutdown;
 mod stack;
 mod stalls;

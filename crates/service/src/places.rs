@@ -4,25 +4,15 @@
 //! need no token. Tokens for all organisations are the operator's, and have no bound but
 //! the whole.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::OrganisationId;
+use crate::{OrganisationId, shares::Shares};
 
 /// All places. One per process.
 #[derive(Debug)]
 pub(crate) struct Places {
     max: usize,
-    taken: Mutex<Taken>,
-}
-
-/// Who has none is not in it.
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    by: HashMap<Owner, usize>,
+    taken: Mutex<Shares<Owner>>,
 }
 
 /// Who has a place.
@@ -34,26 +24,10 @@ enum Owner {
     Operator,
 }
 
-impl Taken {
-    /// Whether so many are free that one may have another one.
-    fn is_left(&self, free: usize, owner: &Owner) -> bool {
-        let own = self.by.get(owner).copied().unwrap_or_default();
-        *owner == Owner::Operator || own < free
-    }
-
-    fn add(&mut self, owner: Owner) {
-        self.all += 1;
-        *self.by.entry(owner).or_default() += 1;
-    }
-
-    fn remove(&mut self, owner: &Owner) {
-        self.all -= 1;
-        if let Some(own) = self.by.get_mut(owner) {
-            *own -= 1;
-            if *own == 0 {
-                self.by.remove(owner);
-            }
-        }
+impl Owner {
+    /// Whether one may have another place.
+    fn may_take(&self, taken: &Shares<Self>, max: usize) -> bool {
+        *self == Self::Operator || taken.of(self) < max - taken.all()
     }
 }
 
@@ -65,15 +39,14 @@ impl Places {
     /// A place for nobody yet, if one is free.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
         let mut taken = self.taken();
-        let free = self.max - taken.all;
-        if !taken.is_left(free, &Owner::Nobody) {
+        if !Owner::Nobody.may_take(&taken, self.max) {
             return None;
         }
-        taken.add(Owner::Nobody);
+        taken.add(Owner::Nobody, 1);
         Some(Place(Arc::new(Held { places: self.clone(), owner: Mutex::new(Owner::Nobody) })))
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Shares<Owner>> {
         // Numbers are whole after every step.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,12 +76,12 @@ impl Place {
         let owner = organisation.cloned().map_or(Owner::Operator, Owner::Organisation);
         let mut before = self.0.owner();
         let mut taken = self.0.places.taken();
-        taken.remove(&before);
-        let is_left = taken.is_left(self.0.places.max - taken.all, &owner);
+        taken.remove(&before, 1);
+        let is_left = owner.may_take(&taken, self.0.places.max);
         if is_left {
             *before = owner;
         }
-        taken.add(before.clone());
+        taken.add(before.clone(), 1);
         is_left
     }
 
@@ -123,7 +96,7 @@ impl Place {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.places.taken().remove(&self.owner());
+        self.places.taken().remove(&self.owner(), 1);
     }
 }
 
@@ -156,7 +129,7 @@ mod tests {
         let nobody: Vec<_> = std::iter::from_fn(|| places.take()).collect();
         assert_eq!((first.len(), second.len(), nobody.len()), (8, 4, 2));
         drop((first, second, nobody));
-        assert!(places.taken().by.is_empty(), "who has no place takes no memory");
+        assert!(places.taken().is_empty(), "who has no place takes no memory");
         // Where there is but one it is anybody's.
         let places = Places::new(1);
         assert!(places.take().is_some_and(|place| place.is_left_for(Some(&acme))));

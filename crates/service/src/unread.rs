@@ -24,7 +24,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    Error, answer_memory::AnswerMemory, auth::rpc, http::OPENAPI_PATH, places::Place, stack::is_grpc,
+    Error,
+    answer_memory::{AnswerMemory, SMALL_BYTES_MAX},
+    auth::rpc,
+    http::OPENAPI_PATH,
+    places::Place,
+    stack::is_grpc,
 };
 
 /// Accounts for the answers of a service.
@@ -111,6 +116,7 @@ impl Asked {
             Poll::Pending => Poll::Ready(None),
         });
         let first = match first.await.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(bytes))) if bytes.len() <= SMALL_BYTES_MAX => Some(Ok(Frame::data(bytes))),
             Some(Ok(Ok(bytes))) => {
                 // Known by now.
                 let organisation = place.and_then(|place| place.organisation());
@@ -177,10 +183,7 @@ mod tests {
     use tonic_types::StatusExt as _;
 
     use super::*;
-    use crate::{
-        answer_memory::SMALL_BYTES_MAX,
-        metrics::{Registry, Requests},
-    };
+    use crate::metrics::{Registry, Requests};
 
     fn memory(bytes_max: usize) -> Arc<AnswerMemory> {
         let requests = Requests::register(&mut Registry::new("sluice-test", "0"));

@@ -2,26 +2,16 @@
 //! bounded, and of one organisation, so that one whose bucket is stuck leaves
 //! places for the others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sluice_service::OrganisationId;
+use sluice_service::{OrganisationId, shares::Shares};
 
 /// The places, and who has them.
 #[derive(Clone, Debug)]
 pub struct Places {
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<Shares<OrganisationId>>>,
     all_max: usize,
     organisation_max: usize,
-}
-
-/// Organisations without a file are not in it.
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    of: HashMap<OrganisationId, usize>,
 }
 
 /// A place, until it is dropped.
@@ -38,7 +28,7 @@ impl Places {
         Self { taken: Arc::default(), all_max, organisation_max }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Shares<OrganisationId>> {
         // Numbers are whole after every step.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,24 +37,17 @@ impl Places {
     #[must_use]
     pub fn take(&self, organisation: &OrganisationId) -> Option<Place> {
         let mut taken = self.taken();
-        let own = taken.of.get(organisation).copied().unwrap_or_default();
-        if taken.all >= self.all_max || own >= self.organisation_max {
+        if taken.all() >= self.all_max || taken.of(organisation) >= self.organisation_max {
             return None;
         }
-        taken.all += 1;
-        taken.of.insert(organisation.clone(), own + 1);
+        taken.add(organisation.clone(), 1);
         Some(Place { places: self.clone(), organisation: organisation.clone() })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        taken.all -= 1;
-        match taken.of.get_mut(&self.organisation) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => drop(taken.of.remove(&self.organisation)),
-        }
+        self.places.taken().remove(&self.organisation, 1);
     }
 }
 
@@ -86,6 +69,6 @@ mod tests {
         assert!(places.take(&a).is_some());
         drop((second, third));
         let taken = places.taken();
-        assert!(taken.all == 0 && taken.of.is_empty(), "{taken:?}");
+        assert!(taken.is_empty(), "{taken:?}");
     }
 }

@@ -1,0 +1,54 @@
+//! How much of something is taken, and by whom. Pure; whoever shares it out puts a lock
+//! around it, and decides who may have how much.
+
+use std::{collections::HashMap, hash::Hash};
+
+/// What is taken. Who has nothing is not in it.
+#[derive(Debug)]
+pub struct Shares<K> {
+    all: usize,
+    of: HashMap<K, usize>,
+}
+
+impl<K> Default for Shares<K> {
+    fn default() -> Self {
+        Self { all: 0, of: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Shares<K> {
+    /// How much is taken by all.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
+    /// How much one has.
+    #[must_use]
+    pub fn of(&self, owner: &K) -> usize {
+        self.of.get(owner).copied().unwrap_or_default()
+    }
+
+    /// One takes more.
+    pub fn add(&mut self, owner: K, amount: usize) {
+        self.all += amount;
+        *self.of.entry(owner).or_default() += amount;
+    }
+
+    /// One gives back some of what it has.
+    pub fn remove(&mut self, owner: &K, amount: usize) {
+        self.all -= amount;
+        if let Some(own) = self.of.get_mut(owner) {
+            *own -= amount;
+            if *own == 0 {
+                self.of.remove(owner);
+            }
+        }
+    }
+
+    /// Whether nobody has anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all == 0 && self.of.is_empty()
+    }
+}
