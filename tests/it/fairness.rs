@@ -84,6 +84,58 @@ async fn one_organisations_flood_does_not_starve_anothers() {
     }
 }
 
+/// Keeps acme's commits from ending: those of one result by lock 42, larger ones by 43.
+const HANGING: &str = "
+    CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
+    'BEGIN PERFORM pg_advisory_xact_lock_shared(CASE NEW.results WHEN 1 THEN 42 ELSE 43 END); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.organisation = 'acme') EXECUTE FUNCTION hang();
+    SELECT pg_advisory_lock(42), pg_advisory_lock(43)";
+
+#[tokio::test]
+async fn a_commit_that_hangs_delays_no_other_organisation() {
+    let pair = builder().admin().flag(Service::Ingest, "lanes", "2").start().await;
+    let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
+    let paths: Vec<_> = (0..9).map(|n| format!("kind/{n}")).collect();
+    for path in &paths {
+        put(&acme, definition(path)).await;
+        put(&globex, Definition { organisation: "globex".into(), ..definition(path) }).await;
+    }
+    let sql = pair.ingest_database.sql().await;
+    sql.batch_execute(HANGING).await.unwrap();
+    let hanging = |by: u32, commits: i64| {
+        let waits = "SELECT count(*) = $2 FROM pg_locks
+                     WHERE locktype = 'advisory' AND objid = $1 AND NOT granted";
+        let sql = &sql;
+        eventually("commits that hang", move || async move {
+            sql.query_one(waits, &[&by, &commits]).await.unwrap().get::<_, bool>(0).then_some(())
+        })
+    };
+    let mut calls = JoinSet::new();
+    for (n, path) in paths.clone().into_iter().enumerate() {
+        let acme = acme.clone();
+        calls.spawn(async move { publish_one(&acme, json(&path, "1")).await });
+        // Each lane has one, the others wait for them.
+        match n {
+            0 => hanging(42, 1).await,
+            1 => hanging(42, 2).await,
+            _ => {
+                eventually("one more", async || (waiting(&pair).await >= n as f64 - 1.0).then_some(())).await
+            }
+        }
+    }
+    sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    hanging(43, 1).await;
+    // Seven hang, and one waits: not for them.
+    let said = publish(&globex, paths.iter().map(|path| json(path, "1")).collect()).await;
+    assert_eq!(kinds(&said), [Outcome::Success; 9]);
+    hanging(43, 1).await;
+    sql.batch_execute("SELECT pg_advisory_unlock(43)").await.unwrap();
+    for said in calls.join_all().await {
+        assert_eq!(said.outcome(), Outcome::Success);
+    }
+}
+
 #[tokio::test]
 async fn work_past_its_deadline_is_dropped_before_it_is_sealed_and_never_after() {
     let (pair, acme, _) = start().await;

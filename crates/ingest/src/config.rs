@@ -27,7 +27,7 @@ sluice_service::settings! {
         results_ca_file: Option<PathBuf> = Some(""), "PEM file of the CAs of the results service's certificate, for an https results_url; read again when it changes. Empty: the system's CAs.";
         results_client_certificate_file: Option<PathBuf> = Some(""), "PEM file of the certificate to show to the results service, its chain after it; read again when it changes. Empty: none.";
         results_client_key_file: Option<PathBuf> = Some(""), "PEM file of that certificate's private key.";
-        lanes: usize = Some("2"), "Most gate transactions at the same time, each with its own session.";
+        lanes: usize = Some("4"), "Most gate transactions at the same time, each with its own session.";
         database_connections: usize = Some("4"), "Pooled sessions beside the lanes'.";
         gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept at least.";
         outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry.";

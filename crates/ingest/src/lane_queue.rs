@@ -1,9 +1,10 @@
-//! What waits for a lane, by organisation: taken in turns, so that one that floods
+//! What waits for the lanes, by organisation: taken in turns, so that one that floods
 //! delays nobody but itself, and bounded, so that there is room for a newcomer at
-//! any time. Pure; the committer puts a lock around it.
+//! any time. What must stay in order has a key in common: while a batch with it is out,
+//! it waits. Pure; the committer puts a lock around it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     iter::Sum,
 };
 
@@ -71,8 +72,28 @@ pub enum Full {
     Bytes,
 }
 
+/// What a job must not overtake: no two batches that are out have one in common.
+pub type Keys = Vec<u64>;
+
+/// A job that waits.
+struct Waiting<T> {
+    job: T,
+    size: Size,
+    keys: Keys,
+}
+
+/// What is taken at once.
+pub struct Batch<T> {
+    /// Each organisation's in the order they came.
+    pub jobs: Vec<T>,
+    /// Their sizes' sum.
+    pub size: Size,
+    /// Their keys, until they are given back.
+    pub keys: Keys,
+}
+
 struct Line<T> {
-    jobs: VecDeque<(T, Size)>,
+    jobs: VecDeque<Waiting<T>>,
     bytes: usize,
     /// Parts of a batch it may still take in this turn.
     credit: usize,
@@ -85,17 +106,33 @@ pub struct LaneQueue<T> {
     /// Organisations with jobs, the one whose turn it is first.
     turns: VecDeque<OrganisationId>,
     waiting: Load,
+    /// The keys of all batches that are out.
+    held: HashSet<u64>,
+    /// All that waits has to wait for a batch that is out.
+    stuck: bool,
 }
 
 impl<T> LaneQueue<T> {
     /// An empty one.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, lines: HashMap::new(), turns: VecDeque::new(), waiting: Load::default() }
+        Self {
+            bounds,
+            lines: HashMap::new(),
+            turns: VecDeque::new(),
+            waiting: Load::default(),
+            held: HashSet::new(),
+            stuck: false,
+        }
     }
 
     /// What waits, of all organisations.
     pub fn waiting(&self) -> Load {
         self.waiting
+    }
+
+    /// Whether the next batch may have something in it.
+    pub fn has_more(&self) -> bool {
+        !self.turns.is_empty() && !self.stuck
     }
 
     /// Appends a job. An organisation may have as much waiting as is still free: one
@@ -104,7 +141,13 @@ impl<T> LaneQueue<T> {
     ///
     /// # Errors
     /// If the organisation has too much waiting.
-    pub fn push(&mut self, organisation: &OrganisationId, job: T, size: Size) -> Result<(), Full> {
+    pub fn push(
+        &mut self,
+        organisation: &OrganisationId,
+        job: T,
+        size: Size,
+        keys: Keys,
+    ) -> Result<(), Full> {
         let line = match self.lines.get_mut(organisation) {
             Some(line) => {
                 if line.jobs.len() >= self.bounds.jobs_max.saturating_sub(self.waiting.jobs) {
@@ -117,11 +160,12 @@ impl<T> LaneQueue<T> {
             }
             None => {
                 self.turns.push_back(organisation.clone());
+                self.stuck &= is_held(&self.held, &keys);
                 let line = Line { jobs: VecDeque::new(), bytes: 0, credit: 0 };
                 self.lines.entry(organisation.clone()).or_insert(line)
             }
         };
-        line.jobs.push_back((job, size));
+        line.jobs.push_back(Waiting { job, size, keys });
         line.bytes += size.bytes;
         self.waiting.jobs += 1;
         self.waiting.size.items += size.items;
@@ -129,14 +173,21 @@ impl<T> LaneQueue<T> {
         Ok(())
     }
 
-    /// The jobs of the next batch, and their sizes' sum: organisations in turns. A
-    /// single job is never split, however large. Empty if nothing waits.
-    pub fn take_batch(&mut self) -> (Vec<T>, Size) {
-        let (mut batch, mut total) = (Vec::new(), Size::default());
+    /// The next batch: organisations in turns; those whose next job has to wait keep
+    /// their place. A single job is never split, however large. Empty if there is none
+    /// that may go.
+    pub fn take_batch(&mut self) -> Batch<T> {
+        let mut batch = Batch { jobs: Vec::new(), size: Size::default(), keys: Keys::new() };
+        let mut wait = VecDeque::new();
         while let Some(organisation) = self.turns.front() {
             // Every organisation in turn has a job.
             let Some(line) = self.lines.get_mut(organisation) else { break };
-            let Some(&(_, size)) = line.jobs.front() else { break };
+            let Some(Waiting { size, keys, .. }) = line.jobs.front() else { break };
+            if is_held(&self.held, keys) {
+                wait.extend(self.turns.pop_front());
+                continue;
+            }
+            let size = *size;
             let parts = self.bounds.parts(size);
             if line.credit < parts {
                 // The next turn adds up to what was left.
@@ -144,16 +195,19 @@ impl<T> LaneQueue<T> {
                 self.turns.rotate_left(1);
                 continue;
             }
-            let (items, bytes) = (total.items + size.items, total.bytes + size.bytes);
+            let (items, bytes) = (batch.size.items + size.items, batch.size.bytes + size.bytes);
             let fits = items <= self.bounds.batch_items_max && bytes <= self.bounds.batch_bytes_max;
-            if !fits && !batch.is_empty() {
+            if !fits && !batch.jobs.is_empty() {
                 // The first of the next batch.
                 break;
             }
             line.credit -= parts;
             line.bytes -= size.bytes;
-            batch.extend(line.jobs.pop_front().map(|(job, _)| job));
-            total = Size { items, bytes };
+            if let Some(Waiting { job, keys, .. }) = line.jobs.pop_front() {
+                batch.jobs.push(job);
+                batch.keys.extend(keys);
+            }
+            batch.size = Size { items, bytes };
             self.waiting.jobs -= 1;
             self.waiting.size.items -= size.items;
             self.waiting.size.bytes -= size.bytes;
@@ -163,111 +217,26 @@ impl<T> LaneQueue<T> {
                 gone.and_then(|organisation| self.lines.remove(&organisation));
             }
         }
-        (batch, total)
+        self.stuck = self.turns.is_empty();
+        wait.append(&mut self.turns);
+        self.turns = wait;
+        self.held.extend(&batch.keys);
+        batch
     }
+
+    /// A batch is out no more: what has its keys may go.
+    pub fn give_back(&mut self, keys: &[u64]) {
+        for key in keys {
+            self.held.remove(key);
+        }
+        self.stuck = false;
+    }
+}
+
+fn is_held(held: &HashSet<u64>, keys: &[u64]) -> bool {
+    keys.iter().any(|key| held.contains(key))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const BOUNDS: Bounds =
-        Bounds { jobs_max: 20, bytes_max: 1000, batch_items_max: 100, batch_bytes_max: 400 };
-
-    fn named(name: usize) -> OrganisationId {
-        format!("org-{name}").parse().unwrap()
-    }
-
-    fn items(items: usize) -> Size {
-        Size { items, bytes: items }
-    }
-
-    #[test]
-    fn one_that_floods_leaves_room_and_others_are_in_the_next_batch() {
-        let mut queue = LaneQueue::new(BOUNDS);
-        let (flood, other) = (named(0), named(1));
-        let mut taken = 0;
-        while queue.push(&flood, 0, items(40)).is_ok() {
-            taken += 1;
-        }
-        assert_eq!(taken, 10, "half of the jobs");
-        queue.push(&other, 1, items(1)).unwrap();
-        let (batch, size) = queue.take_batch();
-        assert_eq!((batch, size), (vec![1, 0, 0], items(81)));
-    }
-
-    #[test]
-    fn a_large_job_gets_its_turn_and_small_ones_theirs_before_it() {
-        let mut queue = LaneQueue::new(BOUNDS);
-        queue.push(&named(0), "large", items(100)).unwrap();
-        queue.push(&named(1), "small", items(10)).unwrap();
-        queue.push(&named(1), "small", items(10)).unwrap();
-        assert_eq!(queue.take_batch().0, ["small", "small"]);
-        assert_eq!(queue.take_batch().0, ["large"]);
-        assert_eq!(queue.take_batch().0.len(), 0);
-    }
-
-    #[test]
-    fn bounds_hold_on_both_sides() {
-        let mut queue = LaneQueue::new(BOUNDS);
-        let bytes = |bytes| Size { items: 1, bytes };
-        let acme = named(0);
-        assert_eq!(queue.push(&acme, 0, bytes(5000)), Ok(()), "a first one of any size");
-        assert_eq!(queue.push(&acme, 0, bytes(1)), Err(Full::Bytes));
-        assert_eq!(queue.push(&named(1), 0, bytes(1)), Ok(()), "a newcomer always");
-        let mut queue = LaneQueue::new(BOUNDS);
-        assert_eq!(queue.push(&acme, 0, bytes(400)), Ok(()));
-        assert_eq!(queue.push(&acme, 0, bytes(201)), Err(Full::Bytes));
-        assert_eq!(queue.push(&acme, 0, bytes(200)), Ok(()));
-        let mut queue = LaneQueue::new(BOUNDS);
-        for _ in 0..10 {
-            assert_eq!(queue.push(&acme, 0, bytes(0)), Ok(()));
-        }
-        assert_eq!(queue.push(&acme, 0, bytes(0)), Err(Full::Jobs));
-        assert_eq!(queue.waiting(), Load { jobs: 10, size: Size { items: 10, bytes: 0 } });
-    }
-
-    proptest! {
-        /// Against the obvious: every job taken comes out once, each organisation's in
-        /// order; batches keep their bounds.
-        #[test]
-        fn all_come_out_in_order(
-            steps in prop::collection::vec((0..4_usize, 1..120_usize, any::<bool>()), 1..200),
-        ) {
-            let mut queue = LaneQueue::new(BOUNDS);
-            let mut model: HashMap<usize, VecDeque<(usize, usize)>> = HashMap::new();
-            for (number, (name, count, take)) in steps.into_iter().enumerate() {
-                if queue.push(&named(name), (name, number), items(count)).is_ok() {
-                    model.entry(name).or_default().push_back((number, count));
-                }
-                if take {
-                    check_batch(&mut queue, &mut model)?;
-                }
-            }
-            while model.values().any(|line| !line.is_empty()) {
-                check_batch(&mut queue, &mut model)?;
-            }
-            prop_assert_eq!(queue.waiting(), Load::default());
-            prop_assert!(queue.lines.is_empty() && queue.turns.is_empty());
-        }
-    }
-
-    type Model = HashMap<usize, VecDeque<(usize, usize)>>;
-
-    fn check_batch(queue: &mut LaneQueue<(usize, usize)>, model: &mut Model) -> Result<(), TestCaseError> {
-        let (batch, size) = queue.take_batch();
-        prop_assert!(!batch.is_empty());
-        let mut total = 0;
-        for (name, number) in &batch {
-            let first = model.get_mut(name).and_then(VecDeque::pop_front);
-            let (expected, count) = first.expect("a job that waits");
-            prop_assert_eq!(*number, expected);
-            total += count;
-        }
-        prop_assert_eq!(size, items(total));
-        prop_assert!(total <= BOUNDS.batch_items_max || batch.len() == 1);
-        Ok(())
-    }
-}
+#[path = "lane_queue_tests.rs"]
+mod tests;

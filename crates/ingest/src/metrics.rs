@@ -8,7 +8,7 @@ use std::{
 };
 
 use sluice_service::metrics::{
-    By, Counter, Family, FloatGauge, Gauge, Histogram, Registry, grpc_code_name, items, seconds,
+    By, Counter, FloatGauge, Gauge, Histogram, Registry, grpc_code_name, items, seconds,
 };
 use tonic::Code;
 use uuid::Uuid;
@@ -49,8 +49,8 @@ pub struct Commits {
     observations: Histogram,
     requests: Histogram,
     doubts: By<Counter>,
-    waiting_requests: Family<[(&'static str, usize); 1], Gauge>,
-    waiting_bytes: Family<[(&'static str, usize); 1], Gauge>,
+    /// What waits for the lanes.
+    pub waiting: LanesWaiting,
 }
 
 impl Commits {
@@ -95,25 +95,18 @@ impl Commits {
                 &["committed", "rolled_back", "unknown"],
                 Counter::default,
             ),
-            waiting_requests: registry.add(
-                "sluice_lane_waiting_requests",
-                "Requests that wait for a lane",
-                Family::default(),
-            ),
-            waiting_bytes: registry.add(
-                "sluice_lane_waiting_bytes",
-                "Content bytes that wait for a lane",
-                Family::default(),
-            ),
-        }
-    }
-
-    /// The gauges of one lane.
-    #[must_use]
-    pub fn lane(&self, number: usize) -> LaneWaiting {
-        LaneWaiting {
-            requests: self.waiting_requests.get_or_create_owned(&[("lane", number)]),
-            bytes: self.waiting_bytes.get_or_create_owned(&[("lane", number)]),
+            waiting: LanesWaiting {
+                requests: registry.add(
+                    "sluice_lane_waiting_requests",
+                    "Requests that wait for a lane",
+                    Gauge::default(),
+                ),
+                bytes: registry.add(
+                    "sluice_lane_waiting_bytes",
+                    "Content bytes that wait for a lane",
+                    Gauge::default(),
+                ),
+            },
         }
     }
 
@@ -141,14 +134,14 @@ impl Commits {
     }
 }
 
-/// What waits for one lane.
+/// What waits for the lanes.
 #[derive(Clone, Debug, Default)]
-pub struct LaneWaiting {
+pub struct LanesWaiting {
     requests: Gauge,
     bytes: Gauge,
 }
 
-impl LaneWaiting {
+impl LanesWaiting {
     /// A request was handed in.
     pub fn add(&self, bytes: usize) {
         self.requests.inc();

@@ -2,7 +2,6 @@
 //! answer. Both surfaces call it.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -65,7 +64,7 @@ pub struct Pending {
     /// Counts the outcomes; absent where somebody else does.
     taken: Option<Taken>,
     outcomes: Vec<Option<Outcome>>,
-    underway: Vec<Underway>,
+    underway: Option<Underway>,
 }
 
 impl Publisher {
@@ -161,7 +160,7 @@ impl Pending {
         let outcomes = vec![None; batch.observations.len()];
         let request = Request { batch, poll: Uuid::now_v7().to_string(), limits: publisher.limits };
         let request = Arc::new(request);
-        Self { publisher: publisher.clone(), request, taken: None, outcomes, underway: Vec::new() }
+        Self { publisher: publisher.clone(), request, taken: None, outcomes, underway: None }
     }
 
     /// Waits for the lanes; checks and hands in again what they found stale.
@@ -256,8 +255,7 @@ impl Pending {
     }
 
     fn submit(&mut self, indexes: &[usize], checked: Vec<Checked>, revision: i64) {
-        let committer = self.publisher.committer.clone();
-        let mut lanes: HashMap<usize, (Vec<Submitted>, Vec<_>)> = HashMap::new();
+        let (mut submitted, mut candidates) = (Vec::new(), Vec::new());
         for (&index, checked) in indexes.iter().zip(checked) {
             if self.outcomes[index].is_some() {
                 continue;
@@ -265,7 +263,6 @@ impl Pending {
             match checked {
                 Checked::Fault(fault, etag) => self.outcomes[index] = Some(Outcome::Error { fault, etag }),
                 Checked::Candidate(candidate) => {
-                    let (submitted, candidates) = lanes.entry(committer.lane_of(&candidate)).or_default();
                     submitted.push(Submitted {
                         index,
                         id: candidate.id,
@@ -276,38 +273,38 @@ impl Pending {
                 }
             }
         }
-        for (lane, (submitted, candidates)) in lanes {
-            let (reply, answer) = oneshot::channel();
-            let handed_in = match self.publisher.refuses(&self.request.batch.organisation) {
-                Some(retry) => Err(retry),
-                None => {
-                    let origin = Origin::current();
-                    committer.submit(lane, Job { candidates, revision, reply, origin })
-                }
-            };
-            match handed_in {
-                Ok(()) => self.underway.push(Underway { submitted, reply: answer }),
-                Err(retry) => self.settle(submitted, &Outcome::Retry(retry)),
+        if submitted.is_empty() {
+            return;
+        }
+        let (reply, answer) = oneshot::channel();
+        let handed_in = match self.publisher.refuses(&self.request.batch.organisation) {
+            Some(retry) => Err(retry),
+            None => {
+                let origin = Origin::current();
+                self.publisher.committer.submit(Job { candidates, revision, reply, origin })
             }
+        };
+        match handed_in {
+            Ok(()) => self.underway = Some(Underway { submitted, reply: answer }),
+            Err(retry) => self.settle(submitted, &Outcome::Retry(retry)),
         }
     }
 
-    /// Takes the answers of all jobs under way.
+    /// Takes the answer of the job under way, if there is one.
     async fn collect(&mut self) -> Result<(), Error> {
-        for job in std::mem::take(&mut self.underway) {
-            match job.reply.await {
-                Ok(Reply::Decided(decisions)) => {
-                    for (submitted, decision) in job.submitted.into_iter().zip(decisions) {
-                        let Submitted { index, id, etag, bytes } = submitted;
-                        self.outcomes[index] = Some(Outcome::Decided { decision, id, etag, bytes });
-                    }
+        let Some(job) = self.underway.take() else { return Ok(()) };
+        match job.reply.await {
+            Ok(Reply::Decided(decisions)) => {
+                for (submitted, decision) in job.submitted.into_iter().zip(decisions) {
+                    let Submitted { index, id, etag, bytes } = submitted;
+                    self.outcomes[index] = Some(Outcome::Decided { decision, id, etag, bytes });
                 }
-                Ok(Reply::Stale) => {}
-                Ok(Reply::Retry(retry)) => self.settle(job.submitted, &Outcome::Retry(retry)),
-                Ok(Reply::Failed(error)) => return Err(error),
-                // The lane broke off in the middle of its work.
-                Err(_) => self.settle(job.submitted, &Outcome::Retry(Retry::outcome_unknown())),
             }
+            Ok(Reply::Stale) => {}
+            Ok(Reply::Retry(retry)) => self.settle(job.submitted, &Outcome::Retry(retry)),
+            Ok(Reply::Failed(error)) => return Err(error),
+            // The lane broke off in the middle of its work.
+            Err(_) => self.settle(job.submitted, &Outcome::Retry(Retry::outcome_unknown())),
         }
         Ok(())
     }

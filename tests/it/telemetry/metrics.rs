@@ -108,7 +108,6 @@ async fn what_was_accepted_is_seen_all_the_way_to_its_end() {
     assert_eq!(ingest.sum("sluice_commit_observations_sum", &[]), told.len() as f64 - errors);
     assert_eq!(ingest.sum("sluice_lane_waiting_requests", &[]), 0.0);
     assert_eq!(ingest.sum("sluice_lane_waiting_bytes", &[]), 0.0);
-    assert_eq!(ingest.values("sluice_lane_waiting_bytes", "lane").len(), 2);
     let batches = ingest.sum("sluice_emission_batches_total", &[("handover", "recorded")]);
     assert_eq!(ingest.sum("sluice_emission_lag_seconds_count", &[]), batches);
     assert!(ingest.sum("sluice_emission_calls_total", &[("code", "OK")]) >= 1.0);

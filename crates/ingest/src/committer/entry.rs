@@ -15,18 +15,22 @@ use uuid::Uuid;
 
 use super::{
     Job, Lane, LaneContext, Reply,
-    queues::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Queues, Underway},
+    queue::{Queue, Underway},
 };
 use crate::{
     check::Candidate,
-    lane_queue::{Bounds, Full, Size},
+    lane_queue::{Bounds, Full, Keys, Size},
     outcome::{Cause, Retry},
 };
 
-/// Requests, and content bytes, that may wait for a lane, of all organisations. Each
+/// Requests, and content bytes, that may wait for the lanes, of all organisations. Each
 /// may have as much waiting as is still free. Above, callers are told to come again.
-pub(super) const WAITING_JOBS_MAX: usize = 2048;
-pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const WAITING_JOBS_MAX: usize = 4096;
+pub(super) const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Most observations, and content bytes, in one transaction; a single request is never
+/// split.
+const BATCH_ITEMS_MAX: usize = 1000;
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How much the latest commits count for in the rate that delays are told by.
 const RATE_WEIGHT: f64 = 0.2;
 
@@ -40,23 +44,21 @@ struct Entry(Arc<Shared>);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.queues.close();
+        self.0.queue.close();
     }
 }
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("lanes", &self.0.queues.lanes()).finish_non_exhaustive()
+        f.debug_struct("Entry").field("lanes", &self.0.queue.lanes()).finish_non_exhaustive()
     }
 }
 
 /// What the lanes and the way into them share.
 pub(super) struct Shared {
-    pub(super) queues: Queues<Job>,
-    /// How fast each lane commits, whomever's it is. Delays are told by it where there
-    /// is much, and there each lane commits what waits for it and nothing else. So what
-    /// one committed for all counts for that one.
-    pub(super) rates: Box<[Rate]>,
+    pub(super) queue: Queue<Job>,
+    /// How fast a lane commits.
+    pub(super) rate: Rate,
 }
 
 impl Shared {
@@ -64,7 +66,7 @@ impl Shared {
     /// or whose deadlines have passed, are dropped here, and never later. `None`: no
     /// more will come.
     pub(super) async fn seal(&self, lane: usize) -> Option<(Vec<Job>, Underway<'_, Job>)> {
-        let (mut jobs, underway) = self.queues.take(lane).await?;
+        let (mut jobs, underway) = self.queue.take(lane).await?;
         jobs.retain(|job| !job.reply.is_closed());
         Some((jobs, underway))
     }
@@ -108,8 +110,8 @@ impl Committer {
             batch_bytes_max: BATCH_BYTES_MAX,
         };
         let shared = Arc::new(Shared {
-            queues: Queues::new(bounds, (0..lanes).map(|number| context.metrics.lane(number))),
-            rates: (0..lanes).map(|_| Rate::default()).collect(),
+            queue: Queue::new(bounds, lanes, context.metrics.waiting.clone()),
+            rate: Rate::default(),
         });
         let lane = |number| Lane {
             number,
@@ -124,33 +126,26 @@ impl Committer {
         (Self(Arc::new(Entry(shared))), lanes)
     }
 
-    /// The lane of a candidate.
-    #[must_use]
-    pub fn lane_of(&self, candidate: &Candidate) -> usize {
-        let mut hasher = DefaultHasher::new();
-        (&candidate.organisation, &candidate.definition.draft.path).hash(&mut hasher);
-        usize::try_from(hasher.finish() % self.0.0.queues.lanes() as u64).unwrap_or(0)
-    }
-
-    /// Hands a job to a lane, or gives it back if too many wait already.
+    /// Hands a job to the lanes, or gives it back if too many wait already.
     ///
     /// # Errors
     /// What to tell the caller.
-    pub fn submit(&self, lane: usize, job: Job) -> Result<(), Retry> {
-        let Shared { queues, rates } = &*self.0.0;
+    pub fn submit(&self, job: Job) -> Result<(), Retry> {
+        let Shared { queue, rate } = &*self.0.0;
         let Some(organisation) = job.candidates.first().map(|candidate| candidate.organisation.clone())
         else {
             super::answer(job, Reply::Decided(Vec::new()));
             return Ok(());
         };
-        let size = size(&job);
-        queues.push(lane, &organisation, job, size).map_err(|(full, waiting)| {
+        let (size, keys) = (size(&job), keys(&job.candidates));
+        queue.push(&organisation, job, size, keys).map_err(|(full, waiting)| {
             let details = match full {
                 Full::Jobs => "too many requests wait",
                 Full::Bytes => "too many bytes wait",
             };
-            // Those before are as large as this one, for all that is known.
-            let estimate = rates[lane].estimate(waiting.jobs.saturating_mul(size.items));
+            // Those before are as large as this one, for all that is known, and all lanes
+            // are at work.
+            let estimate = rate.estimate(waiting.jobs.saturating_mul(size.items) / queue.lanes());
             Retry::not_kept_for(Cause::Queue, details, estimate)
         })
     }
@@ -159,4 +154,18 @@ impl Committer {
 fn size(job: &Job) -> Size {
     let bytes = job.candidates.iter().map(|candidate| candidate.data.len()).sum();
     Size { items: job.candidates.len(), bytes }
+}
+
+/// One for each organisation and definition: what is of the same is committed in the
+/// order it was handed in.
+fn keys(candidates: &[Candidate]) -> Keys {
+    let key_of = |candidate: &Candidate| {
+        let mut hasher = DefaultHasher::new();
+        (&candidate.organisation, &candidate.definition.draft.path).hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut keys: Keys = candidates.iter().map(key_of).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }

@@ -1,16 +1,14 @@
-//! Group commit: what concurrent requests hand in is merged into one gate
-//! transaction. While one is in flight the next gathers; there is no timer. Each
-//! lane is a task with a session of its own; observations of one organisation
-//! and definition always wait for the same lane, and are committed in the order they
-//! were handed in. In a crowd of small requests one lane commits for all, and lanes one
-//! after the other (`queues`). So a commit that hangs may delay other lanes, as long as
-//! its own limits let it: in a crowd, or if it took in a crowd what waited for them. Else
-//! it delays its own lane only. A lane outlives its callers: dropping a request cancels
-//! nothing that is sealed.
+//! Group commit: what concurrent requests hand in is merged into gate transactions of
+//! some lanes. While they are in flight the next gathers. Each lane is a task with a
+//! session of its own, and takes from one queue (`queue`): a request goes into one
+//! transaction whole, and observations of one organisation and definition are committed
+//! in the order they were handed in. A commit that hangs delays what has an organisation
+//! and definition in common with it, and everybody else only as long as there is no other
+//! lane. A lane outlives its callers: dropping a request cancels nothing that is sealed.
 
 mod at_gate;
 mod entry;
-mod queues;
+mod queue;
 
 use std::{
     sync::Arc,
@@ -48,7 +46,7 @@ use entry::Shared;
 const TRIES_MAX: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One request's observations for one lane.
+/// One request's observations.
 #[derive(Debug)]
 pub struct Job {
     /// In request order.
@@ -107,7 +105,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Commits until the committer is dropped and nothing waits for this lane any more.
+    /// Commits until the committer is dropped and nothing waits any more.
     pub async fn run(mut self) {
         let shared = self.shared.clone();
         while let Some((jobs, underway)) = shared.seal(self.number).await {
@@ -182,7 +180,7 @@ impl Lane {
         let decided = session.decide(&candidates, revision, rows_of).await;
         if decided.is_ok() {
             self.context.metrics.committed(jobs.len(), observations, started.elapsed());
-            self.shared.rates[self.number].committed(observations, started.elapsed());
+            self.shared.rate.committed(observations, started.elapsed());
         }
         decided
     }

@@ -1,4 +1,4 @@
-//! The bounds of what may wait for a lane. No lane runs here: nothing is taken.
+//! The bounds of what may wait for the lanes. No lane runs here: nothing is taken.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// The way into a lane that does not run; the lane has to be kept.
+/// The way to a lane that does not run; the lane has to be kept.
 fn committer() -> (Committer, Vec<Lane>) {
     let database = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap();
     let (registry, _) = Registry::new(database.pool(crate::POOL_SESSION, 1).unwrap());
@@ -49,7 +49,7 @@ fn candidate(bytes: usize) -> Candidate {
 fn submit(committer: &Committer, bytes: usize) -> Result<(), &'static str> {
     let (reply, _) = oneshot::channel();
     let job = Job { candidates: vec![candidate(bytes)], revision: 0, reply, origin: Origin::default() };
-    committer.submit(0, job).map_err(|retry| retry.details)
+    committer.submit(job).map_err(|retry| retry.details)
 }
 
 /// Of one organisation alone: as much as is still free when it comes.
@@ -93,7 +93,7 @@ async fn who_has_gone_is_dropped_when_sealed() {
     let (reply, _answer) = oneshot::channel();
     submit(&committer, 1).unwrap();
     let job = Job { candidates: vec![candidate(2)], revision: 0, reply, origin: Origin::default() };
-    committer.submit(0, job).unwrap();
+    committer.submit(job).unwrap();
     let (jobs, _underway) = lanes[0].shared.seal(0).await.unwrap();
     assert_eq!(jobs.iter().map(|job| job.candidates[0].data.len()).collect::<Vec<_>>(), [2]);
 }
