@@ -35,7 +35,7 @@ const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// as for a hundred, and time of whoever publishes meanwhile.
 const GATHER_MIN: Duration = Duration::from_millis(10);
 pub const GATHER_MAX: Duration = Duration::from_millis(50);
-const MANY_ITEMS: usize = CALL_ITEMS_MAX / 20;
+const MANY_ITEMS: usize = CALL_ITEMS_MAX / 10;
 const MANY_BYTES: usize = CALL_BYTES_MAX / 20;
 /// Calls of suspects under way. Each may take until its deadline.
 const APART_CALLS_MAX: usize = 2;

@@ -141,12 +141,12 @@ fn the_more_waits_the_sooner_it_goes() {
     let mut queue = Timed::default();
     let now = queue.now;
     assert_eq!(queue.next_ready(now), None);
-    queue.push_back(row("a", 49, 1));
+    queue.push_back(row("a", 99, 1));
     assert_eq!(queue.gather(), GATHER_MAX);
     assert_eq!(queue.next_ready(now), Some(now));
     queue.push_back(row("a", 1, 1));
     assert_eq!(queue.gather(), GATHER_MIN);
-    queue.push_back(row("b", 949, 1));
+    queue.push_back(row("b", 899, 1));
     assert_eq!(queue.gather(), GATHER_MIN);
     queue.push_back(row("b", 1, 1));
     assert_eq!(queue.gather(), Duration::ZERO);

@@ -96,11 +96,12 @@ impl<'a> Runner<'a> {
     }
 
     fn progress(&self, scenario: &str, round: usize, sides: &[&Side]) {
+        // A side may begin later.
         let last = |side: &&Side| {
-            let rate = side.rounds.last().map_or(0.0, Report::per_second);
-            format!("{} {rate:.0}/s", side.name)
+            let rate = Report::per_second(side.rounds.last()?);
+            Some(format!("{} {rate:.0}/s", side.name))
         };
-        let shown: Vec<String> = sides.iter().map(last).collect();
+        let shown: Vec<String> = sides.iter().filter_map(last).collect();
         eprintln!("{scenario}, round {round} of {}: {}", self.args.rounds.rounds, shown.join(", "));
     }
 
