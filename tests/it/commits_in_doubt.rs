@@ -20,7 +20,7 @@ fn of(trips: Trips, path: &str) -> Definition {
 }
 
 /// A pair whose ingest reaches its database by a proxy, with a definition and a
-/// warm session in its lane.
+/// warm session in the lane that takes what comes alone.
 async fn behind_a_proxy(trips: Trips) -> (Pair, Clients, Contents) {
     let pair = builder().admin().proxied(Link::IngestDatabase).start().await;
     let acme = pair.clients(Tenant::Acme);

@@ -92,8 +92,9 @@ const HANGING: &str = "
     FOR EACH ROW WHEN (NEW.organisation = 'acme') EXECUTE FUNCTION hang();
     SELECT pg_advisory_lock(42), pg_advisory_lock(43)";
 
-#[tokio::test]
-async fn a_commit_that_hangs_delays_no_other_organisation() {
+/// Two lanes, and some definitions of both organisations. The session holds acme's commits
+/// up, and tells how many it does by which lock.
+async fn with_hanging_commits() -> (Pair, Client, Vec<String>) {
     let pair = builder().admin().flag(Service::Ingest, "lanes", "2").start().await;
     let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
     let paths: Vec<_> = (0..9).map(|n| format!("kind/{n}")).collect();
@@ -103,37 +104,73 @@ async fn a_commit_that_hangs_delays_no_other_organisation() {
     }
     let sql = pair.ingest_database.sql().await;
     sql.batch_execute(HANGING).await.unwrap();
-    let hanging = |by: u32, commits: i64| {
-        let waits = "SELECT count(*) = $2 FROM pg_locks
-                     WHERE locktype = 'advisory' AND objid = $1 AND NOT granted";
-        let sql = &sql;
-        eventually("commits that hang", move || async move {
-            sql.query_one(waits, &[&by, &commits]).await.unwrap().get::<_, bool>(0).then_some(())
-        })
-    };
+    (pair, sql, paths)
+}
+
+async fn hanging(sql: &Client, by: u32, commits: i64) {
+    let waits = "SELECT count(*) = $2 FROM pg_locks
+                 WHERE locktype = 'advisory' AND objid = $1 AND NOT granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("commits that hang", || async {
+        sql.query_one(waits, &[&by, &commits]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_is_not_waited_for_by_other_organisations() {
+    let (pair, sql, paths) = with_hanging_commits().await;
     let mut calls = JoinSet::new();
     for (n, path) in paths.clone().into_iter().enumerate() {
-        let acme = acme.clone();
+        let acme = pair.clients(Tenant::Acme);
         calls.spawn(async move { publish_one(&acme, json(&path, "1")).await });
         // Each lane has one, the others wait for them.
         match n {
-            0 => hanging(42, 1).await,
-            1 => hanging(42, 2).await,
+            0 => hanging(&sql, 42, 1).await,
+            1 => hanging(&sql, 42, 2).await,
             _ => {
                 eventually("one more", async || (waiting(&pair).await >= n as f64 - 1.0).then_some(())).await
             }
         }
     }
     sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
-    hanging(43, 1).await;
+    hanging(&sql, 43, 1).await;
     // Seven hang, and one waits: not for them.
+    let globex = pair.clients(Tenant::Globex);
     let said = publish(&globex, paths.iter().map(|path| json(path, "1")).collect()).await;
     assert_eq!(kinds(&said), [Outcome::Success; 9]);
-    hanging(43, 1).await;
+    hanging(&sql, 43, 1).await;
     sql.batch_execute("SELECT pg_advisory_unlock(43)").await.unwrap();
     for said in calls.join_all().await {
         assert_eq!(said.outcome(), Outcome::Success);
     }
+}
+
+#[tokio::test]
+async fn a_lane_that_gets_no_session_leaves_what_waits_to_the_others() {
+    let (pair, sql, paths) = with_hanging_commits().await;
+    let mut calls = JoinSet::new();
+    for (path, lanes) in paths[..2].iter().cloned().zip(1..) {
+        let acme = pair.clients(Tenant::Acme);
+        calls.spawn(async move { publish_one(&acme, json(&path, "1")).await });
+        hanging(&sql, 42, lanes).await;
+    }
+    sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    calls.join_all().await;
+    // Each lane has a session now. The first, which takes what comes alone, loses it.
+    let refusing = format!("ALTER DATABASE {} CONNECTION LIMIT 0", pair.ingest_database.name());
+    sql.batch_execute(&refusing).await.unwrap();
+    let first = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'sluice-ingest-gate' ORDER BY backend_start LIMIT 1";
+    assert!(sql.query_one(first, &[]).await.unwrap().get::<_, bool>(0));
+    let globex = pair.clients(Tenant::Globex);
+    let mut told = Vec::new();
+    for n in 0..20 {
+        told.push(publish_one(&globex, json(&paths[0], &n.to_string())).await.outcome());
+    }
+    // It tries again and again, later and later, each time at one call's cost.
+    let successes = told.iter().filter(|outcome| **outcome == Outcome::Success).count();
+    assert!(successes >= 10, "{told:?}");
 }
 
 #[tokio::test]

@@ -18,7 +18,6 @@ mod grpc;
 mod hash;
 mod http;
 mod json;
-mod lane_queue;
 mod metrics;
 mod observation;
 mod outbox;

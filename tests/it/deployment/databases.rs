@@ -18,6 +18,7 @@ use crate::{
     telemetry::exposition::scrape,
 };
 
+const README: &str = include_str!("../../../README.md");
 const DEPLOYMENT: &str = include_str!("../../../deploy/README.md");
 const AUTOSCALING: &str = include_str!("../../../deploy/kubernetes/components/autoscaling/autoscalers.yaml");
 
@@ -118,8 +119,14 @@ async fn a_replica_has_as_many_sessions_as_is_said_and_no_more() {
 
     let pair = builder().admin().start().await;
     let acme = pair.clients(Tenant::Acme);
-    put(&acme, definition("plain")).await;
-    // The pools are those of the formula.
+    let paths: Vec<_> = (0..8).map(|n| format!("kind/{n}")).collect();
+    for path in &paths {
+        put(&acme, definition(path)).await;
+    }
+    // The pools and lanes are those of the formula.
+    let (_, lanes) = README.split_once("| `lanes` | ingest | `").expect("the setting");
+    let lanes: i64 = lanes.split('`').next().unwrap().parse().unwrap();
+    assert_eq!(ingest_max, lanes + 3 * 4 + 5);
     let (ingest, results) = (scrape(pair.ingest[0].admin()).await, scrape(pair.results[0].admin()).await);
     assert_eq!(ingest.sum("sluice_pool_sessions_max", &[]), 3.0 * 4.0);
     assert_eq!(results.sum("sluice_pool_sessions_max", &[]), 2.0 * 6.0);
@@ -127,17 +134,17 @@ async fn a_replica_has_as_many_sessions_as_is_said_and_no_more() {
     let [on_ingest, on_results] = [&pair.ingest_database, &pair.results_database];
     let mut calls = JoinSet::new();
     for n in 0..30 {
-        let acme = pair.clients(Tenant::Acme);
+        let (acme, path) = (pair.clients(Tenant::Acme), paths[n % paths.len()].clone());
         calls.spawn(async move {
-            let request = GetDefinitionRequest { path: "plain".into(), ..Default::default() };
+            let request = GetDefinitionRequest { path: path.clone(), ..Default::default() };
             let mut definitions = acme.definitions.clone();
             let (mut results, listing) = (acme.results.clone(), ListResultsRequest::default());
-            let observation = marked("plain", &n.to_string(), "1");
+            let observation = marked(&path, &n.to_string(), "1");
             let (definition, list, _, _) = tokio::join!(
                 definitions.get_definition(request),
                 results.list_results(listing),
                 publish(&acme, vec![observation]),
-                outcome(&acme, file("plain"), b"x"),
+                outcome(&acme, file(&path), b"x"),
             );
             assert!(definition.is_ok() && list.is_ok());
         });

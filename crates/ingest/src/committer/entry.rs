@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::{
     Job, Lane, LaneContext, Reply,
+    lines::{Bounds, Full, Keys, Size},
     queue::{Queue, Underway},
 };
 use crate::{
     check::Candidate,
-    lane_queue::{Bounds, Full, Keys, Size},
     outcome::{Cause, Retry},
 };
 
@@ -50,7 +50,7 @@ impl Drop for Entry {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("lanes", &self.0.queue.lanes()).finish_non_exhaustive()
+        f.debug_struct("Entry").finish_non_exhaustive()
     }
 }
 
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue<Job>,
     /// How fast a lane commits.
     pub(super) rate: Rate,
+    /// Each lane that has a session holds a clone.
+    pub(super) sessions: Arc<()>,
 }
 
 impl Shared {
@@ -112,6 +114,7 @@ impl Committer {
         let shared = Arc::new(Shared {
             queue: Queue::new(bounds, lanes, context.metrics.waiting.clone()),
             rate: Rate::default(),
+            sessions: Arc::default(),
         });
         let lane = |number| Lane {
             number,
@@ -131,21 +134,20 @@ impl Committer {
     /// # Errors
     /// What to tell the caller.
     pub fn submit(&self, job: Job) -> Result<(), Retry> {
-        let Shared { queue, rate } = &*self.0.0;
+        let Shared { queue, rate, .. } = &*self.0.0;
         let Some(organisation) = job.candidates.first().map(|candidate| candidate.organisation.clone())
         else {
             super::answer(job, Reply::Decided(Vec::new()));
             return Ok(());
         };
         let (size, keys) = (size(&job), keys(&job.candidates));
-        queue.push(&organisation, job, size, keys).map_err(|(full, waiting)| {
+        queue.push(&organisation, job, size, keys).map_err(|(full, waiting, commits)| {
             let details = match full {
                 Full::Jobs => "too many requests wait",
                 Full::Bytes => "too many bytes wait",
             };
-            // Those before are as large as this one, for all that is known, and all lanes
-            // are at work.
-            let estimate = rate.estimate(waiting.jobs.saturating_mul(size.items) / queue.lanes());
+            // Those before are as large as this one, for all that is known.
+            let estimate = rate.estimate(waiting.saturating_mul(size.items) / commits.max(1));
             Retry::not_kept_for(Cause::Queue, details, estimate)
         })
     }

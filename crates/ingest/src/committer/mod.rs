@@ -3,18 +3,22 @@
 //! session of its own, and takes from one queue (`queue`): a request goes into one
 //! transaction whole, and observations of one organisation and definition are committed
 //! in the order they were handed in. A commit that hangs delays what has an organisation
-//! and definition in common with it, and everybody else only as long as there is no other
-//! lane. A lane outlives its callers: dropping a request cancels nothing that is sealed.
+//! and definition in common with it, with what came behind that from the organisation, and
+//! everybody else only as long as no other lane is free. A lane outlives its callers:
+//! dropping a request cancels nothing that is sealed.
 
 mod at_gate;
 mod entry;
+mod lines;
 mod queue;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use sluice_service::{
     Error,
     postgres::{Database, Reconnect},
@@ -95,7 +99,7 @@ pub struct LaneContext {
 pub struct Lane {
     number: usize,
     shared: Arc<Shared>,
-    session: Option<GateSession>,
+    session: Option<Held>,
     /// What the database knows the last session by.
     last: Option<Uuid>,
     /// What it will know the next one by.
@@ -104,15 +108,41 @@ pub struct Lane {
     context: LaneContext,
 }
 
+/// A lane's session, as long as it has one.
+struct Held {
+    session: GateSession,
+    _counted: Arc<()>,
+}
+
 impl Lane {
     /// Commits until the committer is dropped and nothing waits any more.
     pub async fn run(mut self) {
         let shared = self.shared.clone();
-        while let Some((jobs, underway)) = shared.seal(self.number).await {
+        loop {
+            self.prepare().await;
+            let Some((jobs, underway)) = shared.seal(self.number).await else { return };
             let span = commit_span(&jobs);
-            self.commit(jobs).instrument(span).await;
+            let committing = AssertUnwindSafe(self.commit(jobs)).catch_unwind();
+            if committing.instrument(span).await.is_err() {
+                // Told by the panic hook. What was committed is found by upkeep.
+                self.session = None;
+            }
             self.context.at_gate.left(self.number);
             drop(underway);
+        }
+    }
+
+    /// As long as it has no session, it opens one with no request in hand, and leaves what
+    /// waits to lanes that have one. If there is none, it takes what waits all the same, so
+    /// that callers are told.
+    async fn prepare(&mut self) {
+        while !self.has_session() && Arc::strong_count(&self.shared.sessions) > 1 {
+            if let Some(until) = self.reconnect.rests_until()
+                && !self.shared.queue.rest(self.number, until).await
+            {
+                return;
+            }
+            let _told = self.session().await;
         }
     }
 
@@ -185,8 +215,13 @@ impl Lane {
         decided
     }
 
+    fn has_session(&self) -> bool {
+        self.session.as_ref().is_some_and(|held| !held.session.is_closed())
+    }
+
     async fn session(&mut self) -> Result<&GateSession, GateError> {
-        if self.session.as_ref().is_none_or(GateSession::is_closed) {
+        if !self.has_session() {
+            self.session = None;
             if self.reconnect.is_resting() {
                 return Err(GateError::Disconnected);
             }
@@ -200,9 +235,11 @@ impl Lane {
                 self.last = Some(std::mem::replace(&mut self.next, Uuid::now_v7()));
             }
             let told = |error: &String| tracing::warn!(%error, "no session for the gate");
-            self.session = self.reconnect.tried(opened).inspect_err(told).ok();
+            let counted = self.shared.sessions.clone();
+            let held = |session| Held { session, _counted: counted };
+            self.session = self.reconnect.tried(opened).inspect_err(told).ok().map(held);
         }
-        self.session.as_ref().ok_or(GateError::Disconnected)
+        self.session.as_ref().map(|held| &held.session).ok_or(GateError::Disconnected)
     }
 
     /// Hands over what was accepted, then answers every caller.

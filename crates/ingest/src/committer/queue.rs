@@ -3,7 +3,7 @@
 //! taken beside a commit that has an organisation and definition in common with it, nor
 //! what came behind it from the same organisation.
 //!
-//! One more lane begins when at least as many requests wait as are being committed. So
+//! One more lane begins when at least as many requests may go as are being committed. So
 //! commits overlap, and what waits for the disk in one is time for the other; and they
 //! grow with the load, since a transaction costs far more than one observation more in
 //! it. A commit that takes long is waited for no more.
@@ -19,10 +19,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    lane_queue::{Batch, Bounds, Full, Keys, LaneQueue, Load, Size},
-    metrics::LanesWaiting,
-};
+use super::lines::{Batch, Bounds, Full, Keys, Lines, Size};
+use crate::metrics::LanesWaiting;
 
 /// How long others wait for a commit before they begin beside it, whatever it is at.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -46,11 +44,8 @@ impl<T> Drop for Underway<'_, T> {
     fn drop(&mut self) {
         let mut state = self.queue.state();
         state.commits[self.lane] = None;
+        // Its lane has a look at them next, or rests and calls another one.
         state.waiting.give_back(&self.keys);
-        // Its lane has a look next; if it can't any more, another one does.
-        let other = if std::thread::panicking() { state.call_one(Instant::now()) } else { None };
-        drop(state);
-        self.queue.wake(other);
     }
 }
 
@@ -58,7 +53,7 @@ impl<T> Queue<T> {
     /// An empty one, before so many lanes.
     pub(super) fn new(bounds: Bounds, lanes: usize, gauges: LanesWaiting) -> Self {
         let state = State {
-            waiting: LaneQueue::new(bounds),
+            waiting: Lines::new(bounds),
             commits: vec![None; lanes],
             idle: vec![false; lanes],
             woken: None,
@@ -78,26 +73,23 @@ impl<T> Queue<T> {
         }
     }
 
-    /// How many lanes there are.
-    pub(super) fn lanes(&self) -> usize {
-        self.wake.len()
-    }
-
     /// Appends a job.
     ///
     /// # Errors
-    /// If the organisation has too much waiting; and what waits of all.
+    /// If the organisation has too much waiting; and how many wait of all, and at how many
+    /// commits the lanes are.
     pub(super) fn push(
         &self,
         organisation: &OrganisationId,
         job: T,
         size: Size,
         keys: Keys,
-    ) -> Result<(), (Full, Load)> {
+    ) -> Result<(), (Full, usize, usize)> {
         let lane = {
             let mut state = self.state();
             let pushed = state.waiting.push(organisation, job, size, keys);
-            pushed.map_err(|full| (full, state.waiting.waiting()))?;
+            let commits = state.commits.iter().flatten().count();
+            pushed.map_err(|full| (full, state.waiting.waiting(), commits))?;
             state.call_one(Instant::now())
         };
         self.gauges.add(size.bytes);
@@ -109,6 +101,19 @@ impl<T> Queue<T> {
     pub(super) fn close(&self) {
         self.state().closed = true;
         self.wake.iter().for_each(Notify::notify_one);
+    }
+
+    /// Leaves all to the other lanes until then, or until no more will come; whether more
+    /// may.
+    pub(super) async fn rest(&self, lane: usize, until: Instant) -> bool {
+        let other = self.state().call_one(Instant::now());
+        self.wake(other);
+        while !self.state().closed {
+            if timeout_at(until, self.wake[lane].notified()).await.is_err() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits for something to commit, and takes it. `None`: no more will come.
@@ -123,8 +128,8 @@ impl<T> Queue<T> {
                     return None;
                 }
                 // Who was told since has a permit that is kept.
-                Next::Wait => self.wake[lane].notified().await,
-                Next::Watch(until) => drop(timeout_at(until, self.wake[lane].notified()).await),
+                Next::Wait(None) => self.wake[lane].notified().await,
+                Next::Wait(Some(until)) => drop(timeout_at(until, self.wake[lane].notified()).await),
                 Next::Commit(Batch { jobs, size, keys }) => {
                     self.gauges.remove(jobs.len(), size.bytes);
                     return Some((jobs, Underway { queue: self, lane, keys }));
@@ -136,10 +141,8 @@ impl<T> Queue<T> {
 
 /// What a lane does next.
 enum Next<T> {
-    /// Waits until it is told.
-    Wait,
-    /// The same, but has a look then in any case.
-    Watch(Instant),
+    /// Waits until it is told, or until a moment at which it looks in any case.
+    Wait(Option<Instant>),
     /// Commits these.
     Commit(Batch<T>),
     /// Ends.
@@ -156,7 +159,7 @@ struct Commit {
 
 /// What waits, what is being committed, and who is free.
 struct State<T> {
-    waiting: LaneQueue<T>,
+    waiting: Lines<T>,
     /// Of each lane.
     commits: Vec<Option<Commit>>,
     /// Lanes that wait until they are told.
@@ -175,7 +178,7 @@ impl<T> State<T> {
     fn may_begin(&self, now: Instant) -> Result<(), Instant> {
         let waited_for = || self.commits.iter().flatten().filter(|commit| commit.waited_for_until > now);
         let jobs: usize = waited_for().map(|commit| commit.jobs).sum();
-        if self.waiting.waiting().jobs >= jobs {
+        if self.waiting.ready() >= jobs {
             return Ok(());
         }
         Err(waited_for().map(|commit| commit.waited_for_until).min().unwrap_or(now))
@@ -185,7 +188,7 @@ impl<T> State<T> {
     /// first, so that under a light load the same sessions stay at work.
     fn call_one(&mut self, now: Instant) -> Option<usize> {
         let is_seen_to = self.watch.is_some() && self.may_begin(now).is_err();
-        if self.woken.is_some() || !self.waiting.has_more() || is_seen_to {
+        if self.woken.is_some() || self.waiting.ready() == 0 || is_seen_to {
             return None;
         }
         self.woken = self.idle.iter().position(|idle| *idle);
@@ -197,11 +200,11 @@ impl<T> State<T> {
         self.idle[lane] = false;
         self.woken.take_if(|woken| *woken == lane);
         self.watch.take_if(|watch| *watch == lane);
-        if self.closed && self.waiting.waiting().jobs == 0 {
+        if self.closed && self.waiting.waiting() == 0 {
             return (Next::End, None);
         }
         let mut until = None;
-        if self.waiting.has_more() {
+        if self.waiting.ready() > 0 {
             match self.may_begin(now) {
                 Ok(()) => {
                     let batch = self.waiting.take_batch();
@@ -215,13 +218,11 @@ impl<T> State<T> {
             }
         }
         self.idle[lane] = true;
-        match until {
-            Some(until) if self.watch.is_none() => {
-                self.watch = Some(lane);
-                (Next::Watch(until), None)
-            }
-            _ => (Next::Wait, None),
+        let until = until.filter(|_| self.watch.is_none());
+        if until.is_some() {
+            self.watch = Some(lane);
         }
+        (Next::Wait(until), None)
     }
 }
 

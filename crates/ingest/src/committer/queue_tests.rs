@@ -52,7 +52,7 @@ fn waits(queue: &Queue<Job>, lane: usize) -> bool {
     queue.take(lane).now_or_never().is_none()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_more_begins_when_as_many_wait_as_are_being_committed() {
     let queue = queue(4);
     push(&queue, 0, 0..1);
@@ -136,21 +136,50 @@ async fn the_first_free_lane_is_woken_and_wakes_the_next_where_more_is_left() {
     assert!(!lanes[2].is_woken(), "nothing is left");
 }
 
-#[tokio::test]
-async fn a_lane_that_panics_leaves_its_work_to_another() {
+#[tokio::test(start_paused = true)]
+async fn what_has_to_wait_does_not_make_others_begin() {
+    let queue = queue(2);
+    let mut other = Runner::new(&queue, 1);
+    push(&queue, 0, 0..2);
+    let (_, _underway) = take(&queue, 0);
+    push(&queue, 0, 2..9);
+    assert!(other.run().is_none());
+    push(&queue, 1, 0..1);
+    assert!(other.run().is_none(), "one beside two");
+    push(&queue, 1, 1..2);
+    let (jobs, _underway) = other.run().flatten().expect("two beside two");
+    assert_eq!(jobs, [(1, 0), (1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_rests_leaves_all_to_the_others_until_then() {
     let queue = queue(2);
     let mut other = Runner::new(&queue, 1);
     push(&queue, 0, 0..1);
-    let taken = take(&queue, 0);
-    push(&queue, 0, 1..2);
+    let (_, underway) = take(&queue, 0);
     assert!(other.run().is_none());
-    let panicking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        let _taken = taken;
-        std::panic::resume_unwind(Box::new("at its commit"));
-    }));
-    assert!(panicking.is_err());
-    let (jobs, _underway) = other.run().flatten().expect("to be woken");
+    push(&queue, 0, 1..2);
+    drop(underway);
+    let mut resting = Box::pin(queue.rest(0, Instant::now() + Duration::from_millis(10)));
+    assert!(resting.as_mut().now_or_never().is_none());
+    let (jobs, _underway) = other.run().flatten().expect("to be told by the one that rests");
     assert_eq!(jobs, [(0, 1)]);
+    push(&queue, 1, 0..1);
+    assert!(resting.as_mut().now_or_never().is_none());
+    advance(Duration::from_millis(10)).await;
+    assert_eq!(resting.now_or_never(), Some(true));
+    let (jobs, _underway) = take(&queue, 0);
+    assert_eq!(jobs, [(1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_rests_no_longer_when_no_more_will_come() {
+    let queue = queue(1);
+    let mut resting = Box::pin(queue.rest(0, Instant::now() + Duration::from_secs(1)));
+    assert!(resting.as_mut().now_or_never().is_none());
+    queue.close();
+    assert_eq!(resting.now_or_never(), Some(false));
+    assert!(queue.take(0).now_or_never().expect("an end").is_none());
 }
 
 #[tokio::test]
@@ -337,7 +366,7 @@ proptest! {
         prop_assert!(model.iter().all(VecDeque::is_empty), "lost: {:?}", model);
         prop_assert!(lanes.iter().all(|lane| lane.ended));
         let state = queue.state();
-        prop_assert_eq!(state.waiting.waiting(), Load::default());
+        prop_assert_eq!(state.waiting.waiting(), 0);
         prop_assert!(state.commits.iter().all(Option::is_none));
     }
 }

@@ -29,6 +29,12 @@ impl Reconnect {
         self.0.lasts(Instant::now())
     }
 
+    /// The same, and until when.
+    #[must_use]
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.0.until().filter(|_| self.is_resting())
+    }
+
     /// Takes note of how a try ended, and hands that on.
     ///
     /// # Errors

@@ -1,12 +1,10 @@
 //! What waits for the lanes, by organisation: taken in turns, so that one that floods
 //! delays nobody but itself, and bounded, so that there is room for a newcomer at
 //! any time. What must stay in order has a key in common: while a batch with it is out,
-//! it waits. Pure; the committer puts a lock around it.
+//! it waits, and so does what came behind it from the same organisation. Pure; the queue
+//! puts a lock around it.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    iter::Sum,
-};
+use std::collections::{HashMap, VecDeque};
 
 use sluice_service::OrganisationId;
 
@@ -22,25 +20,7 @@ pub struct Size {
     pub bytes: usize,
 }
 
-/// Jobs, and what they take up together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// How many.
-    pub jobs: usize,
-    /// What they take up.
-    pub size: Size,
-}
-
-impl Sum for Load {
-    fn sum<I: Iterator<Item = Self>>(loads: I) -> Self {
-        loads.fold(Self::default(), |sum, load| Self {
-            jobs: sum.jobs + load.jobs,
-            size: Size { items: sum.size.items + load.size.items, bytes: sum.size.bytes + load.size.bytes },
-        })
-    }
-}
-
-/// Bounds of a queue, or of a batch.
+/// Bounds of what waits, and of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Most jobs that wait.
@@ -97,42 +77,38 @@ struct Line<T> {
     bytes: usize,
     /// Parts of a batch it may still take in this turn.
     credit: usize,
+    /// Whether it waits for a batch that is out.
+    is_aside: bool,
 }
 
 /// Jobs of several organisations; each one's in the order they came.
-pub struct LaneQueue<T> {
+pub struct Lines<T> {
     bounds: Bounds,
     lines: HashMap<OrganisationId, Line<T>>,
-    /// Organisations with jobs, the one whose turn it is first.
+    /// Organisations with jobs, the one whose turn it is first; without those aside.
     turns: VecDeque<OrganisationId>,
-    waiting: Load,
-    /// The keys of all batches that are out.
-    held: HashSet<u64>,
-    /// All that waits has to wait for a batch that is out.
-    stuck: bool,
+    /// The keys of all batches that are out, and which organisations wait for each.
+    out: HashMap<u64, Vec<OrganisationId>>,
+    jobs: usize,
+    bytes: usize,
+    jobs_aside: usize,
 }
 
-impl<T> LaneQueue<T> {
-    /// An empty one.
+impl<T> Lines<T> {
+    /// No jobs.
     pub fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            lines: HashMap::new(),
-            turns: VecDeque::new(),
-            waiting: Load::default(),
-            held: HashSet::new(),
-            stuck: false,
-        }
+        let (lines, turns, out) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        Self { bounds, lines, turns, out, jobs: 0, bytes: 0, jobs_aside: 0 }
     }
 
-    /// What waits, of all organisations.
-    pub fn waiting(&self) -> Load {
-        self.waiting
+    /// How many jobs wait, of all organisations.
+    pub fn waiting(&self) -> usize {
+        self.jobs
     }
 
-    /// Whether the next batch may have something in it.
-    pub fn has_more(&self) -> bool {
-        !self.turns.is_empty() && !self.stuck
+    /// How many of them may go, as far as is known.
+    pub fn ready(&self) -> usize {
+        self.jobs - self.jobs_aside
     }
 
     /// Appends a job. An organisation may have as much waiting as is still free: one
@@ -150,44 +126,43 @@ impl<T> LaneQueue<T> {
     ) -> Result<(), Full> {
         let line = match self.lines.get_mut(organisation) {
             Some(line) => {
-                if line.jobs.len() >= self.bounds.jobs_max.saturating_sub(self.waiting.jobs) {
+                if line.jobs.len() >= self.bounds.jobs_max.saturating_sub(self.jobs) {
                     return Err(Full::Jobs);
                 }
-                if line.bytes + size.bytes > self.bounds.bytes_max.saturating_sub(self.waiting.size.bytes) {
+                if line.bytes + size.bytes > self.bounds.bytes_max.saturating_sub(self.bytes) {
                     return Err(Full::Bytes);
                 }
                 line
             }
             None => {
                 self.turns.push_back(organisation.clone());
-                self.stuck &= is_held(&self.held, &keys);
-                let line = Line { jobs: VecDeque::new(), bytes: 0, credit: 0 };
+                let line = Line { jobs: VecDeque::new(), bytes: 0, credit: 0, is_aside: false };
                 self.lines.entry(organisation.clone()).or_insert(line)
             }
         };
         line.jobs.push_back(Waiting { job, size, keys });
         line.bytes += size.bytes;
-        self.waiting.jobs += 1;
-        self.waiting.size.items += size.items;
-        self.waiting.size.bytes += size.bytes;
+        self.jobs += 1;
+        self.bytes += size.bytes;
+        self.jobs_aside += usize::from(line.is_aside);
         Ok(())
     }
 
-    /// The next batch: organisations in turns; those whose next job has to wait keep
-    /// their place. A single job is never split, however large. Empty if there is none
-    /// that may go.
+    /// The next batch: organisations in turns; those whose next job has to wait step
+    /// aside. A single job is never split, however large. Empty if none may go.
     pub fn take_batch(&mut self) -> Batch<T> {
         let mut batch = Batch { jobs: Vec::new(), size: Size::default(), keys: Keys::new() };
-        let mut wait = VecDeque::new();
         while let Some(organisation) = self.turns.front() {
             // Every organisation in turn has a job.
             let Some(line) = self.lines.get_mut(organisation) else { break };
             let Some(Waiting { size, keys, .. }) = line.jobs.front() else { break };
-            if is_held(&self.held, keys) {
-                wait.extend(self.turns.pop_front());
+            let (size, key) = (*size, keys.iter().copied().find(|key| self.out.contains_key(key)));
+            if let Some(key) = key {
+                line.is_aside = true;
+                self.jobs_aside += line.jobs.len();
+                self.out.entry(key).or_default().extend(self.turns.pop_front());
                 continue;
             }
-            let size = *size;
             let parts = self.bounds.parts(size);
             if line.credit < parts {
                 // The next turn adds up to what was left.
@@ -208,35 +183,31 @@ impl<T> LaneQueue<T> {
                 batch.keys.extend(keys);
             }
             batch.size = Size { items, bytes };
-            self.waiting.jobs -= 1;
-            self.waiting.size.items -= size.items;
-            self.waiting.size.bytes -= size.bytes;
+            self.jobs -= 1;
+            self.bytes -= size.bytes;
             if line.jobs.is_empty() {
                 // What is left of its turn is not saved up.
                 let gone = self.turns.pop_front();
                 gone.and_then(|organisation| self.lines.remove(&organisation));
             }
         }
-        self.stuck = self.turns.is_empty();
-        wait.append(&mut self.turns);
-        self.turns = wait;
-        self.held.extend(&batch.keys);
+        self.out.extend(batch.keys.iter().map(|key| (*key, Vec::new())));
         batch
     }
 
-    /// A batch is out no more: what has its keys may go.
+    /// A batch is out no more. Who waited for it has the next turns.
     pub fn give_back(&mut self, keys: &[u64]) {
-        for key in keys {
-            self.held.remove(key);
+        let waited: Vec<_> = keys.iter().filter_map(|key| self.out.remove(key)).flatten().collect();
+        for organisation in waited.into_iter().rev() {
+            if let Some(line) = self.lines.get_mut(&organisation) {
+                line.is_aside = false;
+                self.jobs_aside -= line.jobs.len();
+            }
+            self.turns.push_front(organisation);
         }
-        self.stuck = false;
     }
 }
 
-fn is_held(held: &HashSet<u64>, keys: &[u64]) -> bool {
-    keys.iter().any(|key| held.contains(key))
-}
-
 #[cfg(test)]
-#[path = "lane_queue_tests.rs"]
+#[path = "lines_tests.rs"]
 mod tests;

@@ -11,7 +11,7 @@ fn named(name: usize) -> OrganisationId {
 }
 
 /// A job that may overtake all others.
-fn push<T>(queue: &mut LaneQueue<T>, name: usize, job: T, size: Size) -> Result<(), Full> {
+fn push<T>(queue: &mut Lines<T>, name: usize, job: T, size: Size) -> Result<(), Full> {
     queue.push(&named(name), job, size, vec![])
 }
 
@@ -21,7 +21,7 @@ fn items(items: usize) -> Size {
 
 #[test]
 fn one_that_floods_leaves_room_and_others_are_in_the_next_batch() {
-    let mut queue = LaneQueue::new(BOUNDS);
+    let mut queue = Lines::new(BOUNDS);
     let mut taken = 0;
     while push(&mut queue, 0, 0, items(40)).is_ok() {
         taken += 1;
@@ -34,7 +34,7 @@ fn one_that_floods_leaves_room_and_others_are_in_the_next_batch() {
 
 #[test]
 fn a_large_job_gets_its_turn_and_small_ones_theirs_before_it() {
-    let mut queue = LaneQueue::new(BOUNDS);
+    let mut queue = Lines::new(BOUNDS);
     push(&mut queue, 0, "large", items(100)).unwrap();
     push(&mut queue, 1, "small", items(10)).unwrap();
     push(&mut queue, 1, "small", items(10)).unwrap();
@@ -45,40 +45,44 @@ fn a_large_job_gets_its_turn_and_small_ones_theirs_before_it() {
 
 #[test]
 fn bounds_hold_on_both_sides() {
-    let mut queue = LaneQueue::new(BOUNDS);
+    let mut queue = Lines::new(BOUNDS);
     let bytes = |bytes| Size { items: 1, bytes };
     assert_eq!(push(&mut queue, 0, 0, bytes(5000)), Ok(()), "a first one of any size");
     assert_eq!(push(&mut queue, 0, 0, bytes(1)), Err(Full::Bytes));
     assert_eq!(push(&mut queue, 1, 0, bytes(1)), Ok(()), "a newcomer always");
-    let mut queue = LaneQueue::new(BOUNDS);
+    let mut queue = Lines::new(BOUNDS);
     assert_eq!(push(&mut queue, 0, 0, bytes(400)), Ok(()));
     assert_eq!(push(&mut queue, 0, 0, bytes(201)), Err(Full::Bytes));
     assert_eq!(push(&mut queue, 0, 0, bytes(200)), Ok(()));
-    let mut queue = LaneQueue::new(BOUNDS);
+    let mut queue = Lines::new(BOUNDS);
     for _ in 0..10 {
         assert_eq!(push(&mut queue, 0, 0, bytes(0)), Ok(()));
     }
     assert_eq!(push(&mut queue, 0, 0, bytes(0)), Err(Full::Jobs));
-    assert_eq!(queue.waiting(), Load { jobs: 10, size: Size { items: 10, bytes: 0 } });
+    assert_eq!(queue.waiting(), 10);
 }
 
 #[test]
-fn who_has_to_wait_keeps_its_turn_and_holds_nobody_else_up() {
-    let mut queue = LaneQueue::new(BOUNDS);
+fn who_has_to_wait_is_next_then_and_holds_nobody_else_up() {
+    let mut queue = Lines::new(BOUNDS);
     queue.push(&named(0), "a", items(1), vec![1, 2]).unwrap();
     let first = queue.take_batch();
     assert_eq!(first.jobs, ["a"]);
     queue.push(&named(0), "b", items(60), vec![2, 3]).unwrap();
     queue.push(&named(0), "c", items(1), vec![3]).unwrap();
-    assert!(!queue.has_more());
     queue.push(&named(1), "d", items(60), vec![4]).unwrap();
-    assert!(queue.has_more());
     let second = queue.take_batch();
     assert_eq!(second.jobs, ["d"], "c would overtake b");
-    assert!(!queue.has_more() && queue.take_batch().jobs.is_empty());
-    queue.push(&named(1), "e", items(60), vec![5]).unwrap();
+    queue.push(&named(0), "e", items(1), vec![5]).unwrap();
+    assert_eq!((queue.waiting(), queue.ready()), (3, 0));
+    assert!(queue.take_batch().jobs.is_empty());
+    queue.push(&named(1), "f", items(60), vec![6]).unwrap();
+    assert_eq!(queue.ready(), 1);
+    queue.give_back(&second.keys);
+    assert_eq!(queue.ready(), 1, "nobody waits for it");
     queue.give_back(&first.keys);
-    assert_eq!(queue.take_batch().jobs, ["b"], "it was first");
+    assert_eq!(queue.ready(), 4);
+    assert_eq!(queue.take_batch().jobs, ["b"], "f came later");
 }
 
 #[derive(Clone, Debug)]
@@ -111,12 +115,12 @@ impl Model {
     }
 
     /// Takes a batch and compares it with what may go.
-    fn take(&mut self, queue: &mut LaneQueue<(usize, usize)>) -> Result<(), TestCaseError> {
+    fn take(&mut self, queue: &mut Lines<(usize, usize)>) -> Result<(), TestCaseError> {
         let goes = |line: &VecDeque<(usize, usize, Keys)>| {
             line.front().is_some_and(|(_, _, keys)| self.may_go(keys))
         };
         let some_go = self.lines.values().any(goes);
-        prop_assert!(queue.has_more() || !some_go);
+        prop_assert!(queue.ready() > 0 || !some_go);
         let batch = queue.take_batch();
         prop_assert_eq!(!batch.jobs.is_empty(), some_go);
         let (mut total, mut keys_of_all) = (0, Keys::new());
@@ -141,7 +145,7 @@ proptest! {
     /// that has a key of its; batches keep their bounds.
     #[test]
     fn all_come_out_in_order(steps in steps()) {
-        let (mut queue, mut model) = (LaneQueue::new(BOUNDS), Model::default());
+        let (mut queue, mut model) = (Lines::new(BOUNDS), Model::default());
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Push(name, count, keys) => {
@@ -164,7 +168,7 @@ proptest! {
             model.take(&mut queue)?;
         }
         model.out.drain(..).for_each(|keys| queue.give_back(&keys));
-        prop_assert_eq!(queue.waiting(), Load::default());
-        prop_assert!(queue.lines.is_empty() && queue.turns.is_empty() && queue.held.is_empty());
+        prop_assert_eq!((queue.waiting(), queue.ready(), queue.bytes), (0, 0, 0));
+        prop_assert!(queue.lines.is_empty() && queue.turns.is_empty() && queue.out.is_empty());
     }
 }
