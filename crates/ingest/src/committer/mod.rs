@@ -137,6 +137,7 @@ impl Lane {
     /// that callers are told.
     async fn prepare(&mut self) {
         while !self.has_session() && Arc::strong_count(&self.shared.sessions) > 1 {
+            self.shared.queue.leave_to_others();
             if let Some(until) = self.reconnect.rests_until()
                 && !self.shared.queue.rest(self.number, until).await
             {

@@ -44,7 +44,7 @@ impl<T> Drop for Underway<'_, T> {
     fn drop(&mut self) {
         let mut state = self.queue.state();
         state.commits[self.lane] = None;
-        // Its lane has a look at them next, or rests and calls another one.
+        // Its lane has a look at what waited for them next, or leaves it to others.
         state.waiting.give_back(&self.keys);
     }
 }
@@ -103,11 +103,14 @@ impl<T> Queue<T> {
         self.wake.iter().for_each(Notify::notify_one);
     }
 
-    /// Leaves all to the other lanes until then, or until no more will come; whether more
-    /// may.
-    pub(super) async fn rest(&self, lane: usize, until: Instant) -> bool {
+    /// Calls another lane to what waits, since the one that asks takes nothing for a while.
+    pub(super) fn leave_to_others(&self) {
         let other = self.state().call_one(Instant::now());
         self.wake(other);
+    }
+
+    /// Takes nothing until then, or until no more will come; whether more may.
+    pub(super) async fn rest(&self, lane: usize, until: Instant) -> bool {
         while !self.state().closed {
             if timeout_at(until, self.wake[lane].notified()).await.is_err() {
                 return true;

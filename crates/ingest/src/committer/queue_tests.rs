@@ -160,6 +160,7 @@ async fn a_lane_that_rests_leaves_all_to_the_others_until_then() {
     assert!(other.run().is_none());
     push(&queue, 0, 1..2);
     drop(underway);
+    queue.leave_to_others();
     let mut resting = Box::pin(queue.rest(0, Instant::now() + Duration::from_millis(10)));
     assert!(resting.as_mut().now_or_never().is_none());
     let (jobs, _underway) = other.run().flatten().expect("to be told by the one that rests");
