@@ -218,17 +218,6 @@ async fn a_request_is_kept_whole_or_not_and_any_part_may_be_sent_again_under_its
     adds_up(&pair, &acme, &all).await;
 }
 
-/// Makes the next accepted batch hang in its commit for so many seconds. (No timeout of
-/// the session counts there.)
-fn hanging_commit(seconds: u32) -> String {
-    format!(
-        "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS
-         'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END';
-         CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
-         FOR EACH ROW EXECUTE FUNCTION hang();"
-    )
-}
-
 const HANGS: &str = "SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'sluice-ingest-gate'
       AND wait_event = 'PgSleep'";
@@ -244,7 +233,7 @@ async fn one_trip_that_commits_while_it_is_asked_for_is_told_as_success() {
         pair.ingest_database.name()
     );
     sql.batch_execute(&defaults).await.unwrap();
-    sql.batch_execute(&hanging_commit(2)).await.unwrap();
+    sql.batch_execute(&hanging_commit("PERFORM pg_sleep(2)")).await.unwrap();
     let publishing = tokio::spawn({
         let acme = acme.clone();
         async move { publish(&acme, vec![json("plain", "1")]).await }
@@ -261,7 +250,7 @@ async fn one_trip_that_commits_while_it_is_asked_for_is_told_as_success() {
 async fn hangs_and_still_reaches_the_results(trips: Trips) {
     let (pair, acme, mut all) = behind_a_proxy(trips).await;
     let sql = pair.ingest_database.sql().await;
-    sql.batch_execute(&hanging_commit(8)).await.unwrap();
+    sql.batch_execute(&hanging_commit("PERFORM pg_sleep(8)")).await.unwrap();
     let publishing = tokio::spawn({
         let acme = acme.clone();
         async move { publish_one(&acme, marked("plain", "a", "1")).await }

@@ -85,12 +85,8 @@ async fn one_organisations_flood_does_not_starve_anothers() {
 }
 
 /// Keeps acme's commits from ending: those of one result by lock 42, larger ones by 43.
-const HANGING: &str = "
-    CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
-    'BEGIN PERFORM pg_advisory_xact_lock_shared(CASE NEW.results WHEN 1 THEN 42 ELSE 43 END); RETURN NULL; END';
-    CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW WHEN (NEW.organisation = 'acme') EXECUTE FUNCTION hang();
-    SELECT pg_advisory_lock(42), pg_advisory_lock(43)";
+const HANGING: &str = "IF NEW.organisation = 'acme' THEN
+    PERFORM pg_advisory_xact_lock_shared(CASE NEW.results WHEN 1 THEN 42 ELSE 43 END); END IF";
 
 /// Two lanes, and some definitions of both organisations. The session holds acme's commits
 /// up, and tells how many it does by which lock.
@@ -103,7 +99,8 @@ async fn with_hanging_commits() -> (Pair, Client, Vec<String>) {
         put(&globex, Definition { organisation: "globex".into(), ..definition(path) }).await;
     }
     let sql = pair.ingest_database.sql().await;
-    sql.batch_execute(HANGING).await.unwrap();
+    sql.batch_execute("SELECT pg_advisory_lock(42), pg_advisory_lock(43)").await.unwrap();
+    sql.batch_execute(&hanging_commit(HANGING)).await.unwrap();
     (pair, sql, paths)
 }
 

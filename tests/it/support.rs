@@ -188,3 +188,14 @@ pub async fn are_the_results(clients: &Clients, accepted: &Contents) {
     assert!(unknown.is_empty(), "there and never told: {unknown:?}");
     assert!(results == *accepted, "the bytes of some result are not those published");
 }
+
+/// Makes commits of accepted batches do this in the end, for each of their rows in the outbox
+/// (NEW). No timeout of the session counts there.
+pub fn hanging_commit(what: &str) -> String {
+    format!(
+        "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
+         $$ BEGIN {what}; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION hang();"
+    )
+}

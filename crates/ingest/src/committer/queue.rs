@@ -88,8 +88,7 @@ impl<T> Queue<T> {
         let lane = {
             let mut state = self.state();
             let pushed = state.waiting.push(organisation, job, size, keys);
-            let commits = state.commits.iter().flatten().count();
-            pushed.map_err(|full| (full, state.waiting.waiting(), commits))?;
+            pushed.map_err(|full| (full, state.waiting.waiting(), state.commits.iter().flatten().count()))?;
             state.call_one(Instant::now())
         };
         self.gauges.add(size.bytes);

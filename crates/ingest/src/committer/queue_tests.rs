@@ -93,17 +93,22 @@ async fn a_commit_is_waited_for_for_so_long_and_then_counts_no_more() {
     assert_eq!(jobs.len(), 2);
 }
 
+/// Two jobs are being committed: another lane has nothing to do with one more, and then with two.
+fn begins_with_the_second(queue: &Queue<Job>, other: &mut Runner<'_>) {
+    push(queue, 1, 0..1);
+    assert!(other.run().is_none(), "one beside two");
+    push(queue, 1, 1..2);
+    let (jobs, _underway) = other.run().flatten().expect("two beside two");
+    assert_eq!(jobs, [(1, 0), (1, 1)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_has_a_commit_in_view_is_told_as_any_other() {
     let queue = queue(2);
     let mut other = Runner::new(&queue, 1);
     push(&queue, 0, 0..2);
     let (_, _underway) = take(&queue, 0);
-    push(&queue, 1, 0..1);
-    assert!(other.run().is_none());
-    push(&queue, 1, 1..2);
-    let (jobs, _underway) = other.run().flatten().expect("two beside two");
-    assert_eq!(jobs, [(1, 0), (1, 1)]);
+    begins_with_the_second(&queue, &mut other);
 }
 
 #[tokio::test]
@@ -144,11 +149,7 @@ async fn what_has_to_wait_does_not_make_others_begin() {
     let (_, _underway) = take(&queue, 0);
     push(&queue, 0, 2..9);
     assert!(other.run().is_none());
-    push(&queue, 1, 0..1);
-    assert!(other.run().is_none(), "one beside two");
-    push(&queue, 1, 1..2);
-    let (jobs, _underway) = other.run().flatten().expect("two beside two");
-    assert_eq!(jobs, [(1, 0), (1, 1)]);
+    begins_with_the_second(&queue, &mut other);
 }
 
 #[tokio::test(start_paused = true)]
