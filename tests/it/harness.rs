@@ -83,7 +83,7 @@ async fn a_paused_server_stands_still_with_all_its_processes_and_then_goes_on() 
     let database = Database::create_on(&server, Service::Ingest).await;
     let sql = database.sql().await;
     let pid = server.pid();
-    let paused = server.pause();
+    let paused = server.pause().await;
     // `Z`: a session that had just ended, which a server that stands still does not reap.
     eventually("all to stop", || async {
         let states = states(pid);

@@ -230,7 +230,7 @@ async fn a_replica_that_stands_still_within_a_gate_holds_nobody_up() {
         });
         // Its marker is in; it waits for its window, and stands still before it has it.
         eventually("a gate that waits", || async { (state().await.1 == "Lock").then_some(()) }).await;
-        let still = pair.ingest[0].pause();
+        let still = pair.ingest[0].pause().await;
         held.batch_execute("COMMIT").await.unwrap();
         let waited = || async { Some(state().await.0).filter(|state| state != "active") };
         if eventually("the end of its wait", waited).await == "idle in transaction" {

@@ -158,8 +158,8 @@ impl Replica {
     /// # Panics
     /// If it runs in this process, or not at all.
     #[must_use]
-    pub fn pause(&self) -> Paused {
-        Paused::of(self.pid().expect("a process of its own"))
+    pub async fn pause(&self) -> Paused {
+        Paused::of(self.pid().expect("a process of its own")).await
     }
 
     /// SIGKILL, for a process of its own.

@@ -8,7 +8,7 @@ use std::{
 
 use sluice::postgres::{Cluster, Guard};
 
-use crate::signal::signal;
+use crate::signal::{signal, stop};
 
 /// The server. Ends when dropped.
 pub struct OwnServer {
@@ -97,8 +97,8 @@ impl OwnServer {
     /// # Panics
     /// If it doesn't run.
     #[must_use]
-    pub fn pause(&self) -> Paused {
-        Paused::of_family(self.pid())
+    pub async fn pause(&self) -> Paused {
+        Paused::of_family(self.pid()).await
     }
 }
 
@@ -114,14 +114,15 @@ pub struct Paused(Vec<u32>);
 impl Paused {
     /// One process alone.
     #[must_use]
-    pub fn of(pid: u32) -> Self {
-        signal("-STOP", &[pid]);
-        Self(vec![pid])
+    pub async fn of(pid: u32) -> Self {
+        let paused = Self(vec![pid]);
+        stop(&paused.0).await;
+        paused
     }
 
     /// A process, then its children: it makes no new ones.
-    fn of_family(pid: u32) -> Self {
-        signal("-STOP", &[pid]);
+    async fn of_family(pid: u32) -> Self {
+        let mut paused = Self::of(pid).await;
         let listed = std::process::Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().expect("ps");
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let children = listed.lines().filter_map(|line| {
@@ -129,10 +130,9 @@ impl Paused {
             let (child, parent) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
             (parent == pid).then_some(child)
         });
-        let mut all = vec![pid];
-        all.extend(children);
-        signal("-STOP", &all);
-        Self(all)
+        paused.0.extend(children);
+        stop(&paused.0).await;
+        paused
     }
 }
 

@@ -138,10 +138,10 @@ impl Nemesis<'_> {
                 self.pair.server().restart().await;
             }
             Step::PauseIngest if is_first => self.silence(which, a_while).await,
-            Step::PauseIngest => self.stand(self.pair.ingest[which].pause(), a_while).await,
-            Step::PauseResults => self.stand(self.pair.results[which].pause(), a_while).await,
+            Step::PauseIngest => self.stand(self.pair.ingest[which].pause().await, a_while).await,
+            Step::PauseResults => self.stand(self.pair.results[which].pause().await, a_while).await,
             Step::PauseDatabase => {
-                let paused = self.pair.server().pause();
+                let paused = self.pair.server().pause().await;
                 self.stand(paused, a_while).await;
             }
             Step::Cut(point) => self.cut(point, which).await,
@@ -164,7 +164,7 @@ impl Nemesis<'_> {
             (owners.len() == self.pair.ingest.len()).then_some(owners)
         })
         .await;
-        let (paused, since) = (self.pair.ingest[which].pause(), Instant::now());
+        let (paused, since) = (self.pair.ingest[which].pause().await, Instant::now());
         self.pair.proxies(Link::Intake).for_each(Proxy::pass);
         let taken =
             eventually_within(TAKEN_OVER_WITHIN, "batches taken over from a silent ingest", || async {
