@@ -1,14 +1,14 @@
 //! Processes and servers die while publishers publish. These are told `retry`
 //! or UNAVAILABLE and nothing else; afterwards all adds up.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use sluice::connection::{Clients, is_serving};
 use sluice_proto::{
-    ingest::v1::{Definition, Observation, Outcome},
+    ingest::v1::{Definition, Observation, Outcome, PutDefinitionRequest},
     results::v1::BatchAcknowledgeResultsRequest,
 };
-use sluice_tests::{Link, Tenant, eventually};
+use sluice_tests::{Database, Link, Proxy, Service, Tenant, eventually};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
@@ -171,6 +171,32 @@ async fn health_is_not_serving_while_the_database_is_refused_and_serving_again_a
     };
     let id = eventually("success again", let_in).await;
     adds_up(&pair, &acme, &[(id, "1".into())].into()).await;
+}
+
+#[tokio::test]
+async fn of_several_servers_one_that_is_silent_keeps_nobody_from_the_others() {
+    let mut databases = Vec::new();
+    let mut silent = Vec::new();
+    for service in [Service::Ingest, Service::Results] {
+        let database = Database::create(service).await;
+        let direct = format!("127.0.0.1:{}/", database.port());
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], database.port()))).await;
+        proxy.stall();
+        let both = format!("{},{direct}", proxy.address());
+        databases.push(Database::at(database.url(), database.service_url().replace(&direct, &both)));
+        silent.push(proxy);
+    }
+    let [ingest, results] = databases.try_into().unwrap();
+    let pair = builder().on(ingest, results).start().await;
+    let acme = pair.clients(Tenant::Acme);
+    let put = || async {
+        let request = PutDefinitionRequest { definition: Some(definition("plain")) };
+        acme.definitions.clone().put_definition(request).await.ok()
+    };
+    eventually("a definition", put).await;
+    let all = until_final(&acme, vec![marked("plain", "m", "1")]).await;
+    assert_eq!(all.len(), 1);
+    adds_up(&pair, &acme, &all).await;
 }
 
 /// A reader that went by the oldest transaction still open, or a queue that
