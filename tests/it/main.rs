@@ -6,6 +6,7 @@
 mod audit;
 mod cli;
 mod commits_in_doubt;
+mod connections;
 mod definitions;
 mod deployment;
 mod durability;

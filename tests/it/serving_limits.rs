@@ -3,27 +3,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::connection::{Clients, is_serving};
 use sluice_proto::{
     ingest::v1::{ListDefinitionsRequest, Outcome},
     results::v1::ListResultsRequest,
 };
 use sluice_tests::{Pair, PairBuilder, Service, Tenant, eventually};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_types::StatusExt as _;
 
-use crate::{
-    http_support::{Http, PATIENCE},
-    ingest_streams::Stream,
-    support::*,
-};
+use crate::{http_support::Http, ingest_streams::Stream, support::*};
 
 fn with(name: &str, value: &str) -> PairBuilder {
     builder().flag(Service::Ingest, name, value)
@@ -35,7 +25,7 @@ async fn call(clients: &Clients) -> Result<(), Status> {
 }
 
 /// Code, reason, and when to come again.
-fn told(status: &Status) -> (Code, String, Option<Duration>) {
+pub fn told(status: &Status) -> (Code, String, Option<Duration>) {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
     (status.code(), reason, details.retry_info().and_then(|info| info.retry_delay))
@@ -75,35 +65,6 @@ async fn an_organisation_has_up_to_as_many_requests_in_flight_as_are_free() {
     call(&globex).await.unwrap();
     drop(second);
     eventually("a place", || async { call(&acme).await.ok() }).await;
-}
-
-#[tokio::test]
-async fn who_does_not_read_an_answer_loses_the_connection_and_who_has_none_to_read_does_not() {
-    let pair = with("answer-pause-max-seconds", "1")
-        .flag(Service::Ingest, "connection-age-grace-seconds", "0")
-        .start()
-        .await;
-    let acme = pair.clients(Tenant::Acme);
-    put(&acme, definition("plain")).await;
-    let mut idle = Stream::open(&acme).await;
-    idle.send(request(vec![json("plain", "1")])).await;
-    assert_eq!(idle.outcomes().await, [Outcome::Success]);
-    // Lets nothing be sent of any answer.
-    let unread = TokioIo::new(TcpStream::connect(pair.ingest[0].address()).await.unwrap());
-    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(0)
-        .handshake(unread)
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let url = format!("{}/nothing", pair.ingest[0].url());
-    let answer = sender.send_request(http::Request::get(url).body(Full::<Bytes>::default()).unwrap()).await;
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 404);
-    tokio::time::timeout(PATIENCE, connection).await.expect("the end").unwrap().ok();
-    assert!(answer.into_body().collect().await.is_err());
-    idle.send(request(vec![json("plain", "2")])).await;
-    assert_eq!(idle.outcomes().await, [Outcome::Success]);
 }
 
 #[tokio::test]
@@ -203,51 +164,6 @@ async fn an_organisation_that_sends_too_much_is_told_when_to_come_again() {
     let refused = refused.expect("more than one a second");
     assert_eq!(refused.error(), (429, "limit-exceeded".into()));
     assert_eq!(refused.headers["retry-after"], "1");
-}
-
-#[tokio::test]
-async fn an_old_connection_takes_no_more_requests_and_ends_its_streams_when_they_are_answered() {
-    let pair = with("connection-age-max-seconds", "1").start().await;
-    let acme = pair.clients(Tenant::Acme);
-    put(&acme, definition("plain")).await;
-    let mut stream = Stream::open(&acme).await;
-    let (mut all, mut sent) = (Contents::new(), 0);
-    let end = loop {
-        let observation = json("plain", &sent.to_string());
-        if stream.requests.send(request(vec![observation.clone()])).await.is_err() {
-            break stream.answer().await.unwrap_err();
-        }
-        match stream.answer().await {
-            Ok(answer) => all.extend(accepted(&[observation], &answer.observations)),
-            Err(end) => break end,
-        }
-        sent += 1;
-    };
-    assert_eq!(told(&end), (Code::Unavailable, "STREAM_ENDING".into(), Some(Duration::ZERO)));
-    // What was not answered was not taken either; the next call finds a new connection.
-    assert_eq!(all.len(), sent);
-    adds_up(&pair, &acme, &all).await;
-}
-
-#[tokio::test]
-async fn who_gives_no_sign_of_life_is_cut_off_and_who_does_is_not() {
-    let pair = with("keepalive-interval-seconds", "1")
-        .flag(Service::Ingest, "keepalive-timeout-seconds", "1")
-        .start()
-        .await;
-    let address = pair.ingest[0].address();
-    let alive = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), alive)
-            .await
-            .unwrap();
-    let alive = tokio::spawn(connection);
-    // HTTP/2's preface and empty settings, and then nothing, whatever is asked.
-    let mut silent = TcpStream::connect(address).await.unwrap();
-    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let mut said = Vec::new();
-    tokio::time::timeout(PATIENCE, silent.read_to_end(&mut said)).await.expect("the end").ok();
-    assert!(!alive.is_finished() && !sender.is_closed());
 }
 
 #[tokio::test]

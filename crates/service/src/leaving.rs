@@ -4,6 +4,10 @@
 
 use std::{
     convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,13 +27,28 @@ pub struct Leaving {
     pub(crate) ending: CancellationToken,
     /// The answers on that connection.
     pub(crate) stalls: Stalls,
+    /// Whether it has had a request.
+    asked: Arc<AtomicBool>,
 }
 
 impl Leaving {
+    /// Of a connection that ends when that is cancelled, if not sooner.
+    pub(crate) fn before(end: &CancellationToken) -> Self {
+        Self { ending: end.child_token(), ..Self::default() }
+    }
+
     /// Of a request; one that came by no connection never has to leave.
     #[must_use]
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// Ends after that time if the connection has had no request by then.
+    pub(crate) async fn never_asked(&self, within: Duration) {
+        tokio::time::sleep(within).await;
+        if self.asked.load(Relaxed) {
+            std::future::pending().await
+        }
     }
 
     /// Waits until the stream should end.
@@ -82,6 +101,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        self.leaving.asked.store(true, Relaxed);
         request.extensions_mut().insert(self.leaving.clone());
         self.inner.call(request)
     }

@@ -25,10 +25,10 @@ settings! {
         streams_per_connection_max: u32 = Some("1024"), "Requests at the same time on one HTTP/2 connection; its other ones wait with the caller.";
         header_list_bytes_max: u32 = Some("16384"), "Largest sum of a request's headers, in bytes, each with 32 on top (RFC 9113, section 10.5.1). At least 1024.";
         connection_age_max_seconds: u64 = Some("1800"), "After this time, ten percent more or less, a connection takes no more requests, so that callers spread over new replicas.";
-        connection_age_grace_seconds: u64 = Some("60"), "How long the requests that are open then may take before they are cut off.";
-        answer_pause_max_seconds: u64 = Some("60"), "How long a caller may read nothing of an answer that waits for it, or up to a third longer, before its connection ends as if it were too old.";
+        connection_age_grace_seconds: u64 = Some("86400"), "How long the requests that are open then may take, files above all, before they are cut off. Streams end by themselves.";
+        answer_pause_max_seconds: u64 = Some("60"), "How long a caller may read nothing of an answer that waits for it, or up to a third longer, before its connection ends; other requests on it have as long once more.";
         keepalive_interval_seconds: u64 = Some("30"), "How often an HTTP/2 connection is asked for a sign of life.";
-        keepalive_timeout_seconds: u64 = Some("10"), "How long that may take before the connection is closed.";
+        keepalive_timeout_seconds: u64 = Some("10"), "How long that may take before the connection is closed. After both times together so is one, of HTTP/1.1 or HTTP/2, on which nothing was ever asked.";
         shutdown_wait_seconds: u64 = Some("5"), "After SIGTERM: not ready at once, but requests are still taken for this long, until callers have gone elsewhere.";
         shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM: when what is still open is cut off. Then what was accepted is flushed, up to 5 seconds.";
     }

@@ -22,6 +22,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::{
     answer_memory::AnswerMemory,
     auth::Keys,
+    descriptors,
     gathered::gathered,
     http::Api,
     leaving::{Leaving, Telling},
@@ -29,22 +30,21 @@ use crate::{
     metrics::Requests,
     program::Failure,
     stack::{Stack, stack},
-    stalls::Stalls,
     tls::{Listener, Tls},
 };
 
 /// How long after a failed accept (out of file descriptors, say) to try again.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long the first byte of a connection, and each head of an HTTP/1.1 request
 /// may take; so also how long an HTTP/1.1 connection may idle.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(4);
 /// How much longer or shorter than the others a connection may live, so that those
 /// that began together don't end together.
 const AGE_JITTER: f64 = 0.1;
-/// Flow-control windows that let a batch of some hundred observations through
-/// without waiting for an update; what nobody has read yet waits there, unseen by
-/// the budget for bodies.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Flow-control windows that let a batch of a hundred observations through without
+/// waiting for an update. What nobody has read yet waits there, unseen by the budget
+/// for bodies: of one organisation, which may have half of all requests, 256 MiB.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Largest head of an HTTP/1.1 request.
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -92,6 +92,7 @@ pub struct Served {
 pub async fn serve(listener: Listener, served: Served, shutdown: CancellationToken) {
     let (wait, drain) = (served.limits.shutdown_wait(), served.limits.drain());
     let (open, refused) = (served.requests.connections.clone(), served.requests.refusals.connections.clone());
+    descriptors::suffice_for(served.limits.connections_max);
     let places = Arc::new(Semaphore::new(served.limits.connections_max));
     let draining = CancellationToken::new();
     let connection =
@@ -206,34 +207,64 @@ impl Connection {
         }
     }
 
-    /// What is said on it, until it ends, is too old, nobody reads it, or the service
-    /// stops.
+    /// What is said on it, until it ends, is too old, nobody asks or reads anything, or
+    /// the service stops.
     async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let ended = |ended: Result<(), Failure>| {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection broke");
             }
         };
-        let leaving = Leaving { ending: self.draining.child_token(), stalls: Stalls::default() };
+        let leaving = Leaving::before(&self.draining);
         let service = Telling { inner: self.stack, leaving: leaving.clone() };
-        let grace = Duration::from_secs(self.limits.connection_age_grace_seconds);
+        let quiet = Duration::from_secs(
+            self.limits.keepalive_interval_seconds.saturating_add(self.limits.keepalive_timeout_seconds),
+        );
         let answer_pause_max = Duration::from_secs(self.limits.answer_pause_max_seconds);
         let builder = builder(&self.limits);
         let mut open =
             pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-        let grace = tokio::select! {
+        let end = tokio::select! {
             done = open.as_mut() => return ended(done),
-            () = tokio::time::sleep(age(&self.limits)) => grace,
-            () = leaving.stalls.stuck(answer_pause_max) => grace,
-            // Cut off by whoever drains, not here.
-            () = self.draining.cancelled() => Duration::MAX,
+            () = tokio::time::sleep(age(&self.limits)) => End::Old,
+            () = leaving.stalls.stuck(answer_pause_max) => End::Stuck,
+            () = leaving.never_asked(quiet) => End::Stuck,
+            () = self.draining.cancelled() => End::Draining,
         };
         open.as_mut().graceful_shutdown();
         leaving.ending.cancel();
-        if let Ok(done) = tokio::time::timeout(grace, open).await {
-            ended(done);
+        let cut_off = async {
+            match end {
+                End::Old => {
+                    let grace = Duration::from_secs(self.limits.connection_age_grace_seconds);
+                    let stuck = async {
+                        leaving.stalls.stuck(answer_pause_max).await;
+                        tokio::time::sleep(answer_pause_max).await;
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(grace) => {}
+                        () = stuck => {}
+                    }
+                }
+                End::Stuck => tokio::time::sleep(answer_pause_max).await,
+                // By whoever drains, not here.
+                End::Draining => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = open => ended(done),
+            () = cut_off => {}
         }
     }
+}
+
+/// Why a connection takes no more requests.
+enum End {
+    /// Its open requests may take their time: a file has any size.
+    Old,
+    /// Somebody reads nothing of an answer, or has never asked anything.
+    Stuck,
+    Draining,
 }
 
 #[cfg(test)]
