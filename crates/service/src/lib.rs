@@ -14,6 +14,7 @@ pub mod budget;
 pub mod client;
 pub mod compress;
 pub mod config;
+mod descriptors;
 mod error;
 mod follow;
 pub mod gathered;

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{
@@ -14,7 +14,10 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use crate::program::{Failure, listen};
+use crate::{
+    program::{Failure, listen},
+    serve::ACCEPT_AGAIN,
+};
 
 /// What a liveness probe asks for: SERVING for as long as the process answers. A
 /// process without its database must not be restarted for that.
@@ -41,7 +44,12 @@ pub async fn serve(listener: Option<TcpListener>, reporter: HealthReporter, shut
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .add_service(health)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(TcpListenerStream::new(listener).then(|accepted| async {
+            if accepted.is_err() {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+            accepted
+        }));
     tokio::select! {
         // Not gracefully: a probe that watches would hold it open.
         () = shutdown.cancelled() => {}

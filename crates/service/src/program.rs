@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Faults, Part as _, Setting, Source, help},
+    descriptors,
     error::chain,
     postgres::{self, Migrated},
     shutdown,
@@ -141,6 +142,7 @@ where
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    descriptors::take_all();
     let ended = runtime.block_on(async { run(settings, shutdown::on_signal()?).await });
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
