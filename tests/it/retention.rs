@@ -9,11 +9,11 @@ use std::sync::{
 
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::Outcome;
-use sluice_tests::{Pair, Tenant};
+use sluice_tests::{Database, Pair, Service, Tenant, eventually};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, error::SqlState};
 
-use crate::support::*;
+use crate::{support::*, telemetry::exposition};
 
 /// The advisory lock of gates and roll-overs.
 const GATE_LOCK: i64 = i64::from_be_bytes(*b"\0\0\0\0gate");
@@ -66,6 +66,32 @@ async fn a_roll_over_that_is_not_due_waits_for_no_gate_and_none_for_it() {
     assert_eq!(roll_over().await.unwrap_err().code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
     gate.batch_execute("COMMIT").await.unwrap();
     assert!(roll_over().await.unwrap());
+}
+
+#[tokio::test]
+async fn old_state_that_somebody_holds_is_told_as_late() {
+    let ingest = Database::create(Service::Ingest).await;
+    let results = Database::create(Service::Results).await;
+    let sql = ingest.sql().await;
+    sql.execute("UPDATE gate_slot SET since = clock_timestamp() - interval '9 days'", &[]).await.unwrap();
+    let reader = ingest.sql().await;
+    reader.batch_execute("BEGIN; SELECT FROM marker").await.unwrap();
+    // Looks for the first time when it starts. Of 7 days half is 3.5, and of 9 more 5.5.
+    let mut pair = Pair::builder().admin().on(ingest, results).start().await;
+    let late = async |pair: &Pair| {
+        let seen = exposition::scrape(pair.ingest[0].admin()).await;
+        seen.sum("sluice_gate_cleanup_lag_seconds", &[])
+    };
+    eventually("so late", || async { (late(&pair).await > 5.0 * DAY).then_some(()) }).await;
+    reader.batch_execute("COMMIT").await.unwrap();
+    pair.ingest[0].stop().await;
+    pair.ingest[0].restart(false).await;
+    let since = "SELECT since > clock_timestamp() - interval '1 day' FROM gate_slot";
+    eventually("a roll-over", || async {
+        sql.query_one(since, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+    eventually("in time", || async { (late(&pair).await == 0.0).then_some(()) }).await;
 }
 
 #[tokio::test]

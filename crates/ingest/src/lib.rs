@@ -67,6 +67,8 @@ pub fn migrations() -> refinery::Runner {
 }
 
 const SERVICES: [&str; 2] = ["sluice.ingest.v1.IngestService", "sluice.ingest.v1.DefinitionService"];
+/// How long background work may take to end after serving and handing over have.
+const ENDING: Duration = Duration::from_secs(5);
 /// Rows found in the database that may wait for the emitter.
 const FOUND_MAX: usize = 1024;
 
@@ -179,7 +181,7 @@ pub async fn run(
         Schema::of(&migrations()),
         shutdown.clone(),
     ));
-    upkeep.spawn(retention::run(database.clone(), retention, shutdown.clone()));
+    upkeep.spawn(retention::run(database.clone(), retention, metrics.gate.clone(), shutdown.clone()));
     let (registry, follower) = registry::Registry::new(pool.clone());
     upkeep.spawn(follower.run(drained.clone()));
 
@@ -235,7 +237,9 @@ pub async fn run(
     pipeline.lanes.join_all().await;
     pipeline.emitter.await?;
     drained.cancel();
-    upkeep.join_all().await;
+    if tokio::time::timeout(ENDING, upkeep.join_all()).await.is_err() {
+        tracing::warn!("background work was cut off");
+    }
     pipeline.deleter.await?;
     Ok(())
 }

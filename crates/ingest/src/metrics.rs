@@ -22,6 +22,8 @@ pub struct Metrics {
     pub tally: Tally,
     /// Lanes and gate transactions.
     pub commits: Arc<Commits>,
+    /// What the gate keeps.
+    pub gate: Arc<Gate>,
     /// The outbox as measured.
     pub outbox: Arc<Outbox>,
     /// From the outbox to the results service.
@@ -35,6 +37,7 @@ impl Metrics {
         Self {
             tally: Tally::register(registry),
             commits: Arc::new(Commits::register(registry)),
+            gate: Arc::new(Gate::register(registry)),
             outbox: Arc::new(Outbox::register(registry, outbox_bytes_max)),
             emission: Arc::new(Emission::register(registry)),
         }
@@ -158,6 +161,29 @@ impl LanesWaiting {
     #[cfg(test)]
     pub fn get(&self) -> (i64, i64) {
         (self.requests.get(), self.bytes.get())
+    }
+}
+
+/// What the gate keeps.
+#[derive(Debug)]
+pub struct Gate {
+    lag_seconds: FloatGauge,
+}
+
+impl Gate {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            lag_seconds: registry.add(
+                "sluice_gate_cleanup_lag_seconds",
+                "How long the gate's oldest markers and windows should have been gone, seconds",
+                FloatGauge::default(),
+            ),
+        }
+    }
+
+    /// Since when the oldest state could have been removed; below 0, not yet.
+    pub fn roll_over_due(&self, since_seconds: f64) {
+        self.lag_seconds.set(since_seconds.max(0.0));
     }
 }
 

@@ -59,7 +59,7 @@ impl Registry {
             Family::<[(&str, &str); 2], Gauge>::default(),
         );
         info.get_or_create(&[("service", service), ("version", version)]).set(1);
-        registry.inner.register_collector(Box::new(process::Process));
+        registry.inner.register_collector(Box::new(process::Process::default()));
         registry
     }
 

@@ -4,6 +4,7 @@
 
 use std::{
     fmt, fs,
+    sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,12 +14,16 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
-#[derive(Debug)]
-pub(super) struct Process;
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    /// Read once: the clocks it is computed from would move it by a second now and then.
+    started_seconds: OnceLock<i64>,
+}
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(used) = Used::now() else { return Ok(()) };
+        let started = self.started_seconds.get_or_init(|| used.started_seconds);
         let mut gauge = |name, help, value: i64| {
             let value = ConstGauge::new(value);
             value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
@@ -26,7 +31,7 @@ impl Collector for Process {
         gauge("process_resident_memory_bytes", "Memory in use, bytes", used.resident_bytes)?;
         gauge("process_open_fds", "Open file descriptors", used.open_fds)?;
         gauge("process_threads", "Threads", used.threads)?;
-        gauge("process_start_time_seconds", "Start, seconds since 1970", used.started_seconds)?;
+        gauge("process_start_time_seconds", "Start, seconds since 1970", *started)?;
         let cpu = ConstCounter::new(used.cpu_seconds);
         cpu.encode(encoder.encode_descriptor(
             "process_cpu_seconds",
