@@ -1,7 +1,8 @@
 //! The process-wide budget of request-body bytes: how much of what callers sent
-//! may be in memory at a time, whoever sent it. Taken as the bytes arrive, before
-//! anything is decoded, and given back when the work on them has ended. What finds
-//! no room is refused, never queued without bound.
+//! may be in memory at a time. Taken as the bytes arrive, before anything is decoded,
+//! and given back when the work on them has ended. Each organisation may have as much as
+//! is still free, so that one whose requests take long leaves room for the others; or one
+//! request, whatever its size. What finds no room is refused, never queued without bound.
 
 use std::{
     collections::VecDeque,
@@ -14,8 +15,10 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    Error,
+    Error, OrganisationId,
     metrics::{Counter, Gauge},
+    places::Place,
+    shares::Shares,
 };
 
 /// A stream whose largest message is no larger keeps nothing worth counting.
@@ -25,12 +28,15 @@ const KEPT_UNCOUNTED: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: usize,
-    used: AtomicUsize,
+    used: Mutex<Shares<Owner>>,
     /// What open streams keep beside it: see [`Account::is_too_much_kept`].
     kept: AtomicUsize,
     freed: Notify,
     measures: Measures,
 }
+
+/// Whose bytes they are; of nobody known, or of the operator.
+type Owner = Option<OrganisationId>;
 
 /// What is told of a budget.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +53,7 @@ impl Budget {
     pub(crate) fn new(bytes_max: usize, measures: Measures) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
-            used: AtomicUsize::new(0),
+            used: Mutex::default(),
             kept: AtomicUsize::new(0),
             freed: Notify::new(),
             measures,
@@ -57,7 +63,12 @@ impl Budget {
     /// Bytes in use now.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
+        self.shares().all()
+    }
+
+    fn shares(&self) -> MutexGuard<'_, Shares<Owner>> {
+        // Numbers are whole after every step.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is refused when there is no room: a request that would never fit is
@@ -70,21 +81,25 @@ impl Budget {
         Error::overloaded()
     }
 
-    // What is in memory fits an i64.
-    #[allow(clippy::cast_possible_wrap)]
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|total| *total <= self.bytes_max);
-        let taken = self.used.fetch_update(Relaxed, Relaxed, fits).is_ok();
-        if taken {
+    /// More for a request that holds so much.
+    #[allow(clippy::cast_possible_wrap)] // what is in memory fits an i64
+    fn take(&self, owner: &Owner, held: usize, bytes: usize) -> bool {
+        let mut used = self.shares();
+        let free = self.bytes_max.saturating_sub(used.all());
+        let own = used.of(owner);
+        let is_left = owner.is_none() || own == held || own.saturating_add(bytes) <= free;
+        let fits = bytes <= free && is_left;
+        if fits && bytes > 0 {
+            used.add(owner.clone(), bytes);
             self.measures.in_flight.inc_by(bytes as i64);
         }
-        taken
+        fits
     }
 
     #[allow(clippy::cast_possible_wrap)]
-    fn give_back(&self, bytes: usize) {
+    fn give_back(&self, owner: &Owner, bytes: usize) {
         if bytes > 0 {
-            self.used.fetch_sub(bytes, Relaxed);
+            self.shares().remove(owner, bytes);
             self.measures.in_flight.dec_by(bytes as i64);
             self.freed.notify_waiters();
         }
@@ -100,12 +115,13 @@ impl Budget {
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Budget>,
+    owner: Owner,
     bytes: usize,
 }
 
 impl Share {
     fn none(budget: Arc<Budget>) -> Self {
-        Self { budget, bytes: 0 }
+        Self { budget, owner: None, bytes: 0 }
     }
 
     /// How many bytes it is.
@@ -117,7 +133,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.give_back(&self.owner, self.bytes);
     }
 }
 
@@ -131,6 +147,8 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Held {
+    /// Of which it is known, before anything is read, whose it is.
+    place: Option<Place>,
     arriving: Share,
     arrived: VecDeque<Share>,
     /// Size of the largest message so far, if it counts.
@@ -144,8 +162,9 @@ impl Drop for Held {
 }
 
 impl Account {
-    pub(crate) fn open(budget: Arc<Budget>) -> Self {
-        let held = Held { arriving: Share::none(budget), arrived: VecDeque::new(), largest: 0 };
+    /// Of the request that has a place; some need none.
+    pub(crate) fn open(budget: Arc<Budget>, place: Option<Place>) -> Self {
+        let held = Held { place, arriving: Share::none(budget), arrived: VecDeque::new(), largest: 0 };
         Self { held: Arc::new(Mutex::new(held)) }
     }
 
@@ -167,7 +186,11 @@ impl Account {
     /// Of what size the message is by now, if there is none.
     pub(crate) fn grow(&self, bytes: usize) -> Result<(), usize> {
         let mut held = self.held();
-        if !held.arriving.budget.take(bytes) {
+        if held.arriving.bytes == 0 {
+            held.arriving.owner = held.place.as_ref().and_then(Place::organisation);
+        }
+        let all = held.arriving.bytes + held.arrived.iter().map(Share::bytes).sum::<usize>();
+        if !held.arriving.budget.take(&held.arriving.owner, all, bytes) {
             return Err(held.arriving.bytes.saturating_add(bytes));
         }
         held.arriving.bytes += bytes;
@@ -179,7 +202,7 @@ impl Account {
         let mut held = self.held();
         let bytes = bytes.min(held.arriving.bytes);
         held.arriving.bytes -= bytes;
-        held.arriving.budget.give_back(bytes);
+        held.arriving.budget.give_back(&held.arriving.owner, bytes);
     }
 
     /// The message has arrived; says of what size it is.
@@ -219,10 +242,10 @@ mod tests {
     fn there_is_room_up_to_the_limit_and_not_beyond() {
         let measures = Measures::default();
         let budget = Budget::new(10, measures.clone());
-        let account = Account::open(budget.clone());
+        let account = Account::open(budget.clone(), None);
         assert_eq!((account.grow(6), account.grow(4)), (Ok(()), Ok(())));
         assert_eq!(measures.in_flight.get(), 10);
-        assert_eq!(Account::open(budget.clone()).grow(1), Err(1));
+        assert_eq!(Account::open(budget.clone(), None).grow(1), Err(1));
         assert_eq!(account.grow(1), Err(11));
         drop(account);
         assert_eq!((budget.used(), measures.in_flight.get()), (0, 0));
@@ -232,9 +255,40 @@ mod tests {
     }
 
     #[test]
+    fn each_organisation_has_as_much_as_is_free_or_one_request() {
+        let places = crate::places::Places::new(16);
+        let of = |name: &str| {
+            let place = places.take().filter(|place| place.is_left_for(Some(&name.parse().unwrap())));
+            place.unwrap()
+        };
+        let budget = Budget::new(100, Measures::default());
+        let all_of = |name: &str| {
+            let one = || {
+                let account = Account::open(budget.clone(), Some(of(name)));
+                account.grow(10).ok().map(|()| account)
+            };
+            std::iter::from_fn(one).collect::<Vec<_>>()
+        };
+        let (acme, globex) = (all_of("acme"), all_of("globex"));
+        assert_eq!((acme.len(), globex.len()), (5, 3));
+        // The operator has whatever there is.
+        let operator = Account::open(budget.clone(), places.take().filter(|place| place.is_left_for(None)));
+        assert_eq!((operator.grow(20), operator.grow(1)), (Ok(()), Err(21)));
+        drop((acme, globex, operator));
+
+        let large = Account::open(budget.clone(), Some(of("acme")));
+        assert_eq!((large.grow(60), large.grow(30)), (Ok(()), Ok(())));
+        large.arrived();
+        assert_eq!(Account::open(budget.clone(), Some(of("acme"))).grow(1), Err(1));
+        assert_eq!(all_of("globex").len(), 1);
+        drop(large);
+        assert!(budget.shares().is_empty(), "who has nothing takes no memory");
+    }
+
+    #[test]
     fn a_message_is_held_until_its_taker_lets_go_or_the_next_is_asked_for() {
         let budget = Budget::new(10, Measures::default());
-        let account = Account::open(budget.clone());
+        let account = Account::open(budget.clone(), None);
         for bytes in [1, 2, 3] {
             account.grow(bytes).unwrap();
             assert_eq!(account.arrived(), bytes);
@@ -251,7 +305,7 @@ mod tests {
     fn streams_keep_up_to_half_of_the_budget_beside_it() {
         let budget = Budget::new(8 * KEPT_UNCOUNTED, Measures::default());
         let stream = |bytes: usize| {
-            let account = Account::open(budget.clone());
+            let account = Account::open(budget.clone(), None);
             account.grow(bytes).unwrap();
             account.arrived();
             account.settle();
@@ -270,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_hears_of_what_is_given_back() {
         let budget = Budget::new(10, Measures::default());
-        let account = Account::open(budget.clone());
+        let account = Account::open(budget.clone(), None);
         account.grow(10).unwrap();
         let freed = tokio::spawn(budget.clone().freed());
         while !freed.is_finished() {

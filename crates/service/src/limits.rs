@@ -16,7 +16,7 @@ settings! {
     /// What callers may take up.
     pub struct Limits {
         request_bytes_max: usize = Some("16777216"), "Largest request, or message of a stream, in bytes, decompressed.";
-        body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests that are being received or worked on, in the whole process, decompressed; above, callers are told to come again. At least 32 MiB, and twice request_bytes_max. An observation's `body` counts two and a half times, and the largest of a request sixteen times more.";
+        body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests that are being received or worked on, in the whole process, decompressed; above, callers are told to come again. Each organisation may have as much as is still free, or one request. At least 32 MiB, and twice request_bytes_max. An observation's `body` counts two and a half times, and the largest of a request sixteen times more.";
         answer_bytes_in_flight_max: usize = Some("134217728"), "Bytes of answers that callers have not read yet, in the whole process; above, who asks for what is larger than 16 KiB is told to come again. Each organisation may have as much as is still free. Files don't count. At least 32 MiB.";
         requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to come again. Each organisation may have as many as are still free, and so may all together who show no valid token. Health and reflection don't count.";
         organisation_requests_per_second_max: u32 = Some("0"), "Requests, and streams when they begin, of each organisation and replica in a second, by tokens that belong to it; above, it is told when to come again. 0: no limit.";

@@ -238,6 +238,25 @@ async fn who_pauses_within_a_message_is_refused_and_an_idle_stream_is_not() {
     assert!(more.is_err(), "still open");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_takes_so_long_and_no_longer() {
+    let budget = Budget::new(BUDGET, Measures::default());
+    let bytes = message(20 * KIB);
+    let in_five_pieces = async |pause: u64| {
+        let mut stream = call(&budget, STREAM, "application/grpc");
+        for piece in bytes.chunks(bytes.len().div_ceil(5)) {
+            stream.send(piece.to_vec()).await;
+            let pause = tokio::time::timeout(Duration::from_secs(pause), stream.refusal());
+            if let Ok(refused) = pause.await {
+                return Some(reason(&refused));
+            }
+        }
+        None
+    };
+    assert_eq!(in_five_pieces(14).await, None);
+    assert_eq!(in_five_pieces(16).await.as_deref(), Some("TOO_SLOW"));
+}
+
 #[tokio::test]
 async fn a_small_message_that_decodes_to_a_large_one_is_too_large() {
     let budget = Budget::new(BUDGET, Measures::default());

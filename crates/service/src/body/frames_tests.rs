@@ -27,7 +27,7 @@ impl Run {
     fn new(budget: usize, bytes_max: usize, single: bool) -> Self {
         let budget = Budget::new(budget, Measures::default());
         let frames = Frames::new(Some(Encoding::Gzip), None, bytes_max, single);
-        Self { frames, account: Account::open(budget.clone()), budget }
+        Self { frames, account: Account::open(budget.clone(), None), budget }
     }
 
     /// Passes a body through in pieces of a size; what comes out.
@@ -91,7 +91,7 @@ fn a_message_over_the_limit_is_refused_by_its_header_or_as_it_grows() {
 fn what_finds_no_room_goes_on_where_it_stood_once_there_is() {
     for message in [frame(0, &[7; 80]), frame(1, &gzip(&[7; 80]))] {
         let mut run = Run::new(200, 80, false);
-        let other = Account::open(run.budget.clone());
+        let other = Account::open(run.budget.clone(), None);
         other.grow(150).unwrap();
         run.frames.push([frame(0, b"first"), message].concat().into());
         assert!(matches!(run.frames.advance(&run.account), Err(Stop::NoRoom(_))));

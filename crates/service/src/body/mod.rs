@@ -31,6 +31,7 @@ use crate::{
     Error, Kind,
     auth::{INTAKE_SCOPE, rpc},
     budget::{Account, Budget},
+    places::Place,
     stack::is_grpc,
     whole::Whole,
 };
@@ -41,6 +42,8 @@ use inflate::Encoding;
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// How long a caller may pause within a gRPC message.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
+/// How long a gRPC message may take, once it is waited for.
+const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a stream waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Largest message between the services: it holds what callers were already
@@ -92,7 +95,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let account = Account::open(self.bounds.budget.clone());
+        let place = request.extensions().get::<Place>().cloned();
+        let account = Account::open(self.bounds.budget.clone(), place);
         let surface = self.bounds.surface(&mut request);
         let streaming = matches!(surface, Surface::Stream(_));
         if streaming {
@@ -159,6 +163,8 @@ pub(crate) struct Bounded<B> {
     waiting: Option<Waiting>,
     /// While a caller pauses within a message.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Until when the message that is waited for has to be there.
+    until: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -291,10 +297,15 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the caller has paused for too long.
+    /// Ready when the caller has paused for too long, or takes too long altogether.
     fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.frames().is_some_and(|(frames, _)| frames.is_awaited()) {
+            self.until = None;
             return Poll::Pending;
+        }
+        let until = self.until.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIME_MAX)));
+        if until.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
         }
         self.pause.get_or_insert_with(|| Box::pin(sleep(PAUSE_MAX))).as_mut().poll(context)
     }
@@ -313,7 +324,7 @@ impl<B> Bounded<B> {
             // Streams may be cut anywhere and still hold whole messages.
             Surface::Single(_) | Surface::Stream(_) => Either::Right(Whole::new(body)),
         };
-        Self { inner, budget, account, surface, waiting: None, pause: None, ended: false }
+        Self { inner, budget, account, surface, waiting: None, pause: None, until: None, ended: false }
     }
 }
 
