@@ -3,7 +3,7 @@
 
 use super::Findings;
 use crate::history::{
-    Invariant, Micros, Place, Record, State, Violation,
+    Did, Invariant, Micros, Place, Record, State, Violation,
     index::{Index, Sighting, Signing},
 };
 
@@ -17,6 +17,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
             by_somebody(key.1, sightings, signings, &mut findings);
         }
         dates(key.1, sightings, &mut findings);
+        asked_for(key.1, sightings, &mut findings);
     }
     for (key, signings) in &index.signings {
         once(key.1, signings, &mut findings);
@@ -92,6 +93,17 @@ fn dates(id: &str, sightings: &[Sighting<'_>], findings: &mut Findings<'_>) {
     let Some((date, first)) = dated.next() else { return };
     if let Some((_, other)) = dated.find(|(other, _)| *other != date) {
         findings.add(id, "it was consumed at two moments", [first, other]);
+    }
+}
+
+/// A list brings results of the states that were asked for.
+fn asked_for(id: &str, sightings: &[Sighting<'_>], findings: &mut Findings<'_>) {
+    let is_other = |seen: &&Sighting<'_>| {
+        let Some(Did::List { states, .. }) = seen.call.map(|call| &call.did) else { return false };
+        !states.contains(&seen.record.state)
+    };
+    if let Some(seen) = sightings.iter().find(is_other) {
+        findings.add(id, format!("it is {} in a list without", seen.record.state.name()), [seen.place]);
     }
 }
 

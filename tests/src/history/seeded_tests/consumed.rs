@@ -74,6 +74,24 @@ fn a_result_that_is_dated_wrongly() {
 }
 
 #[test]
+fn a_list_with_what_was_not_asked_for() {
+    let mut history = right();
+    let (id, states) = calls(&mut history)
+        .find_map(|call| match &mut call.did {
+            Did::List { states, found: Answer::Said(found) } => Some((found.first()?.id.clone(), states)),
+            _ => None,
+        })
+        .unwrap();
+    *states = vec![State::Expired];
+    let mut all = check(&history);
+    all.retain(|found| found.key == id);
+    assert!(
+        all.iter().all(|found| found.invariant == INVARIANT && found.says.ends_with("in a list without"))
+    );
+    assert_eq!(all.len(), 1);
+}
+
+#[test]
 fn an_acknowledgement_that_is_answered_with_an_available_one() {
     let mut history = right();
     let record = answered(acknowledgements(&mut history, "globex").remove(0));

@@ -246,8 +246,9 @@ impl<'a> Runner<'a> {
     }
 
     async fn held(&mut self, stage: &mut Stage) -> Result<(Side, Side), Failure> {
-        for client in [&stage.ingest, &stage.results] {
-            client.batch_execute(include_str!("sql/hold.sql")).await.context("PostgreSQL")?;
+        let holders = stage.more_sessions().await?;
+        for holder in &holders {
+            holder.batch_execute(include_str!("sql/hold.sql")).await.context("PostgreSQL")?;
         }
         self.beside("S8", stage, ["Sluice, held", "Sluice"]).await
     }

@@ -161,6 +161,13 @@ impl Stage {
         Ok(report)
     }
 
+    /// Another session to each service's database: those of the stage itself must see
+    /// what happens.
+    pub(super) async fn more_sessions(&self) -> Result<[Arc<Client>; 2], Failure> {
+        let ingest = connect(&self.pair.database_url("sluice_ingest")).await?;
+        Ok([ingest, connect(&self.pair.database_url("sluice_results")).await?])
+    }
+
     /// Waits until nothing goes on that the last round caused, so that it does not
     /// count for the next one's.
     pub(super) async fn settle(&self) -> Result<(), Failure> {
