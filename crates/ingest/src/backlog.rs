@@ -1,7 +1,7 @@
 //! How much is accepted and not yet recorded, over all replicas: what the
-//! database said last, plus what this process has committed since. Bounded for
-//! each organisation, so that one whose results can't be recorded leaves room
-//! for the others, and over all.
+//! database said last, plus what this process has committed since. Bounded over all, and
+//! for each organisation: by a bound of its own, and by as much as is still free, so that
+//! those whose results can't be recorded leave room for the others.
 
 use std::{
     collections::HashMap,
@@ -93,15 +93,16 @@ impl Backlog {
     #[must_use]
     pub fn is_full(&self, organisation: &OrganisationId) -> Option<Full> {
         let bytes = self.bytes();
-        if bytes.all >= self.bytes_max {
-            let estimate = bytes.until_gone(bytes.all - self.bytes_max + 1);
-            let why = "too much is accepted and not yet recorded";
-            return Some(Full { cause: Cause::Backlog, why, estimate });
-        }
         let own = bytes.of.get(organisation).copied().unwrap_or_default();
-        let too_much = own.checked_sub(self.organisation_bytes_max)?;
-        let why = "too much of this organisation is accepted and not yet recorded";
-        Some(Full { cause: Cause::OrganisationBacklog, why, estimate: bytes.until_gone(too_much + 1) })
+        let free = self.bytes_max.saturating_sub(bytes.all);
+        let (most, cause, why) = if free <= self.organisation_bytes_max {
+            (free, Cause::Backlog, "too much is accepted and not yet recorded")
+        } else {
+            let why = "too much of this organisation is accepted and not yet recorded";
+            (self.organisation_bytes_max, Cause::OrganisationBacklog, why)
+        };
+        let too_much = own.checked_sub(most)?;
+        Some(Full { cause, why, estimate: bytes.until_gone(too_much + 1) })
     }
 }
 
@@ -114,19 +115,27 @@ mod tests {
     }
 
     #[test]
-    fn is_full_from_its_bound_on() {
-        let (backlog, acme) = (Backlog::new(10, 100), named("acme"));
-        backlog.add(&acme, 9);
+    fn each_has_up_to_as_much_as_is_free() {
+        let (backlog, acme, globex) = (Backlog::new(10, 100), named("acme"), named("globex"));
+        backlog.add(&acme, 4);
         assert_eq!(backlog.is_full(&acme), None);
-        backlog.add(&named("globex"), 1);
+        backlog.add(&acme, 1);
         assert_eq!(backlog.is_full(&acme).unwrap().cause, Cause::Backlog);
+        backlog.add(&globex, 2);
+        assert_eq!(backlog.is_full(&globex), None);
+        backlog.add(&globex, 1);
+        assert_eq!(backlog.is_full(&globex).unwrap().cause, Cause::Backlog);
+        assert_eq!(backlog.is_full(&named("initech")), None);
+        // A commit may have been larger than what was free.
+        backlog.add(&globex, 2);
+        assert!(backlog.is_full(&named("initech")).is_some(), "nothing is free");
         backlog.set(HashMap::from([(acme.clone(), 3)]));
         assert_eq!(backlog.is_full(&acme), None);
     }
 
     #[test]
     fn how_long_it_lasts_is_told_by_how_fast_it_went() {
-        let (backlog, acme, start) = (Backlog::new(100, 1000), named("acme"), Instant::now());
+        let (backlog, acme, start) = (Backlog::new(1000, 100), named("acme"), Instant::now());
         let of = |bytes| HashMap::from([(named("acme"), bytes)]);
         backlog.set_at(of(149), start);
         let estimate = || backlog.is_full(&acme).unwrap().estimate;

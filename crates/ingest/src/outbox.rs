@@ -204,4 +204,11 @@ mod tests {
         assert!(decode(FORMAT + 1, &encode(&batch()).unwrap()).is_err());
         assert!(decode(FORMAT, b"no frame").is_err());
     }
+
+    #[test]
+    fn labels_count_for_memory() {
+        let (poll, task, identifier) = ("x".repeat(512), "x".repeat(512), "x".repeat(512));
+        let results = vec![NewResult { poll, task, identifier, ..NewResult::default() }; 10];
+        assert!(batch_bytes(&ResultBatch { results, ..ResultBatch::default() }) > 10 * 3 * 512);
+    }
 }

@@ -34,7 +34,7 @@ use crate::{
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Uploads given up in one transaction.
-const GIVE_UP_MAX: i64 = 256;
+const GIVE_UP_MAX: usize = 256;
 
 /// The uploads of this instance, and the look at those of others.
 #[derive(Clone, Debug)]
@@ -117,9 +117,12 @@ impl Uploads {
                 _ => {}
             }
             failing = done.is_err();
+            // Where there is a whole page of them there may be more.
+            let pause =
+                if done.is_ok_and(|count| count >= GIVE_UP_MAX) { Duration::ZERO } else { LOOK_EVERY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -147,7 +150,7 @@ impl Uploads {
 
     /// Uploads of instances that are silent.
     async fn orphaned(&self) -> Result<Vec<Uuid>, Error> {
-        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &GIVE_UP_MAX];
+        let params: [&(dyn ToSql + Sync); 2] = [&self.instance, &(GIVE_UP_MAX as i64)];
         let rows = query(&self.pool, include_str!("../sql/orphaned_uploads.sql"), &params).await?;
         Ok(rows.iter().map(|row| row.get("id")).collect())
     }
@@ -156,7 +159,7 @@ impl Uploads {
     /// call. The rows are read first: what is not known after that was known
     /// before, and has been left.
     async fn left(&self, looked_through: &mut Uuid) -> Result<Vec<Uuid>, Error> {
-        let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &GIVE_UP_MAX];
+        let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &(GIVE_UP_MAX as i64)];
         let rows = query(&self.pool, include_str!("../sql/own_uploads.sql"), &params).await?;
         *looked_through = rows.last().map_or(Uuid::nil(), |row| row.get("id"));
         let active = self.active();

@@ -44,6 +44,8 @@ const UNREAD_MAX: usize = 8 * CALL_ITEMS_MAX;
 /// Rows of one organisation that are remembered to have to wait. Those beyond are
 /// forgotten, and found again in the database.
 const DEFERRED_MAX: usize = 64 * CALL_ITEMS_MAX;
+/// The same of rows that nothing is known against, where calls may fail or take long.
+const APART_UNREAD_MAX: usize = 2 * CALL_ITEMS_MAX;
 
 /// How much is in a call.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,14 +99,16 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Appends a row, unless it is known already. One found in the database whose
-    /// organisation has more to wait than is remembered is left there.
+    /// Appends a row, unless it is known already. If more of its organisation has to wait
+    /// than is remembered, it is left in the database.
     pub fn push_back(&mut self, mut row: Row) {
         if !self.known.insert(row.id) {
             return;
         }
         let line = self.lines.entry(row.organisation.clone()).or_default();
-        if row.message.is_none() && line.deferred_rows() >= DEFERRED_MAX {
+        let is_too_much = row.message.is_none() && line.deferred_rows() >= DEFERRED_MAX
+            || line.is_apart() && line.sums().unread >= APART_UNREAD_MAX;
+        if is_too_much {
             self.known.remove(&row.id);
             self.forgot = true;
             return;
@@ -157,10 +161,12 @@ impl Queue {
         self.lines.is_empty()
     }
 
-    /// Whether it takes more of what is in the database.
+    /// Whether it takes more of what is in the database. What waits of those whose calls
+    /// may fail or take long, and has a bound of its own, is in nobody's way.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.ready.unread < UNREAD_MAX
+        let of_others = || self.lines.values().filter(|line| !line.is_apart()).map(|line| line.sums().unread);
+        self.ready.unread < UNREAD_MAX || of_others().sum::<usize>() < UNREAD_MAX
     }
 
     /// Whether it has forgotten rows since it was asked last.
