@@ -1,9 +1,12 @@
 //! Definitions: keeping them, refusing bad ones, and their effect on every
 //! replica for every request that arrives after the change was answered.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use sluice::connection::Clients;
@@ -320,7 +323,7 @@ async fn a_change_through_one_replica_counts_for_the_next_request_on_the_other()
 }
 
 #[tokio::test]
-async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_schemas() {
+async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_texts() {
     let bounds = builder().flag(Service::Ingest, "organisation-definitions-max", "3").flag(
         Service::Ingest,
         "organisation-schema-bytes-max",
@@ -338,6 +341,8 @@ async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_schemas() 
     assert_eq!(refused(with_schema("b", 22)).await, too_many);
     put(&acme, with_schema("b", 21)).await;
     assert_eq!(refused(with_schema("c", 2)).await, too_many);
+    assert_eq!(refused(Definition { description: "x".into(), ..definition("c") }).await, too_many);
+    assert_eq!(refused(Definition { unique_by: vec!["/".into()], ..definition("c") }).await, too_many);
     put(&acme, definition("c")).await;
     assert_eq!(refused(definition("d")).await, too_many);
     // What it replaces does not count, nor do others' definitions, nor deleted ones.
@@ -356,4 +361,42 @@ async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_schemas() 
     put(&acme, Definition { disabled: true, ..with_schema("a", 18) }).await;
     put(&acme, with_schema("d", 21)).await;
     assert_eq!(refused(with_schema("d", 22)).await, too_many);
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_forgotten_after_a_day() {
+    let mut pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    let (forget, changed) = (
+        include_str!("../../crates/ingest/src/sql/forget_deleted.sql"),
+        include_str!("../../crates/ingest/src/sql/select_changed_definitions.sql"),
+    );
+    for path in ["kept", "old", "young"] {
+        put(&acme, definition(path)).await;
+    }
+    delete(&acme, "old", "").await.unwrap();
+    delete(&acme, "young", "").await.unwrap();
+    let sql = pair.ingest_database.sql().await;
+    sql.execute(
+        "UPDATE definition SET date_updated = now() - interval '25 hours' WHERE path <> 'young'",
+        &[],
+    )
+    .await
+    .unwrap();
+    // Who follows is told of both, who begins has no use for them.
+    let known = async |since: i64| {
+        let rows = sql.query(changed, &[&since]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, String>("path")).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(known(0).await, ["kept", "old", "young"].map(String::from).into());
+    assert_eq!(known(-1).await, ["kept"].map(String::from).into());
+    assert_eq!(sql.execute(forget, &[]).await.unwrap(), 1);
+    assert_eq!(known(0).await, ["kept", "young"].map(String::from).into());
+    pair.ingest[0].stop().await;
+    pair.ingest[0].restart(false).await;
+    pair.ingest[0].serving().await;
+    let acme = pair.clients(Tenant::Acme);
+    let said = publish(&acme, ["kept", "old", "young"].map(|path| json(path, "1")).to_vec()).await;
+    let unknown = (Outcome::Error, "UNKNOWN_DEFINITION");
+    assert_eq!(told(&said), [(Outcome::Success, ""), unknown, unknown]);
 }

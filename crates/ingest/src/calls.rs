@@ -10,13 +10,19 @@ use uuid::Uuid;
 use crate::{
     definition::{Definition, DefinitionPath, Draft, RawDraft},
     definitions::{Definitions, Name},
+    turns::{Turn, Turns},
 };
+
+/// Answers that hold all definitions of an organisation, and are put together at a time.
+const WHOLE_LISTS_MAX: usize = 4;
 
 /// The calls.
 #[derive(Clone, Debug)]
 pub struct DefinitionCalls {
     definitions: Definitions,
     retention: Duration,
+    checks: Turns,
+    lists: Turns,
 }
 
 fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(), Error> {
@@ -47,10 +53,16 @@ pub fn name(path: &str, id: &str) -> Result<Name, Error> {
 }
 
 impl DefinitionCalls {
-    /// Calls on a store; windows may be as long as `retention`.
+    /// Calls on a store; windows may be as long as `retention`. Drafts are checked in
+    /// turns with observations.
     #[must_use]
-    pub fn new(definitions: Definitions, retention: Duration) -> Self {
-        Self { definitions, retention }
+    pub fn new(definitions: Definitions, retention: Duration, checks: Turns) -> Self {
+        Self { definitions, retention, checks, lists: Turns::of(WHOLE_LISTS_MAX) }
+    }
+
+    /// A turn at putting all definitions of an organisation together.
+    pub async fn turn_at_a_list(&self, organisation: Option<&OrganisationId>) -> Option<Turn> {
+        self.lists.take(organisation).await
     }
 
     /// Creates or overwrites; says whether it created.
@@ -114,10 +126,14 @@ impl DefinitionCalls {
         Ok(self.checked(raw).await?.err().unwrap_or_default())
     }
 
-    /// A draft, or what is wrong with it. Not on a thread that serves everybody: a schema
-    /// may take a good part of a second to compile.
+    /// A draft, or what is wrong with it. Not on a thread that serves everybody, and in
+    /// turns: a schema may take a good part of a second to compile, and some megabytes.
     async fn checked(&self, raw: RawDraft) -> Result<Result<Draft, Vec<Violation>>, Error> {
-        let retention = self.retention;
-        tokio::task::spawn_blocking(move || raw.check(retention)).await.map_err(Error::internal)
+        let (retention, turn) = (self.retention, self.checks.take(raw.organisation.as_ref()).await);
+        let checking = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            raw.check(retention)
+        });
+        checking.await.map_err(Error::internal)
     }
 }

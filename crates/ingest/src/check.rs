@@ -29,6 +29,8 @@ use crate::{
 
 /// What reading a byte takes, in nanoseconds, about.
 const READING: u64 = 16;
+/// The same for each pointer of `unique_by` but the first.
+const HASHING: u64 = 10;
 /// Stands for the hash of a content that nobody has read. (A content that really
 /// has it is never noticed to differ: one in 2^64.)
 pub const FINGERPRINT_UNKNOWN: i64 = 0;
@@ -150,7 +152,12 @@ pub fn work(request: &Request, definitions: &Snapshot) -> u64 {
         let bytes = observation.content.bytes().len();
         let definition = definitions.find(&request.batch.organisation, &observation.definition);
         let under_schema = definition.map_or(Some(0), |found| definitions.work_of(found, bytes));
-        under_schema.map_or(u64::MAX, |work| work.saturating_add(READING * bytes as u64))
+        // Each pointer of unique_by may lead to all of it.
+        let pointers = definition
+            .filter(|found| found.draft.unique_seconds.is_some())
+            .map_or(0, |found| found.unique_by().len() - 1);
+        let once = READING + HASHING * pointers as u64;
+        under_schema.map_or(u64::MAX, |work| work.saturating_add(once * bytes as u64))
     };
     request.batch.observations.iter().map(of).fold(0, u64::saturating_add)
 }

@@ -268,6 +268,15 @@ fn a_check_under_a_pattern_is_as_much_work_as_the_pattern_may_take() {
 }
 
 #[test]
+fn each_pointer_of_unique_by_is_work_of_its_own() {
+    let by = |pointers: usize| {
+        let definitions = Snapshot::of(1, [definition(unique("p", &vec![""; pointers]))]);
+        work(&request("globex", "", vec![observation("p", &"1".repeat(1000))]), &definitions)
+    };
+    assert_eq!((by(1), by(2), by(32)), (16_000, 26_000, 326_000));
+}
+
+#[test]
 fn a_chkpt_can_not_be_made_to_look_like_a_request() {
     let explicit = Observation { chkpt: "r1".into(), ..observation("plain", "1") };
     let batch = request("globex", "r1", vec![observation("plain", "1"), explicit]);

@@ -30,13 +30,13 @@ sluice_service::settings! {
         lanes: usize = Some("4"), "Most gate transactions at the same time, each with its own session.";
         database_connections: usize = Some("4"), "Pooled sessions beside the lanes'.";
         gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept at least.";
-        outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry.";
-        outbox_organisation_bytes_max: u64 = Some("1073741824"), "The same for each organisation.";
+        outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry. Each organisation may have as much as is still free.";
+        outbox_organisation_bytes_max: u64 = Some("1073741824"), "Most of it for each organisation.";
         files_max: usize = Some("64"), "Files on their way at the same time; above, callers are told to retry.";
         organisation_files_max: usize = Some("16"), "The same for each organisation.";
         file_idle_seconds: u64 = Some("300"), "How long a file may make no progress.";
         organisation_definitions_max: u32 = Some("1000"), "Definitions of each organisation, and system-wide ones; every replica keeps them in memory.";
-        organisation_schema_bytes_max: u32 = Some("4194304"), "Bytes of their schemas together.";
+        organisation_schema_bytes_max: u32 = Some("4194304"), "Bytes of their schemas, descriptions and unique_by together.";
         observations_max: usize = Some("1000"), "Most observations in one request.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation. Up to 16777216: results takes no more.";
         json_depth_max: usize = Some("128"), "Deepest nesting of a content that is JSON, up to 128; beyond this limit and the next two, the observation is an error.";

@@ -65,15 +65,6 @@ pub struct Throttle {
     pub period_seconds: i64,
 }
 
-/// A JSON pointer with its tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pointer {
-    /// As written.
-    pub text: String,
-    /// Unescaped.
-    pub tokens: Vec<String>,
-}
-
 /// What a caller may say about a definition. Parsed: every rule holds.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -146,7 +137,7 @@ impl RawDraft {
         if self.description.len() > DESCRIPTION_BYTES_MAX || self.description.contains('\0') {
             faults.add::<()>("description", "must be up to 4096 bytes without U+0000");
         }
-        if let Err(fault) = pointers(&self.unique_by) {
+        if let Err(fault) = check_pointers(&self.unique_by) {
             faults.add::<()>("unique_by", &fault);
         }
         if let Err(fault) = Schema::accept(&self.json_schema) {
@@ -202,19 +193,25 @@ impl Faults {
     }
 }
 
-fn pointers(texts: &[String]) -> Result<Vec<Pointer>, String> {
+fn check_pointers(texts: &[String]) -> Result<(), String> {
     if texts.len() > UNIQUE_BY_MAX {
         return Err(format!("must be up to {UNIQUE_BY_MAX} JSON pointers"));
     }
-    let parse = |text: &String| {
+    texts.iter().try_for_each(|text| {
         if text.len() > POINTER_BYTES_MAX || text.contains('\0') {
             return Err(format!("a JSON pointer must be up to {POINTER_BYTES_MAX} bytes without U+0000"));
         }
-        let tokens =
-            json::pointer_tokens(text).ok_or_else(|| format!("{text} is not a JSON pointer (RFC 6901)"))?;
-        Ok(Pointer { text: text.clone(), tokens })
-    };
-    texts.iter().map(parse).collect()
+        if json::is_pointer(text) { Ok(()) } else { Err(format!("{text} is not a JSON pointer (RFC 6901)")) }
+    })
+}
+
+impl Draft {
+    /// Bytes of what may be long in it.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let pointers: usize = self.unique_by.iter().map(String::len).sum();
+        self.description.len() + pointers + self.json_schema.len()
+    }
 }
 
 /// A definition in force.
@@ -229,7 +226,6 @@ pub struct Definition {
     pub date_created: std::time::SystemTime,
     /// When it was last written.
     pub date_updated: std::time::SystemTime,
-    pointers: Vec<Pointer>,
 }
 
 impl fmt::Debug for Definition {
@@ -250,16 +246,14 @@ impl Definition {
         date_created: std::time::SystemTime,
         date_updated: std::time::SystemTime,
     ) -> Result<Self, String> {
-        let default = [UNIQUE_BY_DEFAULT.to_owned()];
-        let texts = if draft.unique_by.is_empty() { &default[..] } else { &draft.unique_by };
-        let pointers = pointers(texts)?;
-        Ok(Self { id, etag, draft, date_created, date_updated, pointers })
+        check_pointers(&draft.unique_by)?;
+        Ok(Self { id, etag, draft, date_created, date_updated })
     }
 
-    /// Which parts make observations equal.
-    #[must_use]
-    pub fn unique_by(&self) -> &[Pointer] {
-        &self.pointers
+    /// Which parts make observations equal: JSON pointers.
+    pub fn unique_by(&self) -> impl ExactSizeIterator<Item = &str> {
+        let given = &self.draft.unique_by;
+        (0..given.len().max(1)).map(|at| given.get(at).map_or(UNIQUE_BY_DEFAULT, String::as_str))
     }
 }
 

@@ -32,8 +32,8 @@ pub enum Name {
 pub struct Bounds {
     /// So many.
     pub count_max: i64,
-    /// So many bytes of their schemas together.
-    pub schema_bytes_max: i64,
+    /// So many bytes of their schemas, descriptions and unique_by together.
+    pub text_bytes_max: i64,
 }
 
 /// The store.
@@ -62,25 +62,25 @@ fn check_etag(present: Option<&Definition>, wanted: &str) -> Result<(), Error> {
 }
 
 impl Bounds {
-    /// Whether a definition may be put beside so many others with schemas of so many
+    /// Whether a definition may be put beside so many others with texts of so many
     /// bytes. What is there may be changed, also beyond the bounds, and get no longer.
     fn allow(
         self,
         draft: &Draft,
         present: Option<&Definition>,
         others: i64,
-        schema_bytes: i64,
+        text_bytes: i64,
     ) -> Result<(), Error> {
         let exhausted = |text: String| Err(Error::new(Kind::ResourceExhausted, "TOO_MANY_DEFINITIONS", text));
-        let Self { count_max, schema_bytes_max } = self;
+        let Self { count_max, text_bytes_max } = self;
         if present.is_none() && others >= count_max {
             return exhausted(format!("an organisation has up to {count_max} definitions"));
         }
-        let own = i64::try_from(draft.json_schema.len()).unwrap_or(i64::MAX);
-        let grows = present.map_or(0, |present| present.draft.json_schema.len()) < draft.json_schema.len();
-        if grows && schema_bytes.saturating_add(own) > schema_bytes_max {
+        let own = i64::try_from(draft.text_bytes()).unwrap_or(i64::MAX);
+        let grows = present.map_or(0, |present| present.draft.text_bytes()) < draft.text_bytes();
+        if grows && text_bytes.saturating_add(own) > text_bytes_max {
             return exhausted(format!(
-                "an organisation's schemas have up to {schema_bytes_max} bytes together"
+                "an organisation's schemas, descriptions and unique_by have up to {text_bytes_max} bytes together"
             ));
         }
         Ok(())
@@ -112,7 +112,7 @@ impl Definitions {
             let others = tx
                 .query_one(include_str!("sql/other_definitions.sql"), &[&tenant, &draft.path.as_str()])
                 .await?;
-            self.bounds.allow(draft, present.as_ref(), others.get("count"), others.get("schema_bytes"))?;
+            self.bounds.allow(draft, present.as_ref(), others.get("count"), others.get("text_bytes"))?;
             let row = tx
                 .query_one(
                     include_str!("sql/upsert_definition.sql"),

@@ -182,7 +182,8 @@ pub async fn run(
         shutdown.clone(),
     ));
     upkeep.spawn(retention::run(database.clone(), retention, metrics.gate.clone(), shutdown.clone()));
-    let (registry, follower) = registry::Registry::new(pool.clone());
+    // A session of its own: who changes definitions must not keep it from following.
+    let (registry, follower) = registry::Registry::new(database.pool(POOL_SESSION, 1)?);
     upkeep.spawn(follower.run(drained.clone()));
 
     let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
@@ -204,9 +205,13 @@ pub async fn run(
     upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
     let bounds = definitions::Bounds {
         count_max: settings.organisation_definitions_max.into(),
-        schema_bytes_max: settings.organisation_schema_bytes_max.into(),
+        text_bytes_max: settings.organisation_schema_bytes_max.into(),
     };
-    let calls = calls::DefinitionCalls::new(definitions::Definitions::new(pool, bounds), retention);
+    let calls = calls::DefinitionCalls::new(
+        definitions::Definitions::new(pool, bounds),
+        retention,
+        publisher.turns(),
+    );
     let surface =
         http::Ingest { publisher: publisher.clone(), request_bytes_max: settings.limits.request_bytes_max };
     let api = http::api(keys.clone(), &surface, &calls)?;

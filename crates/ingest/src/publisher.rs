@@ -80,6 +80,12 @@ impl Publisher {
         Self { registry, committer, backlog, limits, tally, turns: Turns::new() }
     }
 
+    /// Turns at checks that take long.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.turns.clone()
+    }
+
     /// The bounds on requests.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -241,7 +247,7 @@ impl Pending {
         let _gone = gone.clone().drop_guard();
         let mut checked = Vec::with_capacity(indexes.len());
         while checked.len() < indexes.len() {
-            let turn = self.publisher.turns.take(&self.request.batch.organisation).await;
+            let turn = self.publisher.turns.take(Some(&self.request.batch.organisation)).await;
             let rest = indexes[checked.len()..].to_vec();
             let (request, definitions, gone) = (self.request.clone(), definitions.clone(), gone.clone());
             let checking = tokio::task::spawn_blocking(move || {

@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,8 @@ use crate::{
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// The same, while the database can't be read.
 const FOLLOW_EVERY_MAX: Duration = Duration::from_secs(2);
+/// After how long without a look one begins anew: what was deleted is told for a day.
+const BLIND_MAX: Duration = Duration::from_secs(12 * 3600);
 /// How many may wait for one look.
 const WAITING_MAX: usize = 4096;
 
@@ -154,7 +156,7 @@ impl Registry {
     pub fn new(pool: Pool) -> (Self, Follower) {
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        (Self { current: current.clone(), ask }, Follower { pool, current, asked })
+        (Self { current: current.clone(), ask }, Follower { pool, current, asked, last: None })
     }
 
     /// The newest snapshot at hand.
@@ -185,13 +187,33 @@ pub struct Follower {
     pool: Pool,
     current: Arc<ArcSwap<Snapshot>>,
     asked: mpsc::Receiver<oneshot::Sender<Result<(), ()>>>,
+    last: Option<Look>,
+}
+
+/// When the database was looked at.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    /// Also counts while the machine stands still.
+    date: SystemTime,
+}
+
+impl Look {
+    fn now() -> Self {
+        Self { at: Instant::now(), date: SystemTime::now() }
+    }
+
+    /// Whether what was deleted since is still told.
+    fn may_go_on(self, now: Self) -> bool {
+        let passed = now.date.duration_since(self.date).unwrap_or_default();
+        passed.max(now.at.saturating_duration_since(self.at)) <= BLIND_MAX
+    }
 }
 
 impl Follower {
     /// Follows until shutdown.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut waiting = Vec::new();
-        let mut loaded = false;
         let mut backoff = Backoff::new(FOLLOW_EVERY, FOLLOW_EVERY_MAX);
         let mut wait = FOLLOW_EVERY;
         loop {
@@ -200,9 +222,8 @@ impl Follower {
                 _ = self.asked.recv_many(&mut waiting, WAITING_MAX) => {}
                 () = tokio::time::sleep(wait) => {}
             }
-            let look = self.look(loaded).await;
+            let look = self.look().await;
             wait = backoff.after(&look, FOLLOW_EVERY);
-            loaded |= look.is_ok();
             if let (Err(error), false) = (&look, waiting.is_empty()) {
                 tracing::warn!(%error, cause = ?std::error::Error::source(error), "definitions not read");
             }
@@ -213,22 +234,26 @@ impl Follower {
         }
     }
 
-    async fn look(&self, loaded: bool) -> Result<(), Error> {
-        let known = self.current.load();
+    async fn look(&mut self) -> Result<(), Error> {
+        let (now, known) = (Look::now(), self.current.load_full());
         let rows = query(&self.pool, include_str!("sql/select_revision.sql"), &[]).await?;
         let revision: i64 =
             rows.first().ok_or_else(|| Error::internal("definitions without a revision"))?.get(0);
-        if loaded && revision == known.revision {
+        if self.last.is_some() && revision == known.revision {
+            self.last = Some(now);
             return Ok(());
         }
         // A revision below the known one is another database, for example one
-        // restored from a backup: begin anew.
-        let base = if revision < known.revision { Snapshot::default() } else { (**known).clone() };
-        let since = if loaded { base.revision } else { -1 };
+        // restored from a backup: begin anew. So after a time in which what was deleted
+        // may have been forgotten.
+        let goes_on = self.last.is_some_and(|last| last.may_go_on(now)) && revision >= known.revision;
+        let base = if goes_on { (*known).clone() } else { Snapshot::default() };
+        let since = if goes_on { base.revision } else { -1 };
         let rows = query(&self.pool, include_str!("sql/select_changed_definitions.sql"), &[&since]).await?;
         let next = apply(base, &rows);
         tracing::debug!(revision = next.revision, changed = rows.len(), "definitions changed");
         self.current.store(Arc::new(next));
+        self.last = Some(now);
         Ok(())
     }
 }
@@ -249,4 +274,19 @@ fn apply(mut snapshot: Snapshot, rows: &[Row]) -> Snapshot {
         }
     }
     snapshot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_not_looked_for_long_begins_anew() {
+        let (last, second) = (Look::now(), Duration::from_secs(1));
+        let after = |at: Duration, date: Duration| Look { at: last.at + at, date: last.date + date };
+        assert!(last.may_go_on(after(BLIND_MAX, BLIND_MAX)));
+        assert!(!last.may_go_on(after(second, BLIND_MAX + second)));
+        assert!(!last.may_go_on(after(BLIND_MAX + second, second)));
+        assert!(last.may_go_on(Look { at: last.at, date: last.date - second }), "a clock that was set back");
+    }
 }

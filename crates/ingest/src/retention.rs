@@ -1,6 +1,7 @@
-//! Clean-up of the gate's state: moves markers and windows on to the next slot
+//! Clean-up of what ingest keeps: moves markers and windows on to the next slot
 //! when the current one has been filled for half the retention, which empties
-//! the oldest. Any replica may do it; the database arbitrates.
+//! the oldest; and forgets deleted definitions. Any replica may do it; the database
+//! arbitrates.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +41,7 @@ pub async fn run(database: Database, retention: Duration, metrics: Arc<Gate>, sh
     }
 }
 
-/// Moves on if it is time. State is kept for `retention` or for as long as the
+/// Moves on if it is time, and forgets. State is kept for `retention` or for as long as the
 /// longest window of any definition, whichever is longer, so that lowering the
 /// setting shortens nobody's window.
 async fn roll_over(
@@ -57,5 +58,6 @@ async fn roll_over(
     if moved {
         metrics.roll_over_due(0.0);
     }
+    client.execute(include_str!("sql/forget_deleted.sql"), &[]).await?;
     Ok(moved)
 }

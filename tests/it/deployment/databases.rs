@@ -106,7 +106,7 @@ fn number(after: &str) -> i64 {
 
 #[tokio::test]
 async fn a_replica_has_as_many_sessions_as_is_said_and_no_more() {
-    let ingest_max = number("ingest `lanes` + 3 × `database_connections` + 5 = ");
+    let ingest_max = number("ingest `lanes` + 3 × `database_connections` + 6 = ");
     let results_max = number("2 × `database_connections` + 4 = ");
     let most = AUTOSCALING.lines().filter_map(|line| line.trim().strip_prefix("maxReplicas: "));
     let most: Vec<i64> = most.map(|count| count.parse().unwrap()).collect();

@@ -82,7 +82,7 @@ fn window(
 
 /// Whether a definition asks for more of a content than that it is there.
 fn looks_inside(Rules { definition, schema, .. }: &Rules<'_>) -> bool {
-    let by_fields = definition.unique_by().iter().any(|pointer| !pointer.tokens.is_empty());
+    let by_fields = definition.unique_by().any(|pointer| !pointer.is_empty());
     schema.is_some() || (definition.draft.unique_seconds.is_some() && by_fields)
 }
 
@@ -113,26 +113,23 @@ fn unique_key(
     let parts = [organisation.as_str().as_bytes(), definition.draft.path.as_str().as_bytes()];
     let mut hasher = hash::start("unique", &parts);
     for pointer in definition.unique_by() {
-        hash::feed(&mut hasher, pointer.text.as_bytes());
+        hash::feed(&mut hasher, pointer.as_bytes());
         match document {
             Some(document) => {
-                let value = document.root().at(&pointer.tokens).ok_or_else(|| {
-                    about_definition(
-                        "MISSING_UNIQUE_FIELD",
-                        format!("nothing at {} of unique_by", pointer.text),
-                    )
+                let value = document.root().at(pointer).ok_or_else(|| {
+                    about_definition("MISSING_UNIQUE_FIELD", format!("nothing at {pointer} of unique_by"))
                 })?;
                 hasher.update(b"j");
                 value.hash_into(&mut hasher);
             }
-            None if pointer.tokens.is_empty() => {
+            None if pointer.is_empty() => {
                 hasher.update(b"b");
                 hash::feed(&mut hasher, content.as_bytes());
             }
             None => {
                 return Err(about_definition(
                     "MISSING_UNIQUE_FIELD",
-                    format!("content that is not JSON has nothing at {} of unique_by", pointer.text),
+                    format!("content that is not JSON has nothing at {pointer} of unique_by"),
                 ));
             }
         }

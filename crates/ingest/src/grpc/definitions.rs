@@ -99,7 +99,7 @@ impl DefinitionService for DefinitionHandlers {
         let mut bytes = 0;
         let fits = |definition: &&Definition| {
             let fits = bytes <= PAGE_BYTES;
-            bytes += definition.draft.json_schema.len();
+            bytes += definition.draft.text_bytes();
             fits
         };
         let most = usize::try_from(page_size).unwrap_or(usize::MAX);

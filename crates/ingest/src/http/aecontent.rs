@@ -125,6 +125,7 @@ fn wanted(call: &Call) -> Result<Name, Error> {
 pub async fn list(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
     call.query(&SHOWN_ANYWAY)?;
     let organisation = account(&call)?;
+    let _turn = calls.turn_at_a_list(organisation.as_ref()).await;
     let (mut all, mut after) = (String::from("{"), String::new());
     loop {
         let page = calls.list(organisation.as_ref(), true, &after, PAGE_SIZE).await?;

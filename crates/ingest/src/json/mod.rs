@@ -134,19 +134,11 @@ fn unescape(text: &str) -> (char, usize) {
     }
 }
 
-/// The tokens of a JSON pointer (RFC 6901), or `None` if it is malformed.
+/// Whether a text is a JSON pointer (RFC 6901).
 #[must_use]
-pub fn pointer_tokens(pointer: &str) -> Option<Vec<String>> {
-    if pointer.is_empty() {
-        return Some(Vec::new());
-    }
-    let well_escaped =
-        |token: &str| token.split('~').skip(1).all(|after| after.starts_with('0') || after.starts_with('1'));
-    pointer
-        .strip_prefix('/')?
-        .split('/')
-        .map(|token| well_escaped(token).then(|| token.replace("~1", "/").replace("~0", "~")))
-        .collect()
+pub fn is_pointer(text: &str) -> bool {
+    let well_escaped = text.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+    well_escaped && (text.is_empty() || text.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -107,18 +107,23 @@ impl<'a> Value<'a> {
         self.entries().map(|(key, value)| (key.text(), value))
     }
 
-    /// The value a JSON pointer's tokens lead to (RFC 6901).
+    /// The value a JSON pointer leads to (RFC 6901).
     #[must_use]
-    pub fn at(self, tokens: &[String]) -> Option<Value<'a>> {
-        let Some((token, rest)) = tokens.split_first() else { return Some(self) };
-        let child = match self.node().kind {
+    pub fn at(self, pointer: &str) -> Option<Value<'a>> {
+        pointer.split('/').skip(1).try_fold(self, |value, token| match token.contains('~') {
+            true => value.child(&token.replace("~1", "/").replace("~0", "~")),
+            false => value.child(token),
+        })
+    }
+
+    fn child(self, token: &str) -> Option<Value<'a>> {
+        match self.node().kind {
             Kind::Object => self.members().find(|(key, _)| key == token).map(|(_, value)| value),
             Kind::Array if token == "0" || !token.starts_with(['0', '+']) => {
                 token.parse().ok().and_then(|index| self.elements().nth(index))
             }
             _ => None,
-        };
-        child?.at(rest)
+        }
     }
 
     /// Feeds the value into a hash so that equal JSON values feed equal bytes:
