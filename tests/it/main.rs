@@ -61,6 +61,7 @@ mod storage_cleanup;
 mod storage_clouds;
 mod storage_configs;
 mod storage_files;
+mod storage_memory;
 mod storage_removals;
 mod storage_results;
 mod storage_servers;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use deadpool_postgres::Pool;
 use futures_util::{Stream, stream};
 use sluice_service::{
@@ -17,8 +17,9 @@ use crate::sessions::Tenants;
 
 /// Size of every chunk but the last, in bytes.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks written by one statement.
+/// Chunks written by one statement, and their size in bytes.
 const CHUNKS_AT_ONCE: usize = 8;
+pub const WRITTEN_BYTES: usize = CHUNKS_AT_ONCE * CHUNK_BYTES;
 /// Most chunks removed by one statement: what takes a second or two where disks are slow.
 /// A statement has a time limit, and a file may have more gigabytes than fit into it.
 const REMOVED_AT_ONCE: i64 = 256;
@@ -29,7 +30,6 @@ pub struct ChunkWriter {
     organisation: OrganisationId,
     id: Uuid,
     bytes_max: u64,
-    gathered: BytesMut,
     /// Chunks written so far.
     written: i32,
 }
@@ -38,43 +38,25 @@ impl ChunkWriter {
     /// For a file that may have up to `bytes_max` bytes.
     #[must_use]
     pub fn new(pool: Pool, organisation: OrganisationId, id: Uuid, bytes_max: u64) -> Self {
-        Self { pool, organisation, id, bytes_max, gathered: BytesMut::new(), written: 0 }
+        Self { pool, organisation, id, bytes_max, written: 0 }
     }
 
-    /// Takes the next bytes; `false` if they are too many.
+    /// Writes the next [`WRITTEN_BYTES`], or what is left at the end; `false` if they are too
+    /// many.
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<bool, Error> {
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<bool, Error> {
         let before = u64::from(self.written.unsigned_abs()) * CHUNK_BYTES as u64;
-        if before + (self.gathered.len() + bytes.len()) as u64 > self.bytes_max {
+        if before + bytes.len() as u64 > self.bytes_max {
             return Ok(false);
         }
-        self.gathered.extend_from_slice(&bytes);
-        if self.gathered.len() >= CHUNKS_AT_ONCE * CHUNK_BYTES {
-            let whole = self.gathered.len() / CHUNK_BYTES * CHUNK_BYTES;
-            let chunks = self.gathered.split_to(whole);
-            self.insert(&chunks).await?;
-        }
-        Ok(true)
-    }
-
-    /// Writes what is left.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if the database can't answer.
-    pub async fn finish(mut self) -> Result<(), Error> {
-        let rest = self.gathered.split();
-        if rest.is_empty() { Ok(()) } else { self.insert(&rest).await }
-    }
-
-    async fn insert(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
         let params: [&(dyn ToSql + Sync); 4] =
             [&self.organisation.as_str(), &self.id, &i64::from(self.written), &chunks];
         query(&self.pool, include_str!("sql/chunks_insert.sql"), &params).await?;
         self.written += i32::try_from(chunks.len()).map_err(Error::internal)?;
-        Ok(())
+        Ok(true)
     }
 }
 

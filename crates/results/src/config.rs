@@ -8,6 +8,9 @@ use sluice_service::{config::Secret, limits::Limits, postgres, settings, telemet
 pub(crate) const PROGRAM: telemetry::Program =
     telemetry::Program { service: "sluice-results", version: env!("CARGO_PKG_VERSION") };
 
+/// Least room for files: a part of the largest must find some.
+const FILE_BYTES_LEAST: usize = 32 * 1024 * 1024;
+
 settings! {
     /// How the results service is set up.
     pub struct Settings {
@@ -25,6 +28,7 @@ settings! {
         signing_keys: Secret = Some(""), "The same keys as id=hex, separated by commas; after those of the file.";
         public_url: String = Some(""), "What signed URLs of db and local data begin with; empty: http:// (with TLS https://) and the address to serve on.";
         db_file_bytes_max: u64 = Some("4294967296"), "Largest file that the results database takes (storage type db).";
+        file_bytes_in_flight_max: usize = Some("100663296"), "Bytes of files on their way to their storage, in the whole process; above, a file waits until others have gone on, for half of upload_idle_seconds at most. Each organisation may have as much as is still free. A file of up to 256 KiB needs none of it, and each has as much and a chunk beside it. At least 32 MiB.";
         upload_idle_seconds: u64 = Some("900"), "After how long without a sign of life an upload that is not complete is removed.";
         cleanup_interval_seconds: u64 = Some("60"), "How often the clean-up looks at each storage config.";
         ..telemetry: telemetry::Settings;
@@ -34,5 +38,23 @@ settings! {
     }
     checks {
         listen, tls => tls.faults(*listen);
+        file_bytes_in_flight_max => (*file_bytes_in_flight_max < FILE_BYTES_LEAST)
+            .then(|| format!("file_bytes_in_flight_max: must be at least {FILE_BYTES_LEAST}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_a_part_of_the_largest_file() {
+        let faults = |bytes: &str| {
+            let flags = ["--keys-file=k", "--database-url=postgres://x", bytes].map(str::to_owned);
+            Settings::load(flags, []).err().map(|faults| faults.0).unwrap_or_default()
+        };
+        assert_eq!(faults("--file-bytes-in-flight-max=33554432"), Vec::<String>::new());
+        let fault = "file_bytes_in_flight_max: must be at least 33554432";
+        assert_eq!(faults("--file-bytes-in-flight-max=33554431"), [fault]);
     }
 }

@@ -6,9 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::Pool;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use md5::{Digest, Md5};
-use object_store::PutPayload;
 use sluice_proto::results::v1::{FileUpload, StoreFileRequest, store_file_request::Part};
 use sluice_service::{Error, Kind};
 use tokio::time::{Instant, timeout};
@@ -16,7 +15,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    chunks::ChunkWriter,
+    chunks::{self, ChunkWriter},
+    file_memory::{FileMemory, Room},
     metrics,
     placing::{Destination, Placing},
     result::{Checksum, NAME_BYTES_MAX, Sealed, is_text, parse_id, parse_new_id},
@@ -32,6 +32,8 @@ use crate::{
 
 /// Largest chunk of a stream, in bytes.
 const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// So much of a file needs no room in the memory for parts.
+const UNCOUNTED_BYTES_MAX: usize = 256 * 1024;
 /// How often an upload under way gives a sign of life, at least.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
@@ -42,6 +44,8 @@ pub struct Files {
     pub placing: Placing,
     /// Sessions for files in the results database.
     pub pool: Pool,
+    /// Room for the parts that gather.
+    pub memory: Arc<FileMemory>,
     /// An upload without a sign of life for so long is removed; a stream that
     /// pauses for longer is given up.
     pub idle: Duration,
@@ -221,22 +225,41 @@ struct Sink {
     key: Key,
     /// The first bytes, for finding the type.
     first: BytesMut,
+    /// The next part. Copied, since a chunk keeps more alive than itself, and many are small.
+    gathered: BytesMut,
+    /// For the part, once it is more than what needs none.
+    room: Option<Room>,
+    memory: Arc<FileMemory>,
+    /// How long room is waited for.
+    patience: Duration,
     target: Target,
 }
 
 enum Target {
     /// A bucket, not written to yet: a file of one part is written whole.
-    Whole { store: Store, gathered: Vec<Bytes>, bytes: usize },
+    Whole(Store),
     /// A bucket, in parts.
     Parts(Upload),
     /// The results database.
     Chunks(ChunkWriter),
 }
 
+impl Target {
+    /// How many bytes are written at once, and how many are in memory then.
+    fn part_bytes(&self) -> (usize, usize) {
+        match self {
+            Self::Whole(_) => (part_bytes(0), part_bytes(0)),
+            Self::Parts(upload) => (part_bytes(upload.parts()), part_bytes(upload.parts())),
+            // A statement has a copy of them.
+            Self::Chunks(_) => (chunks::WRITTEN_BYTES, 2 * chunks::WRITTEN_BYTES),
+        }
+    }
+}
+
 impl Sink {
     fn new(files: &Files, key: &Key, store: Option<Store>) -> Self {
         let target = match store {
-            Some(store) => Target::Whole { store, gathered: Vec::new(), bytes: 0 },
+            Some(store) => Target::Whole(store),
             None => Target::Chunks(ChunkWriter::new(
                 files.pool.clone(),
                 key.organisation.clone(),
@@ -244,46 +267,76 @@ impl Sink {
                 files.db_file_bytes_max,
             )),
         };
-        Self { uploads: files.placing.uploads.clone(), key: key.clone(), first: BytesMut::new(), target }
+        Self {
+            uploads: files.placing.uploads.clone(),
+            key: key.clone(),
+            first: BytesMut::new(),
+            gathered: BytesMut::new(),
+            room: None,
+            memory: files.memory.clone(),
+            // The clean-up waits for longer.
+            patience: files.idle / 2,
+            target,
+        }
     }
 
-    async fn write(&mut self, asked: &Asked, chunk: Bytes) -> Result<(), Error> {
+    async fn write(&mut self, asked: &Asked, mut chunk: Bytes) -> Result<(), Error> {
         let wanted = sniff::BYTES.saturating_sub(self.first.len()).min(chunk.len());
         self.first.extend_from_slice(&chunk[..wanted]);
-        if let Target::Whole { gathered, bytes, .. } = &mut self.target {
-            *bytes += chunk.len();
-            gathered.push(chunk);
-            if *bytes < part_bytes(0) { Ok(()) } else { self.begin_parts(asked).await }
-        } else {
-            self.pass_on(chunk).await
+        while !chunk.is_empty() {
+            let (part, in_memory) = self.target.part_bytes();
+            let some = chunk.split_to(chunk.len().min(part - self.gathered.len()));
+            if self.room.is_none() && self.gathered.len() + some.len() > UNCOUNTED_BYTES_MAX {
+                self.take_room(in_memory).await?;
+                self.gathered.reserve(part - self.gathered.len());
+            }
+            self.gathered.extend_from_slice(&some);
+            if self.gathered.len() == part {
+                if let Target::Whole(_) = self.target {
+                    self.begin_parts(asked).await?;
+                }
+                self.pass_on().await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Takes room for a part; waits while there is none, and has a sign of life before.
+    async fn take_room(&mut self, bytes: usize) -> Result<(), Error> {
+        let memory = self.memory.clone();
+        let organisation = self.key.organisation.clone();
+        let mut room = Box::pin(memory.room(&organisation, bytes, self.patience));
+        let room = match room.as_mut().now_or_never() {
+            Some(room) => room,
+            None => {
+                self.touch().await?;
+                room.await
+            }
+        };
+        self.room = Some(room.ok_or_else(Error::overloaded)?);
+        Ok(())
     }
 
     /// Goes over to writing in parts.
     async fn begin_parts(&mut self, asked: &Asked) -> Result<(), Error> {
         let media_type = self.media_type(asked, false);
-        let Target::Whole { store, gathered, .. } = &mut self.target else { return Ok(()) };
+        let Target::Whole(store) = &self.target else { return Ok(()) };
         let key = object_key(store.place(), &self.key);
         let upload = store.begin(&key, &media_type).await.map_err(failed)?;
         let multipart = upload.multipart().map(str::to_owned);
-        let gathered = std::mem::take(gathered);
         self.target = Target::Parts(upload);
         // The clean-up has to know its name before there is anything to remove.
-        if !self.uploads.touch(&self.key, multipart.as_deref()).await? {
-            return Err(given_up());
-        }
-        for chunk in gathered {
-            self.pass_on(chunk).await?;
-        }
-        Ok(())
+        if self.uploads.touch(&self.key, multipart.as_deref()).await? { Ok(()) } else { Err(given_up()) }
     }
 
-    async fn pass_on(&mut self, bytes: Bytes) -> Result<(), Error> {
+    /// Writes what is gathered. Its room is free again when it is written.
+    async fn pass_on(&mut self) -> Result<(), Error> {
+        let (part, room) = (std::mem::take(&mut self.gathered).freeze(), self.room.take());
         match &mut self.target {
-            Target::Whole { .. } => Ok(()),
-            Target::Parts(upload) => upload.write(bytes).await.map_err(failed),
+            Target::Whole(_) => Ok(()),
+            Target::Parts(upload) => upload.send(part, room).await.map_err(failed),
             Target::Chunks(chunks) => {
-                if chunks.write(bytes).await? {
+                if chunks.write(&part).await? {
                     Ok(())
                 } else {
                     Err(too_large())
@@ -297,16 +350,18 @@ impl Sink {
     }
 
     /// Completes the object; its media type.
-    async fn finish(self, asked: &Asked) -> Result<String, Error> {
+    async fn finish(mut self, asked: &Asked) -> Result<String, Error> {
         let media_type = self.media_type(asked, self.first.len() < sniff::BYTES);
-        match self.target {
-            Target::Whole { store, gathered, .. } => {
-                let key = object_key(store.place(), &self.key);
-                let payload: PutPayload = gathered.into_iter().collect();
-                store.put(&key, payload, &media_type).await.map_err(failed)?;
-            }
-            Target::Parts(upload) => upload.finish().await.map_err(failed)?,
-            Target::Chunks(chunks) => chunks.finish().await?,
+        if let Target::Whole(store) = &self.target {
+            let key = object_key(store.place(), &self.key);
+            store.put(&key, self.gathered.freeze(), &media_type).await.map_err(failed)?;
+            return Ok(media_type);
+        }
+        if !self.gathered.is_empty() {
+            self.pass_on().await?;
+        }
+        if let Target::Parts(upload) = self.target {
+            upload.finish().await.map_err(failed)?;
         }
         Ok(media_type)
     }

@@ -118,6 +118,7 @@ pub struct Shelf {
     downloaded_bytes: Counter,
     uploads: By<Counter>,
     uploaded_bytes: Counter,
+    file_bytes: Gauge,
 }
 
 impl Shelf {
@@ -158,7 +159,18 @@ impl Shelf {
                 "Bytes of files that were sealed",
                 Counter::default(),
             ),
+            file_bytes: registry.add(
+                "sluice_file_bytes_in_flight",
+                "Room that files on their way have for their parts: of file_bytes_in_flight_max",
+                Gauge::default(),
+            ),
         }
+    }
+
+    /// Tells of the memory for files.
+    #[must_use]
+    pub fn file_bytes(&self) -> Gauge {
+        self.file_bytes.clone()
     }
 
     /// Results went from available to consumed.

@@ -5,7 +5,7 @@ use sluice_proto::results::v1::{
     RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
     record_results_response::Recording as Wire, results_intake_service_server::ResultsIntakeService,
 };
-use sluice_service::{Error, Kind};
+use sluice_service::{Error, Kind, budget::Account};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -57,7 +57,10 @@ impl ResultsIntakeService for Intake {
         &self,
         request: Request<Streaming<StoreFileRequest>>,
     ) -> Result<Response<StoreFileResponse>, Status> {
-        let stream = request.into_inner().boxed();
+        let account = request.extensions().get::<Account>().cloned();
+        // A file's bytes have room of their own: those that wait for it take none from results.
+        let of_their_own = move |_: &_| drop(account.as_ref().and_then(Account::of_message));
+        let stream = request.into_inner().inspect(of_their_own).boxed();
         let sealed = self.calls.files.store(stream).await?;
         Ok(Response::new(StoreFileResponse {
             checksum: sealed.checksum.to_hex(),

@@ -1,5 +1,5 @@
-//! One object on its way to a store, in parts: while one part is being sent the
-//! next one gathers, and no more than these two are in memory.
+//! One object on its way to a store, in parts, one after the other. Whoever has them sent
+//! gathers the next one meanwhile.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 const PARTS_MAX: usize = 10_000;
 
 /// The size of a part by its number: small at first, larger for files that need
-/// many, so that about 190 GiB fit. Two of the largest are what is in memory at most.
+/// many, so that about 190 GiB fit.
 #[must_use]
 pub fn part_bytes(number: usize) -> usize {
     match number {
@@ -34,9 +34,6 @@ enum Target {
 /// An object being written.
 pub struct Upload {
     target: Target,
-    /// As it came, not copied.
-    gathered: Vec<Bytes>,
-    gathered_bytes: usize,
     number: usize,
     /// The part being sent.
     sending: JoinSet<Result<Option<PartId>, StoreError>>,
@@ -52,7 +49,7 @@ impl Upload {
     }
 
     fn new(target: Target) -> Self {
-        Self { target, gathered: Vec::new(), gathered_bytes: 0, number: 0, sending: JoinSet::new() }
+        Self { target, number: 0, sending: JoinSet::new() }
     }
 
     /// The provider's name for it, if it has one: what is needed to abort it.
@@ -64,64 +61,56 @@ impl Upload {
         }
     }
 
-    /// Takes the next bytes; waits when two parts are in memory.
+    /// How many parts were sent, or are.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.number
+    }
+
+    /// Waits for the part before, and begins to send the next one, of the size that its
+    /// number says; the last may be smaller. What it `holds` is dropped when it was sent.
     ///
     /// # Errors
     /// See [`StoreError`]: the upload is to be aborted then.
-    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
-        while !bytes.is_empty() {
-            let room = part_bytes(self.number) - self.gathered_bytes;
-            let taken = bytes.split_to(room.min(bytes.len()));
-            self.gathered_bytes += taken.len();
-            self.gathered.push(taken);
-            if self.gathered_bytes == part_bytes(self.number) {
-                self.send().await?;
+    pub async fn send(&mut self, part: Bytes, holds: impl Send + 'static) -> Result<(), StoreError> {
+        self.sent().await?;
+        if self.number >= PARTS_MAX {
+            return Err(StoreError::TooLarge);
+        }
+        let payload = PutPayload::from_bytes(part);
+        let number = self.number;
+        self.number += 1;
+        match &mut self.target {
+            Target::Named { client, key, id, .. } => {
+                let (client, key, id) = (client.clone(), key.clone(), id.clone());
+                self.sending.spawn(async move {
+                    let _holds = holds;
+                    Ok(Some(client.put_part(&key, &id, number, payload).await?))
+                });
+            }
+            Target::Unnamed(upload) => {
+                let sending = upload.put_part(payload);
+                self.sending.spawn(async move {
+                    let _holds = holds;
+                    sending.await?;
+                    Ok(None)
+                });
             }
         }
         Ok(())
     }
 
-    /// Completes the object.
+    /// Completes the object, of which at least one part was sent.
     ///
     /// # Errors
     /// See [`StoreError`]: it may be complete all the same.
     pub async fn finish(mut self) -> Result<(), StoreError> {
-        if !self.gathered.is_empty() || self.number == 0 {
-            self.send().await?;
-        }
         self.sent().await?;
         match self.target {
             Target::Named { client, key, id, parts } => {
                 drop(client.complete_multipart(&key, &id, parts).await?)
             }
             Target::Unnamed(mut upload) => drop(upload.complete().await?),
-        }
-        Ok(())
-    }
-
-    /// Waits for the part before, and begins to send what was gathered.
-    async fn send(&mut self) -> Result<(), StoreError> {
-        self.sent().await?;
-        if self.number >= PARTS_MAX {
-            return Err(StoreError::TooLarge);
-        }
-        let payload: PutPayload = std::mem::take(&mut self.gathered).into_iter().collect();
-        self.gathered_bytes = 0;
-        let number = self.number;
-        self.number += 1;
-        match &mut self.target {
-            Target::Named { client, key, id, .. } => {
-                let (client, key, id) = (client.clone(), key.clone(), id.clone());
-                self.sending
-                    .spawn(async move { Ok(Some(client.put_part(&key, &id, number, payload).await?)) });
-            }
-            Target::Unnamed(upload) => {
-                let sending = upload.put_part(payload);
-                self.sending.spawn(async move {
-                    sending.await?;
-                    Ok(None)
-                });
-            }
         }
         Ok(())
     }
@@ -142,8 +131,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_parts_stay_below_64_mebibytes_and_a_large_file_fits() {
-        assert!((0..PARTS_MAX).all(|number| 2 * part_bytes(number) < 64 * MEBIBYTE));
+    fn parts_stay_below_32_mebibytes_and_a_large_file_fits() {
+        assert!((0..PARTS_MAX).all(|number| part_bytes(number) < 32 * MEBIBYTE));
         let all: usize = (0..PARTS_MAX).map(part_bytes).sum();
         assert_eq!(all / MEBIBYTE / 1024, 187);
     }
