@@ -64,6 +64,7 @@ mod storage_files;
 mod storage_memory;
 mod storage_removals;
 mod storage_results;
+mod storage_retention;
 mod storage_servers;
 mod storage_signed;
 mod storage_slow;

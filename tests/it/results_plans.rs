@@ -13,7 +13,7 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 27] = statements![
+const STATEMENTS: [(&str, &str); 28] = statements![
     "get",
     "blocks",
     "acknowledge",
@@ -36,6 +36,7 @@ const STATEMENTS: [(&str, &str); 27] = statements![
     "expire",
     "expired_pending",
     "expired_gone",
+    "cleanup_overdue",
     "records_of_config",
     "keepers",
     "chunk_get",

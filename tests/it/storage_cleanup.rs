@@ -16,15 +16,15 @@ use crate::{
     telemetry::exposition::scrape,
 };
 
-fn managed(days: i64) -> StorageConfig {
+pub fn managed(days: i64) -> StorageConfig {
     StorageConfig { managed: true, retention: seconds(days * 86_400), ..StorageConfig::default() }
 }
 
-async fn state(storage: &Storage, id: &str) -> State {
+pub async fn state(storage: &Storage, id: &str) -> State {
     storage.get(id).await.unwrap().state()
 }
 
-async fn expired(storage: &Storage, ids: &[&str]) {
+pub async fn expired(storage: &Storage, ids: &[&str]) {
     eventually("the end of the retention", || async {
         for id in ids {
             let record = storage.get(id).await.unwrap();

@@ -1,19 +1,27 @@
 //! What uploads left behind is removed, and nothing else: however many replicas do it,
-//! however late, and whatever tries there were before the one that was recorded.
+//! however late, and whatever tries there were before the one that was recorded. A bucket
+//! that does not do it holds up nothing else.
+
+use std::time::Duration;
 
 use sluice_proto::results::v1::{
     NewResult, ReconcileStorageConfigRequest, StorageConfig, reconcile_storage_config_response::Finding,
     record_results_response::Recording,
 };
-use sluice_tests::{Answers, Service, Tenant, eventually};
+use sluice_tests::{Answers, Database, S3Server, Service, Tenant, eventually, eventually_within};
+use tokio_postgres::SimpleQueryMessage;
 use uuid::Uuid;
 
 use crate::{
     results_shelf::{ACME, new, record},
     storage_cleanup::looked_again,
     storage_clouds::with_s3,
+    storage_files::discard,
     storage_support::{Storage, upload},
 };
+
+/// Less than a bucket has for a removal.
+const MEANWHILE: Duration = Duration::from_secs(12);
 
 /// Leaves what a try leaves that ended before the record: a row long without a sign of
 /// life, in some state.
@@ -97,4 +105,95 @@ async fn storage_configs_of_one_url_do_not_remove_each_others_objects() {
         let told = reports.message().await.unwrap().unwrap();
         assert_eq!((told.finding(), told.objects, told.records), (Finding::Unspecified, 3, records));
     }
+}
+
+/// A file of `acme` in a bucket that hangs when it is to be removed, and which is; and
+/// whatever else is done in the same moment.
+async fn removal_that_hangs(storage: &Storage, server: &S3Server, and: &str) {
+    storage.store(upload(), vec![b"goes".to_vec()]).await.unwrap();
+    server.answer(Answers::HoldsRemovals);
+    let before = server.requests().len();
+    let sql = storage.shelf.0.results_database.sql().await;
+    sql.batch_execute(&format!("UPDATE upload SET state = 3; {and}")).await.unwrap();
+    eventually("a removal on its way", || async {
+        server.requests()[before..].iter().any(|request| request.ends_with("?delete")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removal_that_hangs_holds_up_no_retention() {
+    let (storage, server, _) = with_s3().await;
+    record(&mut storage.shelf.intake(0), "globex", vec![new("of another")]).await.unwrap();
+    removal_that_hangs(&storage, &server, "").await;
+    storage.age(31).await;
+    let sql = storage.shelf.0.results_database.sql().await;
+    let gone = "SELECT FROM expired WHERE organisation = 'globex' AND date_deleted IS NOT NULL";
+    eventually_within(MEANWHILE, "its end", || async { sql.query_opt(gone, &[]).await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn a_removal_that_hangs_holds_up_no_other_storage() {
+    let (storage, server, _) = with_s3().await;
+    // It comes after those of `acme`.
+    let other = "INSERT INTO upload (organisation, id, storage_config, state, date_touched, size)
+                 SELECT 'globex', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 3, now(), 1";
+    removal_that_hangs(&storage, &server, other).await;
+    let sql = storage.shelf.0.results_database.sql().await;
+    let gone = "SELECT FROM upload WHERE organisation = 'globex' AND state = 4";
+    eventually_within(MEANWHILE, "its end", || async { sql.query_opt(gone, &[]).await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_can_not_be_removed_holds_up_no_other() {
+    let storage = Storage::start().await;
+    storage.default_folder(StorageConfig::default()).await;
+    let (stuck, goes) = (upload(), upload());
+    for file in [&stuck, &goes] {
+        storage.store(file.clone(), vec![b"goes".to_vec()]).await.unwrap();
+    }
+    // The first that is looked at has something else in its place.
+    let object = storage.files().into_iter().find(|file| file.ends_with(&stuck.id)).unwrap();
+    std::fs::remove_file(&object).unwrap();
+    std::fs::create_dir(&object).unwrap();
+    std::fs::write(object.join("in the way"), "").unwrap();
+    assert_eq!(discard(&storage, &[&stuck.id, &goes.id]).await, [Recording::Recorded; 2]);
+    eventually("the other to go", || async { (storage.uploads().await == 1).then_some(()) }).await;
+    std::fs::remove_dir_all(&object).unwrap();
+    storage.no_uploads().await;
+}
+
+#[tokio::test]
+async fn a_round_of_removals_looks_at_what_was_there_when_it_began() {
+    let sql = Database::create(Service::Results).await.sql().await;
+    let two = "INSERT INTO upload (organisation, id, storage_config, state, date_touched, size)
+               SELECT 'acme', gen_random_uuid(), gen_random_uuid(), 3, moment, 1
+               FROM unnest(ARRAY['2026-01-01Z', '2026-01-02Z']::timestamptz[]) AS given(moment)";
+    sql.execute(two, &[]).await.unwrap();
+    let statement = include_str!("../../crates/results/src/sql/uploads_left.sql");
+    let mut found = Vec::new();
+    for began in ["2026-01-01Z", "2026-01-02Z", "2026-01-03Z"] {
+        sql.batch_execute(&format!("PREPARE looks AS {statement}")).await.unwrap();
+        let nil = Uuid::nil();
+        let rows = sql
+            .simple_query(&format!("EXECUTE looks ('', '{nil}', '{nil}', 1, '{began}'); DEALLOCATE looks"))
+            .await
+            .unwrap();
+        let is_row = |message: &&SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(_));
+        found.push(rows.iter().filter(is_row).count());
+    }
+    assert_eq!(found, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn ids_are_forgotten_after_a_day_so_many_at_a_time() {
+    let sql = Database::create(Service::Results).await.sql().await;
+    let used = "INSERT INTO upload (organisation, id, storage_config, state, date_touched)
+                SELECT 'acme', gen_random_uuid(), gen_random_uuid(), 4,
+                       now() - make_interval(hours => CASE WHEN number > 5001 THEN 23 ELSE 25 END)
+                FROM generate_series(1, 5003) AS given(number)";
+    sql.execute(used, &[]).await.unwrap();
+    let statement = include_str!("../../crates/results/src/sql/uploads_forget.sql").replace("$1", "now()");
+    let forgotten = async || sql.execute(&statement, &[]).await.unwrap();
+    assert_eq!((forgotten().await, forgotten().await, forgotten().await), (5000, 1, 0));
 }

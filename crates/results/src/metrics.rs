@@ -252,6 +252,11 @@ impl Cleanup {
         self.lag_seconds.set(late_for.as_secs_f64());
     }
 
+    /// The same, of what can't be looked at: so long ago, or longer if that was told last.
+    pub fn lag_at_least(&self, late_for: Duration) {
+        self.lag_seconds.set(self.lag_seconds.get().max(late_for.as_secs_f64()));
+    }
+
     /// Results expired.
     pub fn expired(&self, results: usize) {
         self.expired.inc_by(results as u64);

@@ -7,10 +7,11 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use sluice_service::{Error, Kind, OrganisationId, postgres::query};
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Cleanup, REMOVALS_AT_ONCE, REMOVALS_TOGETHER};
+use super::{Cleanup, REMOVALS_AT_ONCE, REMOVALS_TOGETHER, in_time};
 use crate::{
     chunks,
     files::object_of,
@@ -19,21 +20,24 @@ use crate::{
     time::Micros,
 };
 
+/// How long the objects of one bucket are removed for; then it is the others' turn.
+const TURN: Duration = Duration::from_secs(60);
+
 /// A storage config this replica works on, and how far its clean-up came.
 pub(super) struct Lease {
     id: Uuid,
-    organisation: OrganisationId,
+    pub(super) organisation: OrganisationId,
     /// Nil: the built-in `db`.
-    config: Uuid,
+    pub(super) config: Uuid,
     from: Micros,
 }
 
-/// What keeps the files and objects that are to be removed.
-enum Keeper<'a> {
-    /// The results database.
-    Database,
-    /// A bucket, or a folder.
-    Bucket(Store, &'a StorageConfig),
+/// A bucket, or a folder, whose objects are to be removed.
+struct Bucket<'a> {
+    store: Store,
+    config: &'a StorageConfig,
+    /// The end of its turn.
+    until: Instant,
 }
 
 /// A batch that is EXPIRED, and whose files or objects may still be there.
@@ -101,15 +105,18 @@ impl Cleanup {
             return Ok(None);
         }
         self.walk(lease, terms).await?;
-        let left = match config.filter(|config| config.place.provider() != Provider::Db) {
-            None => self.remove_marked(lease, &Keeper::Database).await?,
-            Some(config) => match self.stores.open(&config) {
-                Ok(store) => self.remove_marked(lease, &Keeper::Bucket(store, &config)).await?,
-                Err(why) => {
-                    tracing::warn!(organisation = %config.organisation, storage_config = %config.id, why, "storage not cleaned up");
-                    self.marked(lease, Uuid::nil()).await?.first().map(|batch| batch.date_created)
-                }
-            },
+        let kept_outside = config.as_ref().filter(|config| config.place.provider() != Provider::Db);
+        let opened = kept_outside.map(|config| {
+            let store = self.stores.open(config)?;
+            Ok(Bucket { store, config, until: Instant::now() + TURN })
+        });
+        let left = match opened.transpose() {
+            Ok(bucket) => self.remove_marked(lease, bucket.as_ref()).await?,
+            Err::<_, String>(why) => {
+                let (organisation, storage_config) = (&lease.organisation, lease.config);
+                tracing::warn!(%organisation, %storage_config, why, "storage not cleaned up");
+                self.marked(lease, Uuid::nil()).await?.first().map(|batch| batch.date_created)
+            }
         };
         // What is kept for ever by now has no moment at which it was due.
         let retention = Duration::from_secs(terms.retention_seconds.unsigned_abs());
@@ -147,6 +154,16 @@ impl Cleanup {
         Ok(())
     }
 
+    /// How late the clean-up of a storage config is that fails.
+    pub(super) async fn overdue(&self, lease: &Lease) -> Result<Duration, Error> {
+        let built_in = Terms::BUILT_IN.retention_seconds;
+        let params: [&(dyn ToSql + Sync); 4] =
+            [&lease.organisation.as_str(), &lease.config, &lease.from, &built_in];
+        let rows = query(&self.pool, include_str!("../sql/cleanup_overdue.sql"), &params).await?;
+        let late: f64 = rows.first().map_or(Ok(0.0), |row| row.try_get("late_seconds"))?;
+        Ok(Duration::try_from_secs_f64(late).unwrap_or_default())
+    }
+
     /// What is marked, after an id.
     async fn marked(&self, lease: &Lease, after: Uuid) -> Result<Vec<Marked>, Error> {
         let params: [&(dyn ToSql + Sync); 3] = [&lease.organisation.as_str(), &lease.config, &after];
@@ -156,7 +173,11 @@ impl Cleanup {
 
     /// Removes the files and objects of what is marked, and says of each that it is gone.
     /// Returns when the oldest was made that is not.
-    async fn remove_marked(&self, lease: &Lease, keeper: &Keeper<'_>) -> Result<Option<Micros>, Error> {
+    async fn remove_marked(
+        &self,
+        lease: &Lease,
+        bucket: Option<&Bucket<'_>>,
+    ) -> Result<Option<Micros>, Error> {
         let (mut after, mut oldest) = (Uuid::nil(), None);
         loop {
             let marked = self.marked(lease, after).await?;
@@ -167,16 +188,17 @@ impl Cleanup {
                 let (some, others) = rest.split_at(together(rest));
                 rest = others;
                 let ids = some.iter().flat_map(|batch| &batch.ids);
-                let removed = match keeper {
-                    Keeper::Database => self.remove_files(lease, ids).await?,
-                    Keeper::Bucket(store, config) => remove(store, config, ids).await,
+                let removed = match bucket {
+                    None => self.remove_files(lease, ids).await?,
+                    Some(bucket) => remove(bucket, ids).await,
                 };
                 self.metrics.not_removed(removed.failed);
                 let left = self.confirm(&lease.organisation, some, &removed.gone).await?;
                 oldest = oldest.into_iter().chain(left).min();
                 // The rest has time until the next look.
                 if removed.gave_up || !self.renew(lease, Micros::AFTER_ALL).await? {
-                    return Ok(oldest);
+                    let left = rest.iter().map(|batch| batch.date_created);
+                    return Ok(oldest.into_iter().chain(left).min());
                 }
             }
         }
@@ -234,32 +256,35 @@ fn together(marked: &[Marked]) -> usize {
 struct Removed {
     gone: HashSet<Uuid>,
     failed: usize,
-    /// The others were not tried: as many failed as are removed at the same time, or
-    /// somebody else is at it.
+    /// The others were not tried: as many failed as are removed at the same time, it took too
+    /// long, or somebody else is at it.
     gave_up: bool,
 }
 
-async fn remove(store: &Store, config: &StorageConfig, ids: impl Iterator<Item = &Uuid>) -> Removed {
+async fn remove(bucket: &Bucket<'_>, ids: impl Iterator<Item = &Uuid>) -> Removed {
+    let Bucket { store, config, until } = bucket;
     let removing: Vec<_> = ids
         .map(|id| {
             let key = object_of(config, *id);
-            async move { store.remove(&key).await.map(|()| *id) }
+            async move { in_time(store.remove(&key)).await.map(|()| *id) }
         })
         .collect();
     let mut removing = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
     let mut removed = Removed::default();
-    while let Some(outcome) = removing.next().await {
-        match outcome {
-            Ok(id) => drop(removed.gone.insert(id)),
-            Err(error) => {
+    loop {
+        match timeout_at(*until, removing.next()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(id))) => drop(removed.gone.insert(id)),
+            Ok(Some(Err(error))) => {
                 let error = Error::new(Kind::Unavailable, "STORAGE", error.to_string());
                 tracing::warn!(organisation = %config.organisation, storage_config = %config.id, %error, "object not removed");
                 removed.failed += 1;
-                if removed.failed >= REMOVALS_AT_ONCE {
-                    removed.gave_up = true;
-                    break;
-                }
+                removed.gave_up |= removed.failed >= REMOVALS_AT_ONCE;
             }
+            Err(_) => removed.gave_up = true,
+        }
+        if removed.gave_up {
+            break;
         }
     }
     removed
@@ -268,6 +293,40 @@ async fn remove(store: &Store, config: &StorageConfig, ids: impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        storage::{credentials::Credentials, guard::Policy, open::open},
+        storage_config::State,
+    };
+
+    #[tokio::test]
+    async fn a_bucket_has_its_turn_and_then_it_is_the_others() {
+        let config = StorageConfig {
+            organisation: "acme".parse().unwrap(),
+            id: Uuid::nil(),
+            revision: 1,
+            place: "local://bucket".parse().unwrap(),
+            credentials: None,
+            terms: Terms::BUILT_IN,
+            state: State::Valid,
+            state_details: String::new(),
+            date_created: Micros::BEFORE_ALL,
+            is_default: false,
+        };
+        let root = std::env::temp_dir().join(format!("sluice-turn-{}", Uuid::new_v4()));
+        std::fs::create_dir(&root).unwrap();
+        let policy = Policy::new(Some(root.clone()), "", "").unwrap();
+        let store = open(&config.place, &Credentials::default(), &policy).unwrap();
+        // What is gone already is as good as removed.
+        let ids: Vec<Uuid> = (0..100).map(|_| Uuid::now_v7()).collect();
+        let mut outcomes = Vec::new();
+        for turn in [TURN, Duration::ZERO] {
+            let bucket = Bucket { store: store.clone(), config: &config, until: Instant::now() + turn };
+            let removed = remove(&bucket, ids.iter()).await;
+            outcomes.push((removed.gone.len() == ids.len(), removed.failed, removed.gave_up));
+        }
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(outcomes, [(true, 0, false), (false, 0, true)]);
+    }
 
     #[test]
     fn batches_go_together_up_to_so_many_objects_and_one_in_any_case() {

@@ -9,23 +9,26 @@ use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
 use sluice_service::{Error, postgres::query};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     configs::{Configs, stores::Stores},
     metrics,
+    storage::store::StoreError,
     time::Micros,
 };
 
 /// How often old records and empty partitions are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Objects removed at the same time. As many failures of what is removed
+/// Objects of a bucket removed at the same time. As many failures of what is removed
 /// together, and the bucket is left alone until the next look.
 const REMOVALS_AT_ONCE: usize = 16;
 /// About so many objects are removed before it is kept that they are gone, and the lease
 /// is renewed.
 const REMOVALS_TOGETHER: usize = 500;
+/// How long a bucket may take to remove an object.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The clean-up of this replica.
 #[derive(Clone, Debug)]
@@ -44,31 +47,70 @@ pub struct Cleanup {
     pub metrics: Arc<metrics::Cleanup>,
 }
 
+/// What is known from the rounds before.
+struct Before {
+    /// When old records and empty partitions were looked for.
+    forgot: Option<Instant>,
+    /// When each storage config was looked at, and none failed.
+    looked: Instant,
+}
+
 impl Cleanup {
-    /// Cleans up until shutdown.
+    /// Cleans up until shutdown. What uploads left behind and what is past its retention hold
+    /// each other up in nothing.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut forgot: Option<Instant> = None;
-        // An outage is one line in the log.
-        let mut failing = false;
-        loop {
-            let done = tokio::select! {
-                () = shutdown.cancelled() => return,
-                done = self.once(&mut forgot) => done,
-            };
-            if let (Err(error), false) = (&done, failing) {
-                tracing::warn!(%error, "clean-up fails");
-            }
-            failing = done.is_err();
-            self.metrics.round(!failing);
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = sleep(self.every) => {}
-            }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.keep_removing_uploads() => {}
+            () = self.keep_expiring() => {}
         }
     }
 
-    async fn once(&self, forgot: &mut Option<Instant>) -> Result<(), Error> {
-        self.remove_uploads().await?;
+    async fn keep_removing_uploads(&self) {
+        let mut failing = false;
+        loop {
+            let done = self.remove_uploads().await;
+            self.ended(&done, &mut failing);
+            sleep(self.every).await;
+        }
+    }
+
+    async fn keep_expiring(&self) {
+        let (mut before, mut failing) = (Before { forgot: None, looked: Instant::now() }, false);
+        loop {
+            let done = self.once(&mut before).await;
+            self.ended(&done, &mut failing);
+            sleep(self.every).await;
+        }
+    }
+
+    /// A round ended. An outage is one line in the log.
+    fn ended(&self, done: &Result<(), Error>, failing: &mut bool) {
+        if let (Err(error), false) = (done, *failing) {
+            tracing::warn!(%error, "clean-up fails");
+        }
+        *failing = done.is_err();
+        self.metrics.round(!*failing);
+    }
+
+    async fn once(&self, before: &mut Before) -> Result<(), Error> {
+        let looked = self.look().await;
+        match &looked {
+            Ok(()) => before.looked = Instant::now(),
+            Err(_) => self.metrics.lag_at_least(before.looked.elapsed().saturating_sub(self.every)),
+        }
+        looked?;
+        if before.forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
+            // Also if it fails: then it is not tried again at each look.
+            before.forgot = Some(Instant::now());
+            self.forget().await?;
+            self.drop_empty_weeks().await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at all storage configs, and tells how late the clean-up is.
+    async fn look(&self) -> Result<(), Error> {
         let rows = query(&self.pool, include_str!("../sql/cleanup_add_configs.sql"), &[]).await?;
         let Some(row) = rows.first() else { return Ok(()) };
         // Each is looked at once now, however short the time between two looks is.
@@ -77,27 +119,30 @@ impl Cleanup {
         let mut late_for = unseen.saturating_sub(self.every);
         let expired = self.expire_all(now, &mut late_for).await;
         self.metrics.lag(late_for);
-        expired?;
-        if forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
-            // Also if it fails: then it is not tried again at each look.
-            *forgot = Some(Instant::now());
-            self.forget().await?;
-            self.drop_empty_weeks().await?;
-        }
-        Ok(())
+        expired
     }
 
     /// Looks at each storage config that was not looked at since a moment, and says how
-    /// late what is due longest is.
+    /// late what is due longest is. One that fails holds up no other.
     async fn expire_all(&self, now: Micros, late_for: &mut Duration) -> Result<(), Error> {
+        let mut all = Ok(());
         while let Some(lease) = self.lease(now).await? {
             let outcome = self.expire(&lease).await;
             self.release(&lease).await?;
-            if let Some(left) = outcome? {
-                *late_for = (*late_for).max(now.since(left.date_created).saturating_sub(left.retention));
-            }
+            let late = match outcome {
+                Ok(left) => left
+                    .map(|left| now.since(left.date_created).saturating_sub(left.retention))
+                    .unwrap_or_default(),
+                Err(error) => {
+                    let (organisation, storage_config) = (&lease.organisation, lease.config);
+                    tracing::warn!(%organisation, %storage_config, %error, "storage config not cleaned up");
+                    all = Err(error);
+                    self.overdue(&lease).await?
+                }
+            };
+            *late_for = (*late_for).max(late);
         }
-        Ok(())
+        all
     }
 
     async fn forget(&self) -> Result<(), Error> {
@@ -127,5 +172,27 @@ impl Cleanup {
             tracing::info!(partitions, "empty partitions dropped");
         }
         Ok(())
+    }
+}
+
+/// What a bucket does in time.
+async fn in_time(removal: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    timeout(REMOVAL_TIMEOUT, removal).await.unwrap_or(Err(StoreError::Failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removal_has_so_much_time() {
+        let takes = async |seconds| {
+            let removal = async {
+                sleep(Duration::from_secs(seconds)).await;
+                Ok(())
+            };
+            in_time(removal).await
+        };
+        assert_eq!((takes(14).await, takes(16).await), (Ok(()), Err(StoreError::Failed)));
     }
 }

@@ -4,24 +4,42 @@
 //! customers' own buckets, too. Every replica does it, and nobody else is asked: see
 //! `uploads_reap.sql` for why a removal may be late and may be done twice.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use sluice_service::{Error, Kind, OrganisationId, postgres::query};
+use futures_util::{StreamExt, stream};
+use sluice_service::{
+    Error, Kind,
+    postgres::{execute, query},
+};
+use tokio::sync::Mutex;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::Cleanup;
-use crate::{chunks, files::object_of, storage::place::Provider, storage_config::StorageConfig};
+use super::{Cleanup, REMOVALS_AT_ONCE, in_time};
+use crate::{
+    chunks,
+    files::object_of,
+    storage::{place::Provider, store::Store},
+    storage_config::StorageConfig,
+    time::Micros,
+    uploads::Name,
+};
 
 /// So many uploads are looked at together, at most.
 const REAPED_TOGETHER: i64 = 500;
+/// So many ids that were used are forgotten together, at most.
+const FORGOTTEN_TOGETHER: u64 = 5000;
+/// So many storage configs have what was left behind there removed at the same time.
+const CONFIGS_AT_ONCE: usize = 4;
 
 /// An upload that is to be removed.
 struct Left {
-    organisation: OrganisationId,
+    /// Whose, and where: nil is the built-in `db`.
+    keeper: Name,
     id: Uuid,
-    /// Nil: the built-in `db`.
-    config: Uuid,
     multipart: Option<String>,
     /// Its object is another upload's, or a record's.
     is_kept: bool,
@@ -30,84 +48,159 @@ struct Left {
 impl Left {
     fn read(row: &Row) -> Result<Self, Error> {
         Ok(Self {
-            organisation: row.try_get::<_, &str>("organisation")?.parse()?,
+            keeper: (row.try_get::<_, &str>("organisation")?.parse()?, row.try_get("storage_config")?),
             id: row.try_get("id")?,
-            config: row.try_get("storage_config")?,
             multipart: row.try_get("multipart")?,
             is_kept: row.try_get("is_kept")?,
         })
     }
 }
 
+/// What became of some uploads of one storage config.
+struct Removed {
+    keeper: Name,
+    gone: Vec<Left>,
+    failed: usize,
+    /// The others were not tried.
+    gave_up: bool,
+}
+
 impl Cleanup {
-    /// Removes what uploads left behind.
+    /// Removes what uploads left behind that were there when it began: however many come
+    /// meanwhile, it ends.
     pub(super) async fn remove_uploads(&self) -> Result<(), Error> {
+        let rows = query(&self.pool, include_str!("../sql/now.sql"), &[]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let began: Micros = row.try_get("now")?;
         let idle = self.upload_idle.as_secs_f64();
-        while self.reap(idle).await? == REAPED_TOGETHER {}
-        // A storage that fails is left alone until the next look.
-        let mut failing = HashSet::new();
+        while self.reap(began, idle).await? == REAPED_TOGETHER {}
+        // How often each failed. One that does so often is left alone until the next round.
+        let mut failed: HashMap<Name, usize> = HashMap::new();
+        // The database has its sessions for others, too.
+        let database = Mutex::new(());
         let (mut organisation, mut id, mut config) = (String::new(), Uuid::nil(), Uuid::nil());
         loop {
-            let params: [&(dyn ToSql + Sync); 4] = [&organisation, &id, &config, &idle];
+            let params: [&(dyn ToSql + Sync); 5] = [&organisation, &id, &config, &idle, &began];
             let rows = query(&self.pool, include_str!("../sql/uploads_left.sql"), &params).await?;
             let left: Vec<Left> = rows.iter().map(Left::read).collect::<Result<_, _>>()?;
             let Some(last) = left.last() else { break };
-            (organisation, id, config) = (last.organisation.to_string(), last.id, last.config);
-            let mut gone = Vec::new();
+            (organisation, id, config) = (last.keeper.0.to_string(), last.id, last.keeper.1);
+            let mut of_each: BTreeMap<Name, Vec<Left>> = BTreeMap::new();
             for upload in left {
-                if failing.contains(&upload.config) {
-                    continue;
-                }
-                match self.remove_upload(&upload).await {
-                    Ok(()) => gone.push(upload),
-                    Err(error) => {
-                        self.metrics.not_removed(1);
-                        let (organisation, storage_config) = (&upload.organisation, upload.config);
-                        tracing::warn!(%organisation, %storage_config, %error, "uploads not removed");
-                        failing.insert(storage_config);
-                    }
+                if failed.get(&upload.keeper).is_none_or(|failed| *failed < REMOVALS_AT_ONCE) {
+                    of_each.entry(upload.keeper.clone()).or_default().push(upload);
                 }
             }
-            self.settle(&gone).await?;
+            let removing: Vec<_> = of_each
+                .into_iter()
+                .map(|(keeper, left)| self.remove_of_one(keeper, left, &database))
+                .collect();
+            let mut removing = stream::iter(removing).buffer_unordered(CONFIGS_AT_ONCE);
+            while let Some(removed) = removing.next().await {
+                self.settle(&removed.gone).await?;
+                self.metrics.not_removed(removed.failed);
+                let failures = failed.entry(removed.keeper).or_default();
+                *failures += if removed.gave_up { REMOVALS_AT_ONCE } else { removed.failed };
+            }
         }
-        query(&self.pool, include_str!("../sql/uploads_forget.sql"), &[]).await.map(drop)
+        let mut forgotten = FORGOTTEN_TOGETHER;
+        while forgotten == FORGOTTEN_TOGETHER {
+            forgotten = execute(&self.pool, include_str!("../sql/uploads_forget.sql"), &[&began]).await?;
+        }
+        Ok(())
     }
 
     /// Settles what becomes of some uploads without a sign of life; how many there were.
-    async fn reap(&self, idle_seconds: f64) -> Result<i64, Error> {
-        let rows = query(&self.pool, include_str!("../sql/uploads_reap.sql"), &[&idle_seconds]).await?;
+    async fn reap(&self, began: Micros, idle_seconds: f64) -> Result<i64, Error> {
+        let params: [&(dyn ToSql + Sync); 2] = [&idle_seconds, &began];
+        let rows = query(&self.pool, include_str!("../sql/uploads_reap.sql"), &params).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get("idle")?))
     }
 
-    async fn remove_upload(&self, upload: &Left) -> Result<(), Error> {
-        if upload.is_kept {
+    /// Removes uploads of one storage config, as far as it can.
+    async fn remove_of_one(&self, keeper: Name, left: Vec<Left>, database: &Mutex<()>) -> Removed {
+        let (gone, left) = left.into_iter().partition(|upload| upload.is_kept);
+        let mut removed = Removed { keeper, gone, failed: 0, gave_up: false };
+        if let Err(error) = self.remove_these(left, &mut removed, database).await {
+            removed.failed += 1;
+            removed.gave_up = true;
+            let (organisation, storage_config) = &removed.keeper;
+            tracing::warn!(%organisation, %storage_config, %error, "uploads not removed");
+        }
+        removed
+    }
+
+    async fn remove_these(
+        &self,
+        left: Vec<Left>,
+        removed: &mut Removed,
+        database: &Mutex<()>,
+    ) -> Result<(), Error> {
+        if left.is_empty() {
             return Ok(());
         }
-        let config: Option<Arc<StorageConfig>> = match upload.config.is_nil() {
-            true => None,
-            false => Some(self.configs.recent(&upload.organisation, upload.config).await?),
-        };
-        let Some(config) = config.filter(|config| config.place.provider() != Provider::Db) else {
-            while chunks::remove_some(&self.pool, &upload.organisation, upload.id).await? {}
+        let Some((store, config)) = self.bucket(&removed.keeper).await? else {
+            let _one_at_a_time = database.lock().await;
+            for upload in left {
+                while chunks::remove_some(&self.pool, &removed.keeper.0, upload.id).await? {}
+                removed.gone.push(upload);
+            }
             return Ok(());
         };
+        let removing: Vec<_> = left
+            .into_iter()
+            .map(|upload| {
+                let (store, key) = (&store, object_of(&config, upload.id));
+                async move {
+                    let abort_and_remove = async {
+                        let abort = store.abort(&key, upload.multipart.as_deref()).await;
+                        abort.and(store.remove(&key).await)
+                    };
+                    (in_time(abort_and_remove).await, upload)
+                }
+            })
+            .collect();
+        let mut removing = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
+        while let Some((outcome, upload)) = removing.next().await {
+            let Err(error) = outcome else {
+                removed.gone.push(upload);
+                continue;
+            };
+            removed.failed += 1;
+            let (organisation, storage_config) = &removed.keeper;
+            tracing::warn!(%organisation, %storage_config, %error, "upload not removed");
+            if removed.failed >= REMOVALS_AT_ONCE {
+                removed.gave_up = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bucket of a storage config; `None`: it keeps its data in the database.
+    async fn bucket(&self, keeper: &Name) -> Result<Option<(Store, Arc<StorageConfig>)>, Error> {
+        if keeper.1.is_nil() {
+            return Ok(None);
+        }
+        let config = self.configs.recent(&keeper.0, keeper.1).await?;
+        if config.place.provider() == Provider::Db {
+            return Ok(None);
+        }
         let failed = |why: String| Error::new(Kind::Unavailable, "STORAGE", why);
-        let store = self.stores.open(&config).map_err(failed)?;
-        let key = object_of(&config, upload.id);
-        let abort = store.abort(&key, upload.multipart.as_deref()).await;
-        abort.and(store.remove(&key).await).map_err(|error| failed(error.to_string()))
+        Ok(Some((self.stores.open(&config).map_err(failed)?, config)))
     }
 
     async fn settle(&self, gone: &[Left]) -> Result<(), Error> {
-        let organisations: Vec<&str> = gone.iter().map(|upload| upload.organisation.as_str()).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let organisations: Vec<&str> = gone.iter().map(|upload| upload.keeper.0.as_str()).collect();
         let ids: Vec<Uuid> = gone.iter().map(|upload| upload.id).collect();
-        let configs: Vec<Uuid> = gone.iter().map(|upload| upload.config).collect();
+        let configs: Vec<Uuid> = gone.iter().map(|upload| upload.keeper.1).collect();
         let params: [&(dyn ToSql + Sync); 3] = [&organisations, &ids, &configs];
         query(&self.pool, include_str!("../sql/uploads_gone.sql"), &params).await?;
         self.metrics.removed(gone.len());
-        if !gone.is_empty() {
-            tracing::info!(uploads = gone.len(), "what uploads left behind was removed");
-        }
+        tracing::info!(uploads = gone.len(), "what uploads left behind was removed");
         Ok(())
     }
 }

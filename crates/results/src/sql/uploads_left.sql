@@ -1,4 +1,5 @@
--- Uploads that are to be removed, and that nobody writes any more, after a place; and
+-- Uploads that are to be removed, and that nobody writes any more, after a place, of those
+-- that were last touched before a moment; and
 -- whether something else has the same object: a record that is kept at the same place, or
 -- an upload there that may become one. Such are of results, and marked by an earlier build,
 -- which looked at the storage config instead of its URL: their objects stay.
@@ -12,7 +13,7 @@ FROM (
     FROM upload
     WHERE state = 3 AND state <> 2
       AND (size IS NOT NULL OR date_touched < clock_timestamp() - make_interval(secs => $4))
-      AND (organisation, id, storage_config) > ($1, $2, $3)
+      AND date_touched < $5 AND (organisation, id, storage_config) > ($1, $2, $3)
     ORDER BY organisation, id, storage_config
     LIMIT 500
 ) AS u

@@ -1,4 +1,4 @@
--- Open uploads without a sign of life for $1 seconds, at most 500, and what becomes of
+-- Open uploads without a sign of life for $1 seconds at a moment, at most 500, and what becomes of
 -- each; returns how many there were. A file is given up: marked to be removed. A result's
 -- object belongs to its record if that is kept here: only the row goes. (Here is a place,
 -- that is, a URL: several storage configs may have the same, and an object then has one key
@@ -20,7 +20,7 @@ WITH idle AS MATERIALIZED (
            type <> '' OR multipart IS NOT NULL
                OR storage_config = '00000000-0000-0000-0000-000000000000' AS is_file
     FROM upload
-    WHERE state = 1 AND state <> 2 AND date_touched < clock_timestamp() - make_interval(secs => $1)
+    WHERE state = 1 AND state <> 2 AND date_touched < $2::timestamptz - make_interval(secs => $1)
     ORDER BY date_touched
     LIMIT 500
     FOR UPDATE SKIP LOCKED
