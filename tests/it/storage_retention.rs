@@ -1,11 +1,12 @@
-//! Storage configs that fail while the clean-up is at work: what is late is told.
+//! Storage configs that are changed, or fail, while the clean-up is at work: nothing goes by
+//! terms that no longer hold, and what is late is told.
 
-use sluice_proto::results::v1::{NewResult, StorageConfig};
+use sluice_proto::results::v1::{NewResult, StorageConfig, result::State};
 use sluice_tests::eventually;
 
 use crate::{
     results_shelf::new,
-    storage_cleanup::{expired, managed},
+    storage_cleanup::{expired, looked_again, managed, state},
     storage_support::Storage,
     telemetry::exposition::scrape,
 };
@@ -20,6 +21,55 @@ fn apart(count: usize, config: &StorageConfig) -> Vec<NewResult> {
         ..new("data")
     };
     (0..count).map(one).collect()
+}
+
+/// The owner makes this change as soon as the clean-up has made that step.
+async fn changes(storage: &Storage, change: &str, step: &str) {
+    let trigger = format!(
+        "CREATE FUNCTION owner_changes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN
+             UPDATE storage_config SET {change}, revision = revision + 1;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER owner_changes AFTER {step} EXECUTE FUNCTION owner_changes()"
+    );
+    storage.shelf.0.results_database.sql().await.batch_execute(&trigger).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_longer_retention_holds_from_the_next_step_of_a_walk() {
+    let storage = Storage::start().await;
+    let config = StorageConfig { url: "db://results".into(), ..managed(1) };
+    let config = storage.create(config).await.unwrap();
+    // As many batches as one step takes, and one more.
+    let (first, later) = (apart(200, &config), apart(1, &config));
+    storage.shelf.record(&first).await;
+    storage.shelf.record(&later).await;
+    changes(&storage, "retention_seconds = 864000", "INSERT ON expired FOR EACH ROW").await;
+    storage.age(2).await;
+    expired(&storage, &first.iter().map(|result| result.id.as_str()).collect::<Vec<_>>()).await;
+    looked_again(&storage).await;
+    assert_eq!(state(&storage, &later[0].id).await, State::Available);
+    assert_eq!(storage.download(&later[0].id).await.unwrap(), b"data");
+}
+
+#[tokio::test]
+async fn objects_that_are_no_longer_managed_stay_from_the_next_step_on() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(managed(1)).await;
+    // One step removes those of 100 batches.
+    let results = apart(150, &config);
+    storage.shelf.record(&results).await;
+    let gone = "UPDATE ON expired FOR EACH ROW WHEN (OLD.date_deleted IS NULL)";
+    changes(&storage, "managed = false", gone).await;
+    storage.age(2).await;
+    let stay = || {
+        let files = storage.files();
+        results.iter().filter(|result| files.iter().any(|file| file.ends_with(&result.id))).count()
+    };
+    eventually("some to go", || async { (stay() < 150).then_some(()) }).await;
+    looked_again(&storage).await;
+    assert_eq!(stay(), 50);
 }
 
 async fn late_seconds(storage: &Storage) -> f64 {

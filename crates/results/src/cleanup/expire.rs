@@ -111,7 +111,7 @@ impl Cleanup {
             Ok(Bucket { store, config, until: Instant::now() + TURN })
         });
         let left = match opened.transpose() {
-            Ok(bucket) => self.remove_marked(lease, bucket.as_ref()).await?,
+            Ok(bucket) => self.remove_marked(lease, config.as_ref(), bucket.as_ref()).await?,
             Err::<_, String>(why) => {
                 let (organisation, storage_config) = (&lease.organisation, lease.config);
                 tracing::warn!(%organisation, %storage_config, why, "storage not cleaned up");
@@ -123,8 +123,8 @@ impl Cleanup {
         Ok(left.filter(|_| !retention.is_zero()).map(|date_created| Left { date_created, retention }))
     }
 
-    /// Walks the organisation's batches that are older than the retention. Data in blocks
-    /// goes in the same commit.
+    /// Walks the organisation's batches that are older than the retention, for as long as its
+    /// terms are these. Data in blocks goes in the same commit.
     async fn walk(&self, lease: &Lease, terms: Terms) -> Result<(), Error> {
         if terms.retention_seconds == 0 {
             return Ok(());
@@ -176,6 +176,7 @@ impl Cleanup {
     async fn remove_marked(
         &self,
         lease: &Lease,
+        config: Option<&StorageConfig>,
         bucket: Option<&Bucket<'_>>,
     ) -> Result<Option<Micros>, Error> {
         let (mut after, mut oldest) = (Uuid::nil(), None);
@@ -185,6 +186,10 @@ impl Cleanup {
             after = last.first_id;
             let mut rest = &marked[..];
             while !rest.is_empty() {
+                // By its new terms nothing may have to go: they hold from the next look on.
+                if self.has_changed(config).await? {
+                    return Ok(oldest);
+                }
                 let (some, others) = rest.split_at(together(rest));
                 rest = others;
                 let ids = some.iter().flat_map(|batch| &batch.ids);
@@ -202,6 +207,13 @@ impl Cleanup {
                 }
             }
         }
+    }
+
+    /// Whether a storage config is no longer as it was read.
+    async fn has_changed(&self, config: Option<&StorageConfig>) -> Result<bool, Error> {
+        let Some(read) = config else { return Ok(false) };
+        let now = self.configs.get(&read.organisation, read.id).await?;
+        Ok(now.revision != read.revision)
     }
 
     /// Removes files from the database, for as long as the lease is this replica's.

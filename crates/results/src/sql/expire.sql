@@ -1,5 +1,5 @@
 -- Expires batches that one storage config keeps ($3; nil: the built-in `db`), past their
--- retention. From now on their results are EXPIRED. Data in blocks is gone at once: blocks
+-- retention ($4 seconds), if that is still what it says. From now on their results are EXPIRED. Data in blocks is gone at once: blocks
 -- that nobody needs any more go in the same commit. Files, and objects of a bucket, are about
 -- to be removed, however long that takes. Returns where the walk ended, how many results it
 -- expired, and whether a batch has changed since the statement began: then nothing was done,
@@ -15,6 +15,9 @@ WITH walked AS MATERIALIZED (
     FROM batch
     WHERE organisation = $1
       AND date_created > $2 AND date_created < now() - make_interval(secs => $4)
+      AND ($3 = '00000000-0000-0000-0000-000000000000'::uuid
+           OR EXISTS (SELECT FROM storage_config
+                      WHERE organisation = $1 AND id = $3 AND managed AND retention_seconds = $4))
     ORDER BY date_created
     FETCH FIRST 200 ROWS WITH TIES
 ), old AS MATERIALIZED (
