@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use sluice_proto::results::v1::{
-    CreateStorageConfigRequest, GetResultRequest, GetStorageConfigRequest, NewResult, RecordResultsRequest,
-    ResultBatch, SetDefaultStorageConfigRequest, StorageConfig, record_results_response::Recording,
-    storage_config::State,
+    CreateStorageConfigRequest, GetResultRequest, GetStorageConfigRequest, NewResult,
+    ReconcileStorageConfigRequest, RecordResultsRequest, ResultBatch, SetDefaultStorageConfigRequest,
+    StorageConfig, record_results_response::Recording, storage_config::State,
 };
 use sluice_tests::{Answers, Tenant, eventually};
 
@@ -107,4 +107,25 @@ async fn an_object_that_can_not_be_written_is_at_nobody_elses_cost() {
     })
     .await;
     assert_eq!(told[0], Recording::Deferred);
+}
+
+#[tokio::test]
+async fn reconciling_ends_when_its_caller_leaves() {
+    const RESULTS: usize = 100;
+    let (storage, server, config) = with_s3().await;
+    storage.shelf.record(&(0..RESULTS).map(|_| new("measured")).collect::<Vec<_>>()).await;
+    let before = server.requests().len();
+    let measured = || server.requests()[before..].iter().filter(|line| line.starts_with("HEAD ")).count();
+    server.answer(Answers::Slowly(Duration::from_millis(500)));
+    let reconcile = async || {
+        let request = ReconcileStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
+        storage.configs(Tenant::Acme).reconcile_storage_config(request).await.unwrap().into_inner()
+    };
+    let leaves = reconcile().await;
+    eventually("a first look", || async { (measured() > 0).then_some(()) }).await;
+    drop(leaves);
+    // Takes as long as the other would.
+    let told = reconcile().await.message().await.unwrap().unwrap();
+    assert_eq!((told.objects, told.records), (RESULTS as u64, RESULTS as u64));
+    assert!(measured() < 2 * RESULTS, "both were measured to the end");
 }

@@ -81,9 +81,13 @@ impl Reconciler {
         let (reports, received) = mpsc::channel(WAITING_MAX);
         let mut run = Run { tenants: self.tenants.clone(), config, store, reports, objects: 0, records: 0 };
         tokio::spawn(async move {
-            let ended = run.compare().await;
+            let caller = run.reports.clone();
+            let ended = tokio::select! {
+                ended = run.compare() => ended,
+                // The caller has gone.
+                () = caller.closed() => return,
+            };
             let last = ended.map(|()| run.report(Finding::Unspecified, String::new(), String::new()));
-            // The caller may have gone.
             let _gone = run.reports.send(last).await;
         });
         Ok(ReceiverStream::new(received).boxed())
@@ -95,16 +99,12 @@ impl Run {
         self.tenants.query(&self.config.organisation, sql, params).await
     }
 
-    /// Ends early when the caller has gone.
     async fn compare(&mut self) -> Result<(), Error> {
         let folder = self.config.place.folder(&self.config.organisation);
         let mut listed = self.store.list(&folder).chunks(LOOKED_UP_AT_ONCE);
         while let Some(page) = listed.next().await {
             let page: Vec<Listed> = page.into_iter().collect::<Result<_, _>>().map_err(away)?;
             self.without_record(page).await?;
-            if self.reports.is_closed() {
-                return Ok(());
-            }
         }
         let (mut date, mut id) = (Micros::BEFORE_ALL, Uuid::nil());
         loop {
@@ -122,9 +122,6 @@ impl Run {
             let Some(next) = last else { return Ok(()) };
             (date, id) = next;
             self.without_object(records).await?;
-            if self.reports.is_closed() {
-                return Ok(());
-            }
         }
     }
 
@@ -147,14 +144,11 @@ impl Run {
     }
 
     async fn without_object(&mut self, records: Vec<(Uuid, u64)>) -> Result<(), Error> {
-        let (store, config) = (self.store.clone(), &self.config);
-        let measuring: Vec<_> = records
-            .into_iter()
-            .map(|(id, size)| {
-                let (store, key) = (store.clone(), object_of(config, id));
-                async move { store.size(&key).await.map(|found| (id, size, found)).map_err(away) }
-            })
-            .collect();
+        let (store, config) = (self.store.clone(), self.config.clone());
+        let measuring = records.into_iter().map(move |(id, size)| {
+            let (store, key) = (store.clone(), object_of(&config, id));
+            async move { store.size(&key).await.map(|found| (id, size, found)).map_err(away) }
+        });
         let mut measured = futures_util::stream::iter(measuring).buffered(SIZES_AT_ONCE);
         while let Some((id, size, found)) = measured.try_next().await? {
             self.records += 1;
