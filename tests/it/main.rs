@@ -44,6 +44,7 @@ mod races;
 mod rehearsal;
 mod results_acknowledging;
 mod results_data;
+mod results_fairness;
 mod results_in_doubt;
 mod results_listing;
 mod results_outage;

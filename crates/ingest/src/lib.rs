@@ -41,7 +41,7 @@ use sluice_service::{
     auth::Keys,
     client::TokenInterceptor,
     health,
-    metrics::{Registry, Requests},
+    metrics::{ReadStatus, Registry, Requests},
     postgres::{Database, Schema, Session},
     probes,
     program::{self, Failure},
@@ -200,7 +200,9 @@ pub async fn run(
         publisher::Publisher::new(registry, pipeline.committer, pipeline.backlog, limits, metrics.tally);
     let pools =
         [("definitions", pool.clone()), ("outbox", pipeline.outbox_pool), ("files", pipeline.files_pool)];
-    exposed.add_pools(pools.into());
+    let read =
+        |(name, pool): (_, deadpool_postgres::Pool)| (name, Box::new(move || pool.status()) as ReadStatus);
+    exposed.add_pools(pools.map(read).into());
     upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
     upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
     let bounds = definitions::Bounds {

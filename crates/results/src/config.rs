@@ -17,7 +17,7 @@ settings! {
         listen: SocketAddr = Some("127.0.0.1:7402"), "Address to serve gRPC and HTTP on.";
         keys_file: PathBuf = None, "TOML file of the valid tokens; read again when it changes.";
         migrate: bool = Some("false"), "Bring the schema up to date at the start.";
-        database_connections: usize = Some("6"), "Sessions for tenants' calls, at most, and as many for the service's own work; the recorder keeps two more.";
+        database_connections: usize = Some("6"), "Sessions for tenants' calls, at most, of which each organisation may have as many as are still free; as many for the service's own work; the recorder keeps two more.";
         recent_bytes_max: usize = Some("16777216"), "Bytes of what this replica recorded last that it keeps in memory, for a minute or so, so that lists need not read them; 0: none.";
         storage_local_root: Option<PathBuf> = Some(""), "Directory below which `local` storage lies; empty: there is none.";
         storage_endpoints: String = Some(""), "Endpoints (http or https URLs, separated by commas) that storage credentials may name; they may have private addresses.";

@@ -34,6 +34,10 @@ fn name(organisation: &str, id: &str) -> Option<Name> {
     Some((organisation.parse().ok()?, parse_new_id(id)?))
 }
 
+fn not_there() -> Error {
+    Error::internal("a file names a storage config that is not there")
+}
+
 impl Intake {
     /// Records results and gives up files; an answer for each, in order.
     ///
@@ -85,13 +89,15 @@ impl Intake {
             files.iter().map(|(organisation, file)| name(organisation, &file.id)).collect();
         let known: Vec<Name> = names.iter().flatten().cloned().collect();
         let sealed = self.placing.uploads.sealed(&known).await?;
+        let keepers = sealed.iter().filter_map(|(name, (_, config))| Some((&name.0, (*config)?)));
+        let configs = self.placing.configs.named(keepers).await?;
         let mut stored = Vec::with_capacity(files.len());
         for ((_, file), name) in files.into_iter().zip(&names) {
             let Some(name) = name else { continue };
             let Some((seal, config)) = sealed.get(name) else { continue };
             let storage = match config {
                 None => Storage::default(),
-                Some(id) => storage_of(&*self.placing.configs.recent(&name.0, *id).await?),
+                Some(id) => storage_of(configs.get(&(name.0.clone(), *id)).ok_or_else(not_there)?),
             };
             stored.extend(accept_file(name, file, seal.clone(), storage));
         }

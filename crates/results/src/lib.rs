@@ -50,7 +50,7 @@ use sluice_service::{
     auth::Keys,
     health,
     metrics::{Registry, Requests},
-    postgres::{Database, Migration, Schema},
+    postgres::{Database, Migration, Schema, SharedPool},
     probes,
     program::{self, Failure},
     serve,
@@ -135,10 +135,14 @@ pub async fn run(
     let database = settings.database.database()?;
     let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate(), &requests)?;
     let pool = database.pool(sessions::SERVING, settings.database_connections)?;
-    let tenants = database.pool(sessions::TENANTS, settings.database_connections)?;
+    let tenants = SharedPool::new(database.pool(sessions::TENANTS, settings.database_connections)?);
     let recent = Recent::new(settings.recent_bytes_max);
     let (recorder, lanes) = Recorder::start(&database, &recent, &metrics.recording);
-    exposed.add_pools(vec![("tenants", tenants.clone()), ("service", pool.clone())]);
+    let (read_tenants, read_service) = (tenants.clone(), pool.clone());
+    exposed.add_pools(vec![
+        ("tenants", Box::new(move || read_tenants.status())),
+        ("service", Box::new(move || read_service.status())),
+    ]);
     let tenants = Tenants::new(tenants);
 
     // Ends with this function, however it ends.

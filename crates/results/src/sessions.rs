@@ -2,11 +2,10 @@
 
 use std::future::Future;
 
-use deadpool_postgres::Pool;
 use futures_util::future::try_join;
 use sluice_service::{
     Error, OrganisationId,
-    postgres::{Borrowed, Session, patiently},
+    postgres::{Borrowed, Session, SharedPool, patiently},
 };
 use tokio_postgres::{Error as PgError, Row, types::ToSql};
 
@@ -53,21 +52,22 @@ const SET_ORGANISATION: &str = include_str!("sql/set_organisation.sql");
 
 /// The sessions that work for tenants. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tenants(Pool);
+pub struct Tenants(SharedPool);
 
 impl Tenants {
     /// Over a pool of [`TENANTS`] sessions.
     #[must_use]
-    pub fn new(pool: Pool) -> Self {
+    pub fn new(pool: SharedPool) -> Self {
         Self(pool)
     }
 
-    /// Waits for a free session. What is done with it goes through [`within`].
+    /// Waits for a session for an organisation: its calls may have as many as are still
+    /// free. What is done with it goes through [`within`].
     ///
     /// # Errors
     /// UNAVAILABLE if there is none within the pool's patience.
-    pub async fn borrow(&self) -> Result<Borrowed, Error> {
-        Borrowed::from(&self.0).await
+    pub async fn borrow(&self, organisation: &OrganisationId) -> Result<Borrowed, Error> {
+        self.0.borrow(organisation).await
     }
 
     /// Runs one statement for an organisation.
@@ -80,7 +80,7 @@ impl Tenants {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let session = self.borrow().await?;
+        let session = self.borrow(organisation).await?;
         let work = async {
             let statement = session.client().prepare_cached(sql).await?;
             session.client().query(&statement, params).await

@@ -98,7 +98,7 @@ impl Cleanup {
     pub(super) async fn expire(&self, lease: &Lease) -> Result<Option<Left>, Error> {
         let config = match lease.config.is_nil() {
             true => None,
-            false => Some(self.configs.get(&lease.organisation, lease.config).await?),
+            false => Some(self.config(&lease.organisation, lease.config).await?),
         };
         let terms = config.as_ref().map_or(Terms::BUILT_IN, |config| config.terms);
         if !terms.managed {
@@ -212,7 +212,7 @@ impl Cleanup {
     /// Whether a storage config is no longer as it was read.
     async fn has_changed(&self, config: Option<&StorageConfig>) -> Result<bool, Error> {
         let Some(read) = config else { return Ok(false) };
-        let now = self.configs.get(&read.organisation, read.id).await?;
+        let now = self.config(&read.organisation, read.id).await?;
         Ok(now.revision != read.revision)
     }
 

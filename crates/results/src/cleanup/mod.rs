@@ -8,14 +8,16 @@ mod uploads;
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, postgres::query};
+use sluice_service::{Error, OrganisationId, postgres::query};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     configs::{Configs, stores::Stores},
     metrics,
     storage::store::StoreError,
+    storage_config::StorageConfig,
     time::Micros,
 };
 
@@ -143,6 +145,13 @@ impl Cleanup {
             *late_for = (*late_for).max(late);
         }
         all
+    }
+
+    /// A storage config that results or uploads are in, by the service's own sessions.
+    async fn config(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
+        let mut found = self.configs.named([(organisation, id)]).await?;
+        let none = || Error::internal("what is to be removed is in a storage config that is not there");
+        found.remove(&(organisation.clone(), id)).ok_or_else(none)
     }
 
     async fn forget(&self) -> Result<(), Error> {

@@ -4,10 +4,7 @@
 //! customers' own buckets, too. Every replica does it, and nobody else is asked: see
 //! `uploads_reap.sql` for why a removal may be late and may be done twice.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{StreamExt, stream};
 use sluice_service::{
@@ -178,11 +175,11 @@ impl Cleanup {
     }
 
     /// The bucket of a storage config; `None`: it keeps its data in the database.
-    async fn bucket(&self, keeper: &Name) -> Result<Option<(Store, Arc<StorageConfig>)>, Error> {
+    async fn bucket(&self, keeper: &Name) -> Result<Option<(Store, StorageConfig)>, Error> {
         if keeper.1.is_nil() {
             return Ok(None);
         }
-        let config = self.configs.recent(&keeper.0, keeper.1).await?;
+        let config = self.config(&keeper.0, keeper.1).await?;
         if config.place.provider() == Provider::Db {
             return Ok(None);
         }

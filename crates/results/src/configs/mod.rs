@@ -6,7 +6,7 @@ mod rows;
 pub mod stores;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -284,7 +284,25 @@ impl Configs {
         self.query(include_str!("../sql/configs_for.sql"), &[&organisations, &owners, &ids]).await
     }
 
-    /// One as it was a moment ago.
+    /// Those that results name, for the service's own work.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if the database can't answer.
+    pub async fn named(
+        &self,
+        names: impl IntoIterator<Item = (&OrganisationId, Uuid)>,
+    ) -> Result<HashMap<Name, StorageConfig>, Error> {
+        let named: HashSet<(&str, Uuid)> =
+            names.into_iter().map(|(organisation, id)| (organisation.as_str(), id)).collect();
+        if named.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let named: Vec<_> = named.into_iter().collect();
+        let found = self.deciding(&[], &named).await?;
+        Ok(found.into_iter().map(|config| ((config.organisation.clone(), config.id), config)).collect())
+    }
+
+    /// One as it was a moment ago, for a call of the organisation.
     ///
     /// # Errors
     /// NOT_FOUND; UNAVAILABLE if the database can't answer.

@@ -63,7 +63,7 @@ impl Shelf {
     /// # Errors
     /// NOT_FOUND if the organisation has none with this id.
     pub async fn get(&self, organisation: &OrganisationId, id: Uuid) -> Result<Record, Error> {
-        let session = self.tenants.borrow().await?;
+        let session = self.tenants.borrow(organisation).await?;
         let found = patiently(within(&session, organisation, get(session.client(), organisation, id))).await;
         session.settle(found)?.ok_or_else(not_found)
     }
@@ -84,7 +84,7 @@ impl Shelf {
         if walk.filter.is_void() || between.0 >= between.1 {
             return Ok(Page::default());
         }
-        let session = self.tenants.borrow().await?;
+        let session = self.tenants.borrow(&walk.organisation).await?;
         let room = |bytes| self.room(&walk.organisation, bytes);
         let page = page(session.client(), &self.recent, walk, between, page_size, data_bytes_max, room);
         let outcome = patiently(within(&session, &walk.organisation, page)).await;
@@ -104,7 +104,7 @@ impl Shelf {
     /// NOT_FOUND; FAILED_PRECONDITION (`EXPIRED`) if the data is gone; DATA_LOSS
     /// if it is not what was published; RESOURCE_EXHAUSTED if there is no room for it.
     pub async fn inline_data(&self, organisation: &OrganisationId, id: Uuid) -> Result<Bytes, Error> {
-        let session = self.tenants.borrow().await?;
+        let session = self.tenants.borrow(organisation).await?;
         let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
             let Some(record) = get(client, organisation, id).await? else { return Ok(None) };
@@ -158,7 +158,7 @@ impl Shelf {
         organisation: &OrganisationId,
         id: Uuid,
     ) -> Result<(Vec<Uuid>, Option<Record>), Error> {
-        let session = self.tenants.borrow().await?;
+        let session = self.tenants.borrow(organisation).await?;
         let outcome = patiently(within(&session, organisation, async {
             let client = session.client();
             let asked = Asked::of(client, &self.recent, organisation, &[id]).await?;
@@ -196,7 +196,7 @@ impl Shelf {
         }
         let mut tries = 1;
         loop {
-            let session = self.tenants.borrow().await?;
+            let session = self.tenants.borrow(organisation).await?;
             let outcome = async {
                 let client = session.client();
                 let asked = Asked::of(client, &self.recent, organisation, &ids).await?;

@@ -12,6 +12,7 @@ use std::fmt;
 pub use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::{encoding::prometheus_text, metrics::TypedMetric, registry::Metric};
 
+pub use pools::ReadStatus;
 pub(crate) use requests::Code;
 pub(crate) use requests::Refusals;
 pub use requests::{Requests, grpc_code_name};
@@ -91,7 +92,7 @@ impl Registry {
     }
 
     /// Adds how much of each of these pools is in use.
-    pub fn add_pools(&mut self, pools: Vec<(&'static str, deadpool_postgres::Pool)>) {
+    pub fn add_pools(&mut self, pools: Vec<(&'static str, ReadStatus)>) {
         self.inner.register_collector(Box::new(pools::Pools(pools)));
     }
 

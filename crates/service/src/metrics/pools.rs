@@ -3,15 +3,18 @@
 
 use std::fmt;
 
-use deadpool_postgres::{Pool, Status};
+use deadpool_postgres::Status;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, gauge::ConstGauge},
 };
 
+/// Reads how much of a pool is in use.
+pub type ReadStatus = Box<dyn Fn() -> Status + Send + Sync>;
+
 /// Pools by name.
-pub(super) struct Pools(pub(super) Vec<(&'static str, Pool)>);
+pub(super) struct Pools(pub(super) Vec<(&'static str, ReadStatus)>);
 
 impl fmt::Debug for Pools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +34,7 @@ const ROWS: [Row; 4] = [
 
 impl Collector for Pools {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let statuses: Vec<_> = self.0.iter().map(|(name, pool)| ([("pool", *name)], pool.status())).collect();
+        let statuses: Vec<_> = self.0.iter().map(|(name, read)| ([("pool", *name)], read())).collect();
         for (name, help, value) in ROWS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (labels, status) in &statuses {

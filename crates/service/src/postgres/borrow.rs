@@ -7,7 +7,7 @@ use deadpool_postgres::{Object, Pool};
 use tokio::time::error::Elapsed;
 use tokio_postgres::{Error as PgError, Row, types::ToSql};
 
-use super::pool::is_of_no_more_use;
+use super::{pool::is_of_no_more_use, turns::Turn};
 use crate::Error;
 
 /// A server that is silent for longer than the statement timeout of every pooled
@@ -29,6 +29,8 @@ pub async fn patiently<F: Future>(answer: F) -> Result<F::Output, Elapsed> {
 #[must_use]
 pub struct Borrowed {
     session: Arc<Object>,
+    /// At a shared pool; given back after the session.
+    turn: Option<Turn>,
     settled: bool,
 }
 
@@ -37,11 +39,13 @@ impl Drop for Borrowed {
         if self.settled {
             return;
         }
-        let session = self.session.clone();
+        let (session, turn) = (self.session.clone(), self.turn.take());
         tokio::spawn(async move {
+            let _turn = turn;
             // Answered after all that was asked before.
-            if !matches!(patiently(session.batch_execute("")).await, Ok(Ok(()))) {
-                close(session);
+            match patiently(session.batch_execute("")).await {
+                Ok(Ok(())) => drop(session),
+                _ => close(session),
             }
         });
     }
@@ -59,7 +63,13 @@ impl Borrowed {
     /// # Errors
     /// UNAVAILABLE if there is none within the pool's patience.
     pub async fn from(pool: &Pool) -> Result<Self, Error> {
-        Ok(Self { session: Arc::new(pool.get().await?), settled: false })
+        Ok(Self { session: Arc::new(pool.get().await?), turn: None, settled: false })
+    }
+
+    /// The same session, for as long as it is somebody's turn.
+    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+        self.turn = Some(turn);
+        self
     }
 
     /// The session itself.
@@ -74,6 +84,7 @@ impl Borrowed {
     /// The outcome's, as callers may see it.
     pub fn settle<T>(mut self, outcome: Result<Result<T, PgError>, Elapsed>) -> Result<T, Error> {
         self.settled = true;
+        let _turn = self.turn.take();
         let session = self.session.clone();
         drop(self);
         match outcome {

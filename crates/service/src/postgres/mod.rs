@@ -6,6 +6,7 @@ mod pool;
 mod reconnect;
 mod sqlstate;
 mod tls;
+mod turns;
 mod tx;
 mod wary;
 
@@ -14,5 +15,6 @@ pub use migrate::{Migrated, Migration, Schema, Settings};
 pub use pool::{Database, Session, give_back_after};
 pub use reconnect::Reconnect;
 pub use sqlstate::{Failure, blames_values, classify, did_nothing, is_known, refused_with};
+pub use turns::SharedPool;
 pub use tx::{TxError, retry};
 pub use wary::Wary;

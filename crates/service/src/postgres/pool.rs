@@ -13,7 +13,7 @@ use super::{Failure, classify, tls::Connector};
 use crate::Error;
 
 /// How long to wait for a new session or for a free one of the pool.
-const WAIT: Duration = Duration::from_secs(5);
+pub(super) const WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for all servers of a URL together that names several: whoever
 /// asks for a session waits longer, so that one server that is silent hides none of
 /// the others.
