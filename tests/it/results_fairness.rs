@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::{
     results_acknowledging::acknowledge,
-    results_shelf::{ACME, new, record},
+    results_shelf::{ACME, Shelf, new, record},
     storage_files::discard,
     storage_support::{Storage, stored, upload},
     telemetry::exposition::scrape,
@@ -114,4 +114,31 @@ async fn the_clean_up_goes_on_while_calls_hang() {
     // It looks at acme's folder each time.
     eventually("two rounds more", || async { (rounds("done").await >= done + 2.0).then_some(()) }).await;
     assert_eq!(rounds("failed").await, failed);
+}
+
+#[tokio::test]
+async fn a_lane_that_gets_no_session_leaves_what_waits_to_the_other() {
+    let shelf = Shelf::start().await;
+    let sql = shelf.0.results_database.sql().await;
+    sql.batch_execute(&hang("result")).await.unwrap();
+    let mut calls = JoinSet::new();
+    for lanes in 1..=2 {
+        let mut intake = shelf.intake(0);
+        calls.spawn(async move { record(&mut intake, ACME, vec![new("hangs")]).await.unwrap() });
+        eventually("a commit of each", || async { (hanging(&sql).await == lanes).then_some(()) }).await;
+    }
+    sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    calls.join_all().await;
+    // Both have a session now. One loses it.
+    let refusing = format!("ALTER DATABASE {} CONNECTION LIMIT 0", shelf.0.results_database.name());
+    sql.batch_execute(&refusing).await.unwrap();
+    let first = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'sluice-results-recorder' ORDER BY backend_start LIMIT 1";
+    assert!(sql.query_one(first, &[]).await.unwrap().get::<_, bool>(0));
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.push(record(&mut shelf.intake(0), "globex", vec![new("x")]).await.is_ok());
+    }
+    // It may have found out only with a call in hand.
+    assert!(told.iter().filter(|recorded| !**recorded).count() <= 1, "{told:?}");
 }

@@ -7,6 +7,7 @@ use sluice_service::{
     Error,
     postgres::{Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently},
 };
+use tokio::time::sleep_until;
 use tokio_postgres::{Client, Error as PgError, Statement};
 
 use super::{
@@ -56,13 +57,18 @@ struct Session {
     client: Client,
     record_new: Statement,
     record: Statement,
+    _counted: Arc<()>,
 }
+
+/// Counts the sessions of all lanes: each holds a clone of the inner one.
+pub type Sessions = Arc<Arc<()>>;
 
 /// A lane of the recorder.
 #[derive(Debug)]
 pub struct Lane {
     database: Database,
     session: Option<Session>,
+    sessions: Sessions,
     wary: Wary,
     reconnect: Reconnect,
     /// What went wrong last, so that an outage is one line and not thousands.
@@ -72,17 +78,46 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane that opens its session when it first needs one.
-    pub fn new(database: Database, recent: Recent, metrics: Arc<Recordings>) -> Self {
+    /// One of the lanes that share `sessions`.
+    pub fn new(database: Database, sessions: &Sessions, recent: Recent, metrics: Arc<Recordings>) -> Self {
         Self {
             database,
             session: None,
+            sessions: sessions.clone(),
             wary: Wary::default(),
             reconnect: Reconnect::default(),
             told: None,
             recent,
             metrics,
         }
+    }
+
+    /// As long as it has no session, it opens one with no job in hand, and leaves what
+    /// waits to lanes that have one. If there is none, it takes what waits all the same, so
+    /// that callers are told.
+    pub async fn prepare(&mut self) {
+        while !self.may_take() {
+            if let Some(until) = self.reconnect.rests_until() {
+                sleep_until(until).await;
+            }
+            if let Err(fault) = self.session().await {
+                self.tell(Some(fault.to_string()));
+            }
+        }
+    }
+
+    /// Whether it has a session, or no lane has one.
+    pub fn may_take(&mut self) -> bool {
+        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
+            self.session = None;
+        }
+        self.session.is_some() || Arc::strong_count(&*self.sessions) == 1
+    }
+
+    /// A group of so many records was given up half-way.
+    pub fn panicked(&mut self, records: usize) {
+        self.session = None;
+        self.metrics.failed(records);
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -183,8 +218,8 @@ impl Lane {
     fn tell(&mut self, fault: Option<String>) {
         if self.told != fault {
             match &fault {
-                Some(fault) => tracing::error!(%fault, "results can't be recorded"),
-                None => tracing::info!("results are recorded again"),
+                Some(fault) => tracing::error!(%fault, "a lane can't record results"),
+                None => tracing::info!("a lane records results again"),
             }
             self.told = fault;
         }
@@ -255,7 +290,7 @@ impl Lane {
                 partitions::make(&client).await;
                 let record_new = client.prepare(RECORD_NEW).await.map_err(away)?;
                 let record = client.prepare(RECORD).await.map_err(away)?;
-                Ok(Session { client, record_new, record })
+                Ok(Session { client, record_new, record, _counted: Arc::clone(&*self.sessions) })
             };
             let opened = patiently(opening).await;
             let opened = opened.unwrap_or_else(|_| Err(Fault::Away("the database is silent".into())));
@@ -296,7 +331,7 @@ mod tests {
     async fn an_outage_is_told_as_it_began() {
         let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
         let metrics = Metrics::register(&mut Registry::new("results", "0"));
-        let mut lane = Lane::new(nowhere, Recent::new(0), metrics.recording);
+        let mut lane = Lane::new(nowhere, &Sessions::default(), Recent::new(0), metrics.recording);
         lane.commit(vec![job(1, 1)]).await;
         let told = lane.told.clone();
         assert!(told.is_some());

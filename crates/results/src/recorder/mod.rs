@@ -2,14 +2,16 @@
 //! few commits. While one is in flight the next gathers; there is no timer, so
 //! a lone call waits for nobody, and groups grow under load.
 //!
-//! Lanes take from one bounded queue. A caller that gives up cancels nothing
-//! that was taken already; since recording is idempotent that harms nobody.
+//! Lanes take from one bounded queue; one that has no session leaves what waits to those
+//! that have one. A caller that gives up cancels nothing that was taken already; since
+//! recording is idempotent that harms nobody.
 
 mod columns;
 mod lane;
 
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
+use futures_util::FutureExt as _;
 use sluice_service::{
     Error, Kind,
     postgres::Database,
@@ -78,7 +80,8 @@ impl Recorder {
     ) -> (Self, Vec<JoinHandle<()>>) {
         let (queue, jobs) = mpsc::channel(QUEUE_CALLS_MAX);
         let gather = Arc::new(Mutex::new(Gather { jobs, carried: None }));
-        let lane = || Lane::new(database.clone(), recent.clone(), metrics.clone());
+        let sessions = Arc::default();
+        let lane = || Lane::new(database.clone(), &sessions, recent.clone(), metrics.clone());
         let lanes =
             (0..LANES).map(|_| tokio::spawn(drive(lane(), gather.clone(), metrics.clone()))).collect();
         let budget = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
@@ -124,18 +127,22 @@ fn stopping() -> Error {
 #[derive(Debug)]
 struct Gather {
     jobs: mpsc::Receiver<Job>,
-    /// The job that would have made the last group too large.
+    /// The job that is the first of the next group.
     carried: Option<Job>,
 }
 
 impl Gather {
-    /// Waits for a job and takes all that wait behind it, up to a group's size.
-    /// `None` when there will be no more.
-    async fn next(&mut self) -> Option<Vec<Job>> {
-        let first = match self.carried.take() {
-            Some(job) => job,
-            None => self.jobs.recv().await?,
-        };
+    /// Waits for a job; `false` when there will be no more.
+    async fn wait(&mut self) -> bool {
+        if self.carried.is_none() {
+            self.carried = self.jobs.recv().await;
+        }
+        self.carried.is_some()
+    }
+
+    /// The job that was waited for and all that wait behind it, up to a group's size.
+    fn take(&mut self) -> Vec<Job> {
+        let Some(first) = self.carried.take() else { return Vec::new() };
         let (mut records, mut bytes) = (first.records.len(), first.bytes);
         let mut group = vec![first];
         while let Ok(job) = self.jobs.try_recv() {
@@ -147,21 +154,39 @@ impl Gather {
             }
             group.push(job);
         }
-        Some(group)
+        group
+    }
+}
+
+/// What a lane records next. `None` when there will be no more.
+async fn take(lane: &mut Lane, gather: &Mutex<Gather>) -> Option<Vec<Job>> {
+    loop {
+        lane.prepare().await;
+        let mut gather = gather.lock().await;
+        if !gather.wait().await {
+            return None;
+        }
+        // Its session may have gone meanwhile.
+        if lane.may_take() {
+            return Some(gather.take());
+        }
     }
 }
 
 /// Takes groups and commits them until the queue has ended.
 async fn drive(mut lane: Lane, gather: Arc<Mutex<Gather>>, metrics: Arc<Recordings>) {
-    loop {
-        let Some(mut group) = gather.lock().await.next().await else { return };
+    while let Some(mut group) = take(&mut lane, &gather).await {
         metrics.taken(group.len());
         // Whoever gave up waiting hands over again: spare the work.
         group.retain(|job| !job.answer.is_closed());
         if !group.is_empty() {
             let (calls, results) = (group.len(), group.iter().map(|job| job.records.len()).sum());
             let (started, span) = (Instant::now(), record_span(&group, results));
-            lane.commit(group).instrument(span).await;
+            let committing = AssertUnwindSafe(lane.commit(group)).catch_unwind();
+            if committing.instrument(span).await.is_err() {
+                // Told by the panic hook; the calls come again.
+                lane.panicked(results);
+            }
             metrics.worked(calls, results, started.elapsed());
         }
     }
@@ -208,8 +233,8 @@ mod tests {
         drop(queue);
         let mut gather = Gather { jobs: receiver, carried: None };
         let mut sizes = Vec::new();
-        while let Some(group) = gather.next().await {
-            sizes.push(group.len());
+        while gather.wait().await {
+            sizes.push(gather.take().len());
         }
         sizes
     }
