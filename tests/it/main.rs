@@ -63,6 +63,7 @@ mod storage_clouds;
 mod storage_configs;
 mod storage_files;
 mod storage_memory;
+mod storage_probing;
 mod storage_removals;
 mod storage_results;
 mod storage_retention;

@@ -207,3 +207,20 @@ async fn a_list_of_what_was_acknowledged_one_by_one_looks_at_each_a_few_times() 
         }
     }
 }
+
+/// What is taken with a limit is chosen once, whatever it is joined with.
+#[tokio::test]
+async fn what_is_taken_is_locked_once_and_changed_by_its_whole_key() {
+    let shelf = Shelf::start().await;
+    let database = Database::parse(&shelf.0.results_database.service_url()).unwrap();
+    let service = database.connect(SERVING).await.unwrap();
+    for (name, statement) in statements!["configs_to_probe", "cleanup_lease"] {
+        let plan = plan(&service, statement).await;
+        let (taking, changing) = plan.split_once("CTE Scan on taken").unwrap();
+        assert!(taking.contains("CTE taken") && taking.contains("LockRows"), "{name}:\n{plan}");
+        assert!(!changing.contains("LockRows") && !changing.contains("Filter"), "{name}:\n{plan}");
+        assert!(changing.contains("_pkey on ") && changing.contains("((organisation = "), "{name}:\n{plan}");
+    }
+    let plan = plan(&service, include_str!("../../crates/results/src/sql/configs_to_reseal.sql")).await;
+    assert!(plan.contains("(ROW(organisation, id) > ROW(") && !plan.contains("Sort"), "{plan}");
+}

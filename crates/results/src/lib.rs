@@ -188,6 +188,7 @@ pub async fn run(
     tasks.spawn(cleanup.run(stop.clone()));
     tasks.spawn(recent.age(stop.clone()));
     tasks.spawn(configs::probe::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
+    tasks.spawn(configs::reseal::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
 
     let calls = Calls {
         shelf: storage.data.shelf.clone(),

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod probe;
+pub mod reseal;
 mod rows;
 pub mod stores;
 
@@ -245,20 +246,32 @@ impl Configs {
         Ok(self.query(include_str!("../sql/config_set_state.sql"), &params).await?.pop())
     }
 
-    /// Those that wait for a probe, and are this replica's to probe.
+    /// Those that wait longest for a probe, and are this replica's to probe: up to `max`,
+    /// and up to `of_one_max` of an organisation.
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn to_probe(&self, every: Duration) -> Result<Vec<StorageConfig>, Error> {
-        self.query(include_str!("../sql/configs_to_probe.sql"), &[&every.as_secs_f64()]).await
+    pub async fn to_probe(
+        &self,
+        every: Duration,
+        max: i64,
+        of_one_max: i64,
+    ) -> Result<Vec<StorageConfig>, Error> {
+        let params: [&(dyn ToSql + Sync); 3] = [&every.as_secs_f64(), &max, &of_one_max];
+        self.query(include_str!("../sql/configs_to_probe.sql"), &params).await
     }
 
-    /// Those whose credentials are not encrypted by this key.
+    /// Some of those whose credentials are not encrypted by this key, in order, after one.
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn to_reseal(&self, present_key: &str) -> Result<Vec<StorageConfig>, Error> {
-        self.query(include_str!("../sql/configs_to_reseal.sql"), &[&present_key]).await
+    pub async fn to_reseal(
+        &self,
+        present_key: &str,
+        (organisation, id): (&str, Uuid),
+    ) -> Result<Vec<StorageConfig>, Error> {
+        let params: [&(dyn ToSql + Sync); 3] = [&present_key, &organisation, &id];
+        self.query(include_str!("../sql/configs_to_reseal.sql"), &params).await
     }
 
     /// Keeps the same credentials under another key.

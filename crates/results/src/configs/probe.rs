@@ -1,9 +1,10 @@
 //! Probing: writes, reads back and deletes an object, and keeps what was found as
 //! the storage config's state. What is NEW or INVALID is probed again every so
-//! often, by one replica at a time; credentials move to the present key on the way.
+//! often, by one replica at a time.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sluice_service::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,10 @@ use crate::{
 /// How often what is not VALID is probed again.
 pub const AGAIN_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Probed at the same time again,
+const AT_ONCE: i64 = 16;
+/// and of one organisation: those of it that hang hold nobody else's up.
+const OF_ONE_AT_ONCE: i64 = 4;
 /// How long a probe may take. Results go on being tried at a bucket that hangs until it is
 /// found out.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -55,34 +60,28 @@ async fn look(stores: &Stores, config: &StorageConfig) -> Result<(), String> {
     store.probe(&key).await.map_err(|error| error.to_string())
 }
 
-/// Looks after storage configs until shutdown.
+/// Probes storage configs until shutdown.
 pub async fn keep(configs: Configs, stores: Stores, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        if let Err(error) = once(&configs, &stores).await {
-            tracing::debug!(%error, "storage configs not looked after");
+        if let Err(error) = once(&configs, &stores, &shutdown).await {
+            tracing::debug!(%error, "storage configs not probed");
         }
     }
 }
 
-async fn once(configs: &Configs, stores: &Stores) -> Result<(), Error> {
-    for config in configs.to_probe(AGAIN_EVERY).await? {
-        probe(configs, stores, &config).await?;
-    }
-    let Some(present) = stores.present_key() else { return Ok(()) };
-    for config in configs.to_reseal(present).await? {
-        let credentials = match stores.credentials(&config) {
-            Ok(credentials) => credentials,
-            // The operator was told by the probe, or will be by the next use.
-            Err(_) => continue,
-        };
-        if let Some(sealed) = stores.seal(&credentials, &config.organisation, &config.place.to_string()) {
-            configs.reseal(&config, &sealed).await?;
-            let (organisation, id) = (&config.organisation, config.id);
-            tracing::info!(%organisation, storage_config = %id, key = present, "credentials moved to another key");
+/// Probes what waits for it, some at the same time, until nothing does.
+async fn once(configs: &Configs, stores: &Stores, shutdown: &CancellationToken) -> Result<(), Error> {
+    while !shutdown.is_cancelled() {
+        let due = configs.to_probe(AGAIN_EVERY, AT_ONCE, OF_ONE_AT_ONCE).await?;
+        if due.is_empty() {
+            break;
+        }
+        for outcome in join_all(due.iter().map(|config| probe(configs, stores, config))).await {
+            outcome?;
         }
     }
     Ok(())

@@ -2,10 +2,8 @@
 -- or more and before $3, and nobody works on it: who took it and has been silent for
 -- 30 s is gone.
 -- Others that take one at the same moment get another one. A scan of a table that has
--- few rows per organisation.
-UPDATE cleanup_progress
-SET lease = $1, date_leased = clock_timestamp()
-WHERE (organisation, storage_config) IN (
+-- few rows per organisation; what it finds is locked once, and changed by primary key.
+WITH taken AS MATERIALIZED (
     SELECT organisation, storage_config FROM cleanup_progress
     WHERE date_leased < $3
       AND date_leased <= clock_timestamp()
@@ -14,4 +12,8 @@ WHERE (organisation, storage_config) IN (
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 )
-RETURNING organisation, storage_config, date
+UPDATE cleanup_progress p
+SET lease = $1, date_leased = clock_timestamp()
+FROM taken
+WHERE p.organisation = taken.organisation AND p.storage_config = taken.storage_config
+RETURNING p.organisation, p.storage_config, p.date
