@@ -1,7 +1,7 @@
 //! Files on their way in: stored and sealed, then let in or given up. Nothing stays
 //! of those that broke off.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use sluice_proto::results::v1::{
     DownloadResultRequest, FileUpload, RecordResultsRequest, ResultBatch, StorageConfig, StoreFileRequest,
@@ -267,4 +267,42 @@ async fn a_download_ends_at_its_callers_deadline() {
         }
     };
     assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
+}
+
+/// How a download ends of which the chunks go after the first part was read.
+async fn cut_short(storage: &Storage, how: impl Future<Output = ()>) -> Status {
+    let file = upload();
+    // Far more than is on its way to somebody who doesn't read.
+    storage.store(file.clone(), chunks(&bytes(30 * MEBIBYTE))).await.unwrap();
+    record(&mut storage.shelf.intake(0), ACME, vec![stored(&file.id)]).await.unwrap();
+    let request = DownloadResultRequest { organisation: String::new(), id: file.id.clone() };
+    let mut parts = storage.shelf.results(Tenant::Acme).download_result(request).await.unwrap().into_inner();
+    assert!(parts.message().await.unwrap().is_some());
+    how.await;
+    loop {
+        match parts.message().await {
+            Ok(part) => assert!(part.is_some(), "it ended well"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_expires_while_it_is_downloaded_is_told_to_have() {
+    let storage = Storage::start().await;
+    let sql = storage.shelf.0.results_database.sql().await;
+    let expires = async {
+        storage.age(31).await;
+        eventually("no chunk", || async {
+            let left = sql.query_one("SELECT count(*) FROM file_chunk", &[]).await.unwrap();
+            (left.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+    };
+    let told = cut_short(&storage, expires).await;
+    assert_eq!((told.code(), reason(&told).as_str()), (Code::FailedPrecondition, "EXPIRED"));
+    // What is gone and did not expire is lost.
+    let goes = async { sql.batch_execute("DELETE FROM file_chunk").await.unwrap() };
+    let told = cut_short(&storage, goes).await;
+    assert_eq!((told.code(), reason(&told).as_str()), (Code::DataLoss, "CHECKSUM_MISMATCH"));
 }

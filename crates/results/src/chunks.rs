@@ -1,7 +1,7 @@
 //! Files of storage type `db`: chunks of one size in the results database, written
 //! a few at a time and read one by one, so that no file is ever in memory.
 
-use std::ops::Range;
+use std::{future::Future, ops::Range};
 
 use bytes::Bytes;
 use deadpool_postgres::Pool;
@@ -70,27 +70,30 @@ pub async fn remove_some(pool: &Pool, organisation: &OrganisationId, id: Uuid) -
     Ok(removed >= REMOVED_AT_ONCE.unsigned_abs())
 }
 
-/// A part of a file's bytes, chunk by chunk. A chunk that is missing ends it early.
-pub fn read(
+/// A part of a file's bytes, chunk by chunk. Where one is missing it ends with what
+/// `missing` says.
+pub fn read<Missing: Future<Output = Error> + Send>(
     tenants: Tenants,
     organisation: OrganisationId,
     id: Uuid,
     range: Range<u64>,
+    missing: impl Fn() -> Missing + Clone + Send,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     stream::try_unfold(range.start, move |at| {
         let (tenants, organisation, end) = (tenants.clone(), organisation.clone(), range.end);
+        let missing = missing.clone();
         async move {
             if at >= end {
                 return Ok(None);
             }
             let number = i32::try_from(at / CHUNK_BYTES as u64).map_err(Error::internal)?;
-            let Some(chunk) = chunk(&tenants, &organisation, id, number).await? else { return Ok(None) };
+            let chunk = chunk(&tenants, &organisation, id, number).await?.unwrap_or_default();
             // Both are below the size of a chunk, or bounded by it.
             let skipped = usize::try_from(at % CHUNK_BYTES as u64).unwrap_or(usize::MAX).min(chunk.len());
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
             let part = chunk.slice(skipped..chunk.len().min(skipped.saturating_add(wanted)));
             if part.is_empty() {
-                return Ok(None);
+                return Err(missing().await);
             }
             let next = at + part.len() as u64;
             Ok(Some((part, next)))

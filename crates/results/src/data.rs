@@ -116,7 +116,15 @@ impl Data {
         }
         let config = self.config(organisation, record).await?;
         match config.filter(|config| config.place.provider() != Provider::Db) {
-            None => Ok(chunks::read(self.tenants.clone(), organisation.clone(), record.id, range).boxed()),
+            None => {
+                let (data, whose, id) = (self.clone(), organisation.clone(), record.id);
+                let missing = move || {
+                    let (data, whose) = (data.clone(), whose.clone());
+                    async move { data.why_missing(&whose, id).await }
+                };
+                let tenants = self.tenants.clone();
+                Ok(chunks::read(tenants, organisation.clone(), id, range, missing).boxed())
+            }
             Some(config) => self.read_object(&config, record, range).await,
         }
     }
@@ -136,16 +144,17 @@ impl Data {
         }
         match store.read(&object_of(config, record.id), part).await {
             Ok(parts) => Ok(parts.map_err(move |error| away().because(error)).boxed()),
-            // The clean-up may have come since the record was read.
-            Err(StoreError::NotFound) => {
-                let now = self.shelf.get(&config.organisation, record.id).await?;
-                Err(if now.state() == State::Expired {
-                    expired()
-                } else {
-                    lost(&config.organisation, record.id)
-                })
-            }
+            Err(StoreError::NotFound) => Err(self.why_missing(&config.organisation, record.id).await),
             Err(error) => Err(away().because(error)),
+        }
+    }
+
+    /// Why data is not there: the clean-up may have come since the record was read.
+    async fn why_missing(&self, organisation: &OrganisationId, id: Uuid) -> Error {
+        match self.shelf.get(organisation, id).await {
+            Ok(now) if now.state() == State::Expired => expired(),
+            Ok(_) => lost(organisation, id),
+            Err(error) => error,
         }
     }
 
