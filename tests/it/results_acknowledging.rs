@@ -227,3 +227,19 @@ async fn what_is_recorded_while_it_is_asked_for_is_consumed_too() {
     assert!(answer.changed);
     assert_eq!(answer.result.unwrap().state(), State::Consumed);
 }
+
+#[tokio::test]
+async fn that_an_acknowledgement_changed_something_is_told_whatever_else_can_not_be() {
+    let shelf = Shelf::start().await;
+    let given = new("x");
+    shelf.record(std::slice::from_ref(&given)).await;
+    let sql = shelf.0.results_database.sql().await;
+    sql.batch_execute("UPDATE result SET storage_config = gen_random_uuid()").await.unwrap();
+    let mut results = shelf.results(Tenant::Acme);
+    let told = results.acknowledge_result(acknowledge(&given.id)).await.unwrap().into_inner();
+    let result = told.result.unwrap();
+    assert!(told.changed && result.state() == State::Consumed && result.url.is_empty());
+    // Whoever asks again loses nothing by an error.
+    let told = results.acknowledge_result(acknowledge(&given.id)).await.unwrap_err();
+    assert_eq!(told.code(), Code::Internal);
+}

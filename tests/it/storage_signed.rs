@@ -1,13 +1,17 @@
 //! Signed URLs of `db` and `local` data, fetched with a plain HTTP client.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version};
 use http_body_util::Full;
 use sluice_proto::results::v1::{ListResultsRequest, StorageConfig, UpdateStorageConfigRequest};
 use sluice_tests::{Service, Tenant, eventually};
+use tokio::time::timeout;
 
 use crate::{
     http_support::{Answer, send},
+    results_acknowledging::acknowledge,
     results_shelf::{ACME, new, record},
     storage_support::{Storage, seconds, stored, upload},
 };
@@ -185,4 +189,37 @@ async fn lists_and_http_tell_signed_urls_too() {
     let url = told.json()["signed_url"]["url"].as_str().unwrap().to_owned();
     let path = url.strip_prefix("https://data.example.com").unwrap();
     assert_eq!(fetch(&storage, Method::GET, path, &[]).await.text(), CONTENT);
+}
+
+#[tokio::test]
+async fn what_is_not_signed_soon_is_told_without_a_url() {
+    // Who tells the service's own credentials never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let storage = Storage::with(|pair| {
+        pair.variable("AWS_METADATA_ENDPOINT", &endpoint)
+            .variable("AWS_ENDPOINT", &endpoint)
+            .variable("AWS_ALLOW_HTTP", "true")
+            .flag(Service::Results, "storage-identity-buckets", "s3://ours")
+            .flag(Service::Results, "recent-bytes-max", "0")
+    })
+    .await;
+    let results: Vec<_> = (0..50).map(|_| new(CONTENT)).collect();
+    storage.shelf.record(&results).await;
+    let sql = storage.shelf.0.results_database.sql().await;
+    let in_bucket = "INSERT INTO storage_config (date_created, id, retention_seconds, signed_urls_seconds, state,
+                         signed_urls_enabled, managed, organisation, url)
+                     VALUES (now(), '01963f2e-7d9a-7c31-8f0e-000000000001', 0, 600, 2, true, false, 'acme', 's3://ours');
+                     UPDATE result SET storage_config = '01963f2e-7d9a-7c31-8f0e-000000000001',
+                                       signed_urls_seconds = 600";
+    sql.batch_execute(in_bucket).await.unwrap();
+    let mut client = storage.shelf.results(Tenant::Acme);
+    let soon = Duration::from_secs(10);
+    let told = timeout(soon, storage.get(&results[0].id)).await.unwrap().unwrap();
+    assert!(told.url.starts_with("s3://ours/") && told.signed_url.is_none());
+    let all = ListResultsRequest { page_size: 1000, ..Default::default() };
+    let listed = timeout(soon, client.list_results(all)).await.unwrap().unwrap();
+    assert_eq!(listed.into_inner().results.len(), results.len());
+    let told = timeout(soon, client.acknowledge_result(acknowledge(&results[0].id))).await.unwrap().unwrap();
+    assert!(told.into_inner().changed);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt};
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, AcknowledgeResultResponse, BatchAcknowledgeResultsRequest,
     DownloadResultRequest, GetResultRequest, ListResultsRequest, ListResultsResponse, Result as WireResult,
@@ -35,9 +35,6 @@ const IDS_MAX: usize = 10_000;
 const SCANS_MAX: usize = 50;
 /// After this time no further scan is begun: its caller may have set no deadline.
 const SCANNING_MAX: Duration = Duration::from_secs(5);
-
-/// Records whose URLs are made at the same time.
-const SIGNING_AT_ONCE: usize = 16;
 
 /// The calls.
 #[derive(Clone, Debug)]
@@ -84,9 +81,8 @@ impl Calls {
 
     /// A record as it is told.
     async fn tell(&self, organisation: &OrganisationId, record: Record) -> Result<WireResult, Error> {
-        let config = self.data.config(organisation, &record).await?;
-        let urls = self.data.urls(organisation, config.as_deref(), &record).await;
-        Ok(convert::result(organisation, record, urls, None))
+        let told = self.tell_all(organisation, vec![(record, None)]).await?.pop();
+        told.ok_or_else(|| Error::internal("a record was not told"))
     }
 
     /// Records as they are told, in order.
@@ -102,23 +98,17 @@ impl Calls {
             }
         }
         let config = |record: &Record| configs.get(&record.storage_config).and_then(Option::as_deref);
-        // Unless a bucket signs there is nothing to wait for.
-        if records.iter().all(|(record, _)| self.data.bucket_signs(config(record), record).is_none()) {
-            let tell = |(record, data): (Record, Option<Bytes>)| {
-                let urls = self.data.own_urls(organisation, config(&record), &record);
-                convert::result(organisation, record, urls, data)
-            };
-            return Ok(records.into_iter().map(tell).collect());
-        }
+        let by_bucket = records.iter().filter_map(|(record, _)| {
+            let (config, until) = self.data.bucket_signs(config(record), record)?;
+            Some((config, record.id, until))
+        });
+        let mut signed = self.data.sign(by_bucket).await;
         let tell = |(record, data): (Record, Option<Bytes>)| {
-            let config = config(&record);
-            async move {
-                let urls = self.data.urls(organisation, config, &record).await;
-                convert::result(organisation, record, urls, data)
-            }
+            let (url, own) = self.data.urls(organisation, config(&record), &record);
+            let urls = (url, own.or_else(|| signed.remove(&record.id)));
+            convert::result(organisation, record, urls, data)
         };
-        let told: Vec<_> = records.into_iter().map(tell).collect();
-        Ok(stream::iter(told).buffered(SIGNING_AT_ONCE).collect().await)
+        Ok(records.into_iter().map(tell).collect())
     }
 
     /// One page of a walk.
@@ -202,8 +192,16 @@ impl Calls {
         let organisation = access.organisation(&request.organisation)?;
         let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
         self.metrics.acknowledged(usize::from(changed));
-        let result = Some(self.tell(&organisation, record).await?);
-        Ok(AcknowledgeResultResponse { result, changed })
+        let result = match self.tell(&organisation, record.clone()).await {
+            Ok(told) => told,
+            // Nobody is told another time that it changed; where the data is, whoever asks.
+            Err(error) if changed => {
+                tracing::warn!(%organisation, id = %record.id, %error, "acknowledged, and told without URLs");
+                convert::result(&organisation, record, Default::default(), None)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(AcknowledgeResultResponse { result: Some(result), changed })
     }
 
     /// Signs many off; the ids that this very call changed, in request order.

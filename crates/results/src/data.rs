@@ -2,8 +2,9 @@
 //! URLs to it.
 
 use std::{
+    collections::{HashMap, HashSet},
     ops::Range,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -13,6 +14,7 @@ use md5::{Digest, Md5};
 use prost_types::Timestamp;
 use sluice_proto::results::v1::SignedUrl;
 use sluice_service::{Error, Kind, OrganisationId};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +31,11 @@ use crate::{
     },
     storage_config::StorageConfig,
 };
+
+/// So much is signed by buckets at the same time for one answer,
+const SIGNING_AT_ONCE: usize = 16;
+/// and no longer than this: some ask their provider first.
+const SIGNING_MAX: Duration = Duration::from_secs(2);
 
 /// The data. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -159,23 +166,9 @@ impl Data {
     }
 
     /// Where a record's data is, which a config keeps, or the built-in `db`; and a URL
-    /// that reads it without a token, if one is to be had.
-    pub async fn urls(
-        &self,
-        organisation: &OrganisationId,
-        config: Option<&StorageConfig>,
-        record: &Record,
-    ) -> (String, Option<SignedUrl>) {
-        let (url, signed) = self.own_urls(organisation, config, record);
-        match self.bucket_signs(config, record) {
-            Some((config, until)) => (url, self.sign(config, record, until).await),
-            None => (url, signed),
-        }
-    }
-
-    /// The same without what only a bucket can sign.
+    /// that reads it without a token, if this service makes one.
     #[must_use]
-    pub fn own_urls(
+    pub fn urls(
         &self,
         organisation: &OrganisationId,
         config: Option<&StorageConfig>,
@@ -211,16 +204,57 @@ impl Data {
         (record.state() != State::Expired && until > SystemTime::now()).then_some(until)
     }
 
-    async fn sign(&self, config: &StorageConfig, record: &Record, until: SystemTime) -> Option<SignedUrl> {
+    /// The URLs that buckets sign for results until some moments, by id; those that are to
+    /// be had soon. A storage config that fails is left alone.
+    pub async fn sign<'a>(
+        &self,
+        asked: impl Iterator<Item = (&'a StorageConfig, Uuid, SystemTime)>,
+    ) -> HashMap<Uuid, SignedUrl> {
+        let mut groups: HashMap<_, (&StorageConfig, Vec<Uuid>)> = HashMap::new();
+        for (config, id, until) in asked {
+            // What is asked of Azure for one does for all.
+            let alone = (config.place.provider() != Provider::Az).then_some(id);
+            groups.entry((config.id, until, alone)).or_insert((config, Vec::new())).1.push(id);
+        }
+        let failed = Mutex::default();
+        let sign = |((_, until, _), (config, ids))| self.sign_together(config, ids, until, &failed);
+        let signing: Vec<_> = groups.into_iter().map(sign).collect();
+        let mut signing = stream::iter(signing).buffer_unordered(SIGNING_AT_ONCE);
+        let (mut signed, end) = (HashMap::new(), Instant::now() + SIGNING_MAX);
+        while let Ok(Some(some)) = timeout_at(end, signing.next()).await {
+            signed.extend(some);
+        }
+        signed
+    }
+
+    async fn sign_together(
+        &self,
+        config: &StorageConfig,
+        ids: Vec<Uuid>,
+        until: SystemTime,
+        failed: &Mutex<HashSet<Uuid>>,
+    ) -> Vec<(Uuid, SignedUrl)> {
+        // Nothing that holds the lock can panic half-way.
+        let failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed().contains(&config.id) {
+            return Vec::new();
+        }
         let signing = async {
             let store = self.stores.open(config)?;
-            store.sign(&object_of(config, record.id), until).await.map_err(|error| error.to_string())
+            let keys: Vec<_> = ids.iter().map(|id| object_of(config, *id)).collect();
+            store.sign(&keys, until).await.map_err(|error| error.to_string())
         };
-        let signed = signing.await.unwrap_or_else(|why| {
-            tracing::debug!(organisation = %config.organisation, storage_config = %config.id, why, "no signed URL");
-            None
-        });
-        signed.map(|(url, until)| signed_url(url, until))
+        match signing.await {
+            Ok(Some((urls, until))) => {
+                ids.into_iter().zip(urls.into_iter().map(|url| signed_url(url, until))).collect()
+            }
+            Ok(None) => Vec::new(),
+            Err(why) => {
+                tracing::debug!(organisation = %config.organisation, storage_config = %config.id, why, "no signed URL");
+                failed().insert(config.id);
+                Vec::new()
+            }
+        }
     }
 }
 

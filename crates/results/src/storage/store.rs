@@ -226,17 +226,18 @@ impl Store {
             .boxed()
     }
 
-    /// A URL that reads an object until a moment, or until an earlier one that the
+    /// URLs that read these objects until a moment, or until an earlier one that the
     /// provider or the credentials set; and that moment. `None`: no time is left, or
-    /// this provider signs nothing.
+    /// this provider signs nothing. The provider may have to be asked, with Azure once for
+    /// all of them.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn sign(
         &self,
-        key: &Path,
+        keys: &[Path],
         until: SystemTime,
-    ) -> Result<Option<(String, SystemTime)>, StoreError> {
+    ) -> Result<Option<(Vec<String>, SystemTime)>, StoreError> {
         let Client::Cloud(client, limit) = &self.client else { return Ok(None) };
         let now = SystemTime::now();
         let end = [Some(until), limit.credentials_end].into_iter().flatten().min().unwrap_or(until);
@@ -246,8 +247,8 @@ impl Store {
         if left.is_zero() {
             return Ok(None);
         }
-        let url = client.signed_url(Method::GET, key, left).await?;
-        Ok(Some((url.into(), now + left)))
+        let urls = client.signed_urls(Method::GET, keys, left).await?;
+        Ok(Some((urls.into_iter().map(String::from).collect(), now + left)))
     }
 
     /// Writes an object, reads it back and removes it.
