@@ -12,6 +12,11 @@ use tonic_types::StatusExt as _;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// Nothing was kept by this try.
+pub(crate) const NOT_KEPT: &str = "NOT_KEPT";
+/// It may have been kept.
+pub(crate) const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
+
 /// The waits between calls that fail one after the other.
 #[derive(Debug)]
 pub(crate) struct Backoff(backoff::Backoff);
@@ -55,9 +60,27 @@ pub(crate) fn undecided(status: &Status, reason: &str) -> PublicationOutcome {
     }
 }
 
+/// What is known after one more try that decided nothing: that it kept nothing
+/// says nothing of an earlier one that may have.
+pub(crate) fn still(before: PublicationOutcome, now: PublicationOutcome) -> PublicationOutcome {
+    if before.reason == OUTCOME_UNKNOWN { before } else { now }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_have_been_kept_is_never_told_as_not_kept() {
+        let of = |reason| undecided(&Status::unavailable(""), reason);
+        for (before, now, known) in [
+            (OUTCOME_UNKNOWN, NOT_KEPT, OUTCOME_UNKNOWN),
+            (NOT_KEPT, OUTCOME_UNKNOWN, OUTCOME_UNKNOWN),
+            (NOT_KEPT, NOT_KEPT, NOT_KEPT),
+        ] {
+            assert_eq!(still(of(before), of(now)).reason, known, "{before}, {now}");
+        }
+    }
 
     #[test]
     fn the_callers_own_faults_are_final_and_the_services_are_not() {

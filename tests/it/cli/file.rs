@@ -272,6 +272,18 @@ async fn what_may_have_been_kept_is_sent_again_only_under_a_marker() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_stays_unknown_when_nothing_is_kept_later() {
+    let (path, ..) = large();
+    let later = PublicationOutcome {
+        delay: Some(Duration { seconds: 3600, nanos: 0 }),
+        ..outcome(Outcome::Retry, "NOT_KEPT")
+    };
+    let (service, address) = serve([Act::Fail(Code::Unavailable), Act::Answer(later)]).await;
+    let (line, _) = told(publish(&address, &path, &["--chkpt", "c"]), 1).await;
+    assert_eq!((&line["reason"], service.seen().len()), (&"OUTCOME_UNKNOWN".into(), 2));
+}
+
+#[tokio::test]
 async fn it_gives_up_when_its_time_is_over() {
     let (path, ..) = large();
     let (service, address) = serve([Act::Answer(outcome(Outcome::Retry, "NOT_KEPT"))]).await;

@@ -1,6 +1,7 @@
 //! The command `sluice`, as people and scripts run it: processes, files, exit
 //! codes.
 
+mod answers;
 mod bench;
 mod commands;
 mod dev;

@@ -13,7 +13,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use sluice_proto::ingest::v1::{
-    FileMetadata, Outcome, PublishFileRequest, PublishFileResponse,
+    FileMetadata, Outcome, PublicationOutcome, PublishFileRequest, PublishFileResponse,
     ingest_service_client::IngestServiceClient, publish_file_request::Part,
 };
 use tokio::sync::mpsc;
@@ -29,14 +29,9 @@ use crate::{
     failure::{Context, Failure},
     progress,
     publish::Ended,
-    retry::{Backoff, may_pass, undecided},
+    retry::{Backoff, NOT_KEPT, OUTCOME_UNKNOWN, may_pass, still, undecided},
     text::{clean, proto_seconds},
 };
-
-/// Nothing was kept, so sending it again is always safe.
-const NOT_KEPT: &str = "NOT_KEPT";
-/// It may have been kept.
-const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 
 /// What a file is sent with.
 pub(super) struct Uploader {
@@ -67,7 +62,7 @@ impl Uploader {
     /// kept other bytes than were sent.
     pub(super) async fn upload(&mut self, mut source: Source) -> Result<Uploaded, Failure> {
         let mut backoff = Backoff::new();
-        let mut deadline = None;
+        let (mut deadline, mut last) = (None, PublicationOutcome::default());
         loop {
             let bar = progress::bytes(source.size(), "sending");
             let tried = self.attempt(&mut source, &bar).await;
@@ -96,11 +91,12 @@ impl Uploader {
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.retry_for);
             let safe = outcome.reason == NOT_KEPT || !self.metadata.chkpt.is_empty();
             let again = outcome.outcome() == Outcome::Retry && safe && source.can_be_read_again();
+            let (reason, why) = (outcome.reason.clone(), clean(&outcome.details));
+            last = if outcome.outcome() == Outcome::Retry { still(last, outcome) } else { outcome };
             if !again || Instant::now() + wait > deadline {
-                return Ok(Uploaded { ended: Ended::of(0, outcome), sent });
+                return Ok(Uploaded { ended: Ended::of(0, last), sent });
             }
-            let why = clean(&outcome.details);
-            eprintln!("sluice: {}: {why}; again in {:.1} s", outcome.reason, wait.as_secs_f64());
+            eprintln!("sluice: {reason}: {why}; again in {:.1} s", wait.as_secs_f64());
             tokio::time::sleep(wait).await;
         }
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     connection::Authorised,
     failure::Failure,
-    retry::{Backoff, may_pass, undecided},
+    retry::{Backoff, OUTCOME_UNKNOWN, may_pass, still, undecided},
     text::proto_seconds,
 };
 
@@ -53,7 +53,7 @@ impl Sender {
                         if outcome.outcome() == Outcome::Retry {
                             let delay = proto_seconds(outcome.delay.as_ref()).unwrap_or(1);
                             wait = wait.max(Duration::from_secs(delay));
-                            last[at] = outcome;
+                            last[at] = still(std::mem::take(&mut last[at]), outcome);
                         } else {
                             open[at] = false;
                             told(Ended::of(items[at].line, outcome));
@@ -63,7 +63,7 @@ impl Sender {
                 }
                 Err(status) if may_pass(&status) => {
                     // The call may have been decided and only its answer lost.
-                    last.fill(undecided(&status, "OUTCOME_UNKNOWN"));
+                    last.fill(undecided(&status, OUTCOME_UNKNOWN));
                     backoff.after(&status)
                 }
                 Err(status) => {

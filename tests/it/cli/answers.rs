@@ -1,0 +1,177 @@
+//! `sluice publish` and what the service answers: lost answers, refusals, outputs
+//! that fail, against a service that answers by a script.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use prost_types::Duration;
+use serde_json::Value;
+use sluice_proto::ingest::v1::{
+    Outcome, PublicationOutcome, PublishFileRequest, PublishFileResponse, PublishObservationsRequest,
+    PublishObservationsResponse,
+    ingest_service_server::{IngestService, IngestServiceServer},
+};
+use sluice_tests::{eventually, scratch};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+    process::Command,
+    sync::Notify,
+    time::timeout,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{json_lines, run, sluice, text};
+
+/// Longer than any of it takes.
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What the service does with one call.
+#[derive(Clone, Debug)]
+enum Act {
+    /// Answers all observations so. A retry is advised for later than any test waits.
+    Answer(Outcome, &'static str),
+    Fail(Code),
+    /// Answers `success` when the test says so, or is refused when it says that.
+    Wait,
+}
+
+/// A service whose calls are told apart by the marker of their first observation.
+#[derive(Clone, Default)]
+struct Script {
+    acts: Arc<Mutex<HashMap<&'static str, VecDeque<Act>>>>,
+    seen: Arc<Mutex<Vec<String>>>,
+    go_on: Arc<Notify>,
+    refuse: Arc<Notify>,
+}
+
+impl Script {
+    fn seen(&self) -> Vec<String> {
+        let mut seen = self.seen.lock().unwrap().clone();
+        seen.sort();
+        seen
+    }
+}
+
+fn answer(outcome: Outcome, reason: &str, of: usize) -> Response<PublishObservationsResponse> {
+    let delay = (outcome == Outcome::Retry).then_some(Duration { seconds: 3600, nanos: 0 });
+    let outcome = PublicationOutcome {
+        outcome: outcome.into(),
+        reason: reason.into(),
+        delay,
+        ..PublicationOutcome::default()
+    };
+    Response::new(PublishObservationsResponse {
+        observations: vec![outcome; of],
+        ..PublishObservationsResponse::default()
+    })
+}
+
+#[tonic::async_trait]
+impl IngestService for Script {
+    type StreamObservationsStream = ReceiverStream<Result<PublishObservationsResponse, Status>>;
+
+    async fn publish_observations(
+        &self,
+        request: Request<PublishObservationsRequest>,
+    ) -> Result<Response<PublishObservationsResponse>, Status> {
+        let observations = request.into_inner().observations;
+        let marker = observations[0].chkpt.clone();
+        self.seen.lock().unwrap().push(marker.clone());
+        let act = self.acts.lock().unwrap().get_mut(marker.as_str()).and_then(VecDeque::pop_front);
+        match act.expect("no more calls than acts") {
+            Act::Answer(outcome, reason) => Ok(answer(outcome, reason, observations.len())),
+            Act::Wait => {
+                tokio::select! {
+                    () = self.go_on.notified() => Ok(answer(Outcome::Success, "", observations.len())),
+                    () = self.refuse.notified() => Err(Status::permission_denied("as scripted")),
+                }
+            }
+            Act::Fail(code) => Err(Status::new(code, "as scripted")),
+        }
+    }
+
+    async fn stream_observations(
+        &self,
+        _: Request<Streaming<PublishObservationsRequest>>,
+    ) -> Result<Response<Self::StreamObservationsStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn publish_file(
+        &self,
+        _: Request<Streaming<PublishFileRequest>>,
+    ) -> Result<Response<PublishFileResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+/// A service that does these things, by marker and call by call, and its address.
+async fn serve(acts: &[(&'static str, &[Act])]) -> (Script, String) {
+    let acts = acts.iter().map(|(marker, acts)| (*marker, acts.iter().cloned().collect())).collect();
+    let script = Script { acts: Arc::new(Mutex::new(acts)), ..Script::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = tonic::transport::Server::builder().add_service(IngestServiceServer::new(script.clone()));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (script, address)
+}
+
+fn line(marker: &str) -> String {
+    format!("{{\"path\":\"any\",\"chkpt\":\"{marker}\"}}\n")
+}
+
+/// Publishes a line for each marker.
+fn publish(address: &str, markers: &[&str], more: &[&str]) -> Command {
+    let file = scratch("answers").join("lines.jsonl");
+    std::fs::write(&file, markers.iter().map(|marker| line(marker)).collect::<String>()).unwrap();
+    publish_file(address, file.to_str().unwrap(), more)
+}
+
+/// Publishes a file, each line in a request of its own.
+fn publish_file(address: &str, file: &str, more: &[&str]) -> Command {
+    let mut command = sluice(&["publish", file, "--batch", "1"]);
+    command.args(["--ingest", address, "--token", "sluice_a_b"]).args(more);
+    command
+}
+
+/// What was told of each marker: outcome and reason, in the order of the lines.
+fn told(stdout: &str) -> Vec<(u64, String, String)> {
+    let of = |line: &Value| {
+        let text = |name: &str| line[name].as_str().unwrap().to_owned();
+        (line["line"].as_u64().unwrap(), text("outcome"), text("reason"))
+    };
+    let mut told: Vec<_> = json_lines(stdout).iter().map(of).collect();
+    told.sort();
+    told
+}
+
+fn ended(line: u64, outcome: &str, reason: &str) -> (u64, String, String) {
+    (line, outcome.into(), reason.into())
+}
+
+const NOT_KEPT: Act = Act::Answer(Outcome::Retry, "NOT_KEPT");
+const SUCCESS: Act = Act::Answer(Outcome::Success, "");
+const AWAY: Act = Act::Fail(Code::Unavailable);
+const REFUSED: Act = Act::Fail(Code::PermissionDenied);
+
+#[tokio::test]
+async fn a_lost_answer_stays_unknown_when_nothing_is_kept_later() {
+    let (service, address) = serve(&[("a", &[AWAY, NOT_KEPT])]).await;
+    let output = run(publish(&address, &["a"], &["--json", "--retry-for", "60"])).await;
+    assert_eq!(service.seen(), ["a", "a"]);
+    assert_eq!(told(&text(&output.stdout)), [ended(1, "retry", "OUTCOME_UNKNOWN")]);
+}
+
+#[tokio::test]
+async fn outcomes_that_nobody_reads_any_more_are_no_fault() {
+    let (_service, address) = serve(&[("a", &[SUCCESS]), ("b", &[SUCCESS])]).await;
+    let mut child = publish(&address, &["a", "b"], &["--json"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
