@@ -23,7 +23,7 @@ use crate::{
     definitions::read_definitions,
     failure::{Context, Failure},
     private::{Options, PrivatePair},
-    publish::{Ended, Plan, Summary, outcome_name, publish},
+    publish::{Ended, Plan, Published, Summary, outcome_name, publish},
     results::{fetch, table},
     target::Target,
     text::out,
@@ -151,7 +151,12 @@ impl Demo {
             tell: Arc::new(remember),
         };
         let started = Instant::now();
-        let summary = publish(&self.target, Cursor::new(SAMPLE), Some(SAMPLE.len() as u64), &plan).await?;
+        let sample = Cursor::new(SAMPLE);
+        let Published { summary, fault } =
+            publish(&self.target, sample, Some(SAMPLE.len() as u64), &plan).await?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
         out!("{}", summary.report(started.elapsed()))?;
         Ok(summary)
     }

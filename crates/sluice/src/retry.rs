@@ -50,6 +50,18 @@ pub(crate) fn may_pass(status: &Status) -> bool {
     }
 }
 
+/// Whether the service refused a call that failed for good before it decided
+/// anything.
+pub(crate) fn is_refused(status: &Status) -> bool {
+    use Code::{
+        FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unauthenticated, Unimplemented,
+    };
+    matches!(
+        status.code(),
+        InvalidArgument | NotFound | PermissionDenied | FailedPrecondition | Unimplemented | Unauthenticated
+    )
+}
+
 /// What is known of an observation whose call failed.
 pub(crate) fn undecided(status: &Status, reason: &str) -> PublicationOutcome {
     PublicationOutcome {
@@ -89,6 +101,10 @@ mod tests {
         }
         for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated, Code::Internal] {
             assert!(!may_pass(&Status::new(code, "")), "{code:?}");
+        }
+        // Neither means that it decided nothing.
+        for code in [Code::Internal, Code::DataLoss, Code::OutOfRange] {
+            assert!(!is_refused(&Status::new(code, "")), "{code:?}");
         }
     }
 

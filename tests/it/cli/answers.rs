@@ -168,6 +168,61 @@ async fn a_lost_answer_stays_unknown_when_nothing_is_kept_later() {
 }
 
 #[tokio::test]
+async fn what_runs_when_a_call_is_refused_ends_and_nothing_more_is_sent() {
+    let acts: [(&str, &[Act]); 3] = [("a", &[SUCCESS]), ("b", &[Act::Wait]), ("c", &[REFUSED])];
+    let (service, address) = serve(&acts).await;
+    let markers = ["a", "b", "c", "d", "e"];
+    let mut child = publish(&address, &markers, &["--json", "--concurrency", "2"]).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("NOT_KEPT") && stdout.read_line(&mut shown).await.unwrap() > 0 {}
+    service.go_on.notify_one();
+    stdout.read_to_string(&mut shown).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let expected = [ended(1, "success", ""), ended(2, "success", ""), ended(3, "retry", "NOT_KEPT")];
+    assert_eq!(told(&shown), expected);
+    assert_eq!(service.seen(), ["a", "b", "c"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("3 observations"), "the report: {said}");
+    assert!(said.contains("PermissionDenied: as scripted; what follows line 3 was not sent"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_lost_answer_stays_unknown_when_the_next_call_is_refused() {
+    let (_service, address) = serve(&[("a", &[AWAY, REFUSED])]).await;
+    let output = run(publish(&address, &["a"], &["--json"])).await;
+    assert_eq!(told(&text(&output.stdout)), [ended(1, "retry", "OUTCOME_UNKNOWN")]);
+    assert_eq!(output.status.code(), Some(1), "it may have been kept");
+}
+
+#[tokio::test]
+async fn who_waits_to_send_again_does_not_when_another_call_is_refused() {
+    let acts: [(&str, &[Act]); 2] = [("a", &[NOT_KEPT]), ("b", &[Act::Wait])];
+    let (service, address) = serve(&acts).await;
+    let more = ["--json", "--concurrency", "2", "--retry-for", "7200"];
+    let child = publish(&address, &["a", "b"], &more).spawn().unwrap();
+    eventually("both calls", || async { (service.seen().len() == 2).then_some(()) }).await;
+    service.refuse.notify_one();
+    let output = timeout(LONG, child.wait_with_output()).await.expect("its end").unwrap();
+    let expected = [ended(1, "retry", "NOT_KEPT"), ended(2, "retry", "NOT_KEPT")];
+    assert_eq!(told(&text(&output.stdout)), expected);
+    assert_eq!(output.status.code(), Some(2), "nothing was kept");
+}
+
+#[tokio::test]
+async fn a_refusal_ends_it_while_the_source_still_waits() {
+    let (_service, address) = serve(&[("a", &[SUCCESS]), ("b", &[REFUSED])]).await;
+    let mut child =
+        publish_file(&address, "-", &["--json", "--concurrency", "1"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all((line("a") + &line("b")).as_bytes()).await.unwrap();
+    let output = timeout(LONG, child.wait_with_output()).await.expect("its end").unwrap();
+    assert_eq!(told(&text(&output.stdout)), [ended(1, "success", ""), ended(2, "retry", "NOT_KEPT")]);
+    drop(stdin);
+}
+
+#[tokio::test]
 async fn outcomes_that_nobody_reads_any_more_are_no_fault() {
     let (_service, address) = serve(&[("a", &[SUCCESS]), ("b", &[SUCCESS])]).await;
     let mut child = publish(&address, &["a", "b"], &["--json"]).spawn().unwrap();

@@ -10,7 +10,10 @@ use std::{
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,10 +23,13 @@ use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinSet,
 };
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::{
     failure::{Context, Failure},
     progress,
+    retry::NOT_KEPT,
     target::{Target, TargetArgs},
     text::out,
 };
@@ -71,6 +77,13 @@ pub(crate) struct Plan {
     pub(crate) tell: Tell,
 }
 
+/// What became of the lines.
+pub(crate) struct Published {
+    pub(crate) summary: Summary,
+    /// Why not all were read and sent, if so.
+    pub(crate) fault: Option<Failure>,
+}
+
 /// Publishes a file.
 pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
     let target = args.target.resolve()?;
@@ -83,27 +96,34 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         tell: if args.json { Arc::new(print_json) } else { Arc::new(|_| {}) },
     };
     let started = Instant::now();
-    let summary = publish(&target, reader, size, &plan).await?;
-    let report = summary.report(started.elapsed());
-    if args.json {
-        eprint!("{report}");
-    } else {
-        out!("{report}")?;
+    let Published { summary, fault } = publish(&target, reader, size, &plan).await?;
+    if fault.is_none() || summary.total() > 0 {
+        let report = summary.report(started.elapsed());
+        if args.json {
+            eprint!("{report}");
+        } else {
+            out!("{report}")?;
+        }
     }
-    Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match fault {
+        Some(fault) => Err(fault),
+        None if summary.is_clean() => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
 }
 
 /// Publishes all lines and says what became of them. `size` in bytes, if it is
-/// known, makes the progress bar tell how much is left.
+/// known, makes the progress bar tell how much is left. When a call fails for good
+/// or reading fails, what was sent before still comes to its end.
 ///
 /// # Errors
-/// If the service can't be reached or refuses the caller, or reading fails.
+/// If the service can't be reached; nothing was read then.
 pub(crate) async fn publish(
     target: &Target,
     reader: impl BufRead + Send + 'static,
     size: Option<u64>,
     plan: &Plan,
-) -> Result<Summary, Failure> {
+) -> Result<Published, Failure> {
     target.reach_ingest().await?;
     let reporter = Arc::new(Reporter::new(size, plan.tell.clone()));
     let lines = Lines::new(reader, plan.definition.clone(), plan.batch);
@@ -112,30 +132,44 @@ pub(crate) async fn publish(
     let waiting = Arc::new(AsyncMutex::new(waiting));
     let reading = read(lines, batches, reporter.clone());
     let client = target.ingest()?;
-    let mut senders: JoinSet<Result<(), Failure>> = JoinSet::new();
+    let stop = CancellationToken::new();
+    let mut senders: JoinSet<Result<(), Status>> = JoinSet::new();
     for _ in 0..plan.concurrency {
         let mut sender = Sender {
             client: client.clone(),
             organisation: target.organisation.clone(),
             retry_for: plan.retry_for,
+            stop: stop.clone(),
         };
         let (waiting, reporter) = (waiting.clone(), reporter.clone());
         senders.spawn(async move {
             loop {
-                let batch: Option<Vec<Item>> = waiting.lock().await.recv().await;
+                let next = async { waiting.lock().await.recv().await };
+                let batch: Option<Vec<Item>> = sender.stop.run_until_cancelled(next).await.flatten();
                 let Some(batch) = batch else { return Ok(()) };
-                sender.send(&batch, |ended| reporter.tell(&ended)).await?;
+                sender.send(&batch, |ended| reporter.tell_sent(&ended)).await?;
                 reporter.sent(&batch);
             }
         });
     }
     drop(waiting);
+    let (mut failed, mut fault) = (None, None);
     while let Some(ended) = senders.join_next().await {
-        // The first fault ends all: the others would meet the same one.
-        ended.context("sender")??;
+        match ended.context("sender") {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => failed = failed.or(Some(status)),
+            Err(failure) => {
+                stop.cancel();
+                fault.get_or_insert(failure);
+            }
+        }
     }
-    reading.await.context("reader")?.context("reading")?;
-    Ok(reporter.finish())
+    let mut fault = fault.or_else(|| failed.map(|status| reporter.failed(&status)));
+    if fault.is_none() {
+        // Else it may still wait for a terminal.
+        fault = reading.await.context("reader").and_then(|read| read.context("reading")).err();
+    }
+    Ok(Published { summary: reporter.finish(), fault })
 }
 
 /// Reads on a thread of its own: files and terminals block.
@@ -146,6 +180,10 @@ fn read<R: BufRead + Send + 'static>(
 ) -> tokio::task::JoinHandle<std::io::Result<()>> {
     tokio::task::spawn_blocking(move || {
         let refuse = |fault: lines::Unsendable| {
+            // Nothing is told after the end.
+            if batches.is_closed() {
+                return;
+            }
             reporter.tell(&Ended {
                 line: fault.line,
                 outcome: Outcome::Error,
@@ -187,13 +225,40 @@ struct Reporter {
     bar: ProgressBar,
     started: Instant,
     tell: Tell,
+    /// The last line that was sent. Lines are sent in their order, so all before it
+    /// were, and none after it.
+    last_sent: AtomicU64,
+    /// Whether anything was decided, or may have been.
+    decided: AtomicBool,
 }
 
 impl Reporter {
     fn new(size: Option<u64>, tell: Tell) -> Self {
         let counts = "{bar:30} {percent:>3}%  {elapsed}  {msg}";
         let bar = progress::bar(size, counts, "{spinner} {elapsed}  {msg}");
-        Self { summary: Mutex::default(), bar, started: Instant::now(), tell }
+        Self {
+            summary: Mutex::default(),
+            bar,
+            started: Instant::now(),
+            tell,
+            last_sent: AtomicU64::new(0),
+            decided: AtomicBool::new(false),
+        }
+    }
+
+    /// How a line that was sent ended.
+    fn tell_sent(&self, ended: &Ended) {
+        self.last_sent.fetch_max(ended.line, Ordering::Relaxed);
+        self.decided.fetch_or(ended.reason != NOT_KEPT, Ordering::Relaxed);
+        self.tell(ended);
+    }
+
+    /// What a call's fault means for all of them, when the last call has ended.
+    fn failed(&self, status: &Status) -> Failure {
+        let last = self.last_sent.load(Ordering::Relaxed);
+        let message =
+            format!("{:?}: {}; what follows line {last} was not sent", status.code(), status.message());
+        if self.decided.load(Ordering::Relaxed) { Failure::new(message) } else { Failure::unusable(message) }
     }
 
     fn tell(&self, ended: &Ended) {

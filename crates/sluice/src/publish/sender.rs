@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::ingest::v1::{
     Outcome, PublicationOutcome, PublishObservationsRequest, ingest_service_client::IngestServiceClient,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
@@ -14,8 +15,7 @@ use super::{
 };
 use crate::{
     connection::Authorised,
-    failure::Failure,
-    retry::{Backoff, OUTCOME_UNKNOWN, may_pass, still, undecided},
+    retry::{Backoff, NOT_KEPT, OUTCOME_UNKNOWN, is_refused, may_pass, still, undecided},
     text::proto_seconds,
 };
 
@@ -29,12 +29,18 @@ pub(super) struct Sender {
     pub(super) organisation: String,
     /// How long a batch is tried before its open observations are given up.
     pub(super) retry_for: Duration,
+    /// Cancelled by the first call that fails for good: the others would meet the
+    /// same fault. No call begins after that.
+    pub(super) stop: CancellationToken,
 }
 
 impl Sender {
     /// Sends a batch to its end, and tells how each line ended, as soon as it
     /// did.
-    pub(super) async fn send(&mut self, items: &[Item], mut told: impl FnMut(Ended)) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If a call fails for good. Each line has been told then, too.
+    pub(super) async fn send(&mut self, items: &[Item], mut told: impl FnMut(Ended)) -> Result<(), Status> {
         let request_id = uuid::Uuid::new_v4().to_string();
         let deadline = Instant::now() + self.retry_for;
         let mut open = vec![true; items.len()];
@@ -67,19 +73,26 @@ impl Sender {
                     backoff.after(&status)
                 }
                 Err(status) => {
-                    return Err(Failure::unusable(format!("{:?}: {}", status.code(), status.message())));
+                    self.stop.cancel();
+                    let reason = if is_refused(&status) { NOT_KEPT } else { OUTCOME_UNKNOWN };
+                    for at in (0..items.len()).filter(|at| open[*at]) {
+                        let known = still(std::mem::take(&mut last[at]), undecided(&status, reason));
+                        told(Ended::of(items[at].line, known));
+                    }
+                    return Err(status);
                 }
             };
             if !open.contains(&true) {
                 return Ok(());
             }
-            if Instant::now() + wait > deadline {
+            let waits = Instant::now() + wait <= deadline
+                && self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some();
+            if !waits {
                 for at in (0..items.len()).filter(|at| open[*at]) {
                     told(Ended::of(items[at].line, std::mem::take(&mut last[at])));
                 }
                 return Ok(());
             }
-            tokio::time::sleep(wait).await;
         }
     }
 
