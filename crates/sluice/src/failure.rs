@@ -36,6 +36,11 @@ impl Failure {
         Self { message: String::new(), exit: EXIT_NOBODY_READS }
     }
 
+    /// Whether it is only that nobody reads the output any more.
+    pub(crate) fn is_nobody_reads(&self) -> bool {
+        self.exit == EXIT_NOBODY_READS
+    }
+
     /// The same, with what it is about in front.
     #[must_use]
     pub fn about(self, what: &str) -> Self {

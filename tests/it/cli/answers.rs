@@ -223,6 +223,18 @@ async fn a_refusal_ends_it_while_the_source_still_waits() {
 }
 
 #[tokio::test]
+async fn a_full_disk_below_the_outcomes_is_told_in_the_end() {
+    let (service, address) = serve(&[("a", &[SUCCESS]), ("b", &[SUCCESS])]).await;
+    let mut command = publish(&address, &["a", "b"], &["--json"]);
+    command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = command.spawn().unwrap().wait_with_output().await.unwrap();
+    assert_eq!(service.seen(), ["a", "b"], "all is published");
+    let said = text(&output.stderr);
+    assert!(said.contains("2 observations") && said.contains("standard output: No space left"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
 async fn outcomes_that_nobody_reads_any_more_are_no_fault() {
     let (_service, address) = serve(&[("a", &[SUCCESS]), ("b", &[SUCCESS])]).await;
     let mut child = publish(&address, &["a", "b"], &["--json"]).spawn().unwrap();

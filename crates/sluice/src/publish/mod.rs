@@ -7,7 +7,7 @@ mod summary;
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Write as _},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -88,12 +88,14 @@ pub(crate) struct Published {
 pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
     let target = args.target.resolve()?;
     let (reader, size) = open(&args.file)?;
+    let unwritten: Arc<Mutex<Option<Failure>>> = Arc::default();
+    let first = unwritten.clone();
     let plan = Plan {
         definition: args.definition,
         batch: args.batch.into(),
         concurrency: args.concurrency.into(),
         retry_for: Duration::from_secs(args.retry_for),
-        tell: if args.json { Arc::new(print_json) } else { Arc::new(|_| {}) },
+        tell: if args.json { Arc::new(move |ended| print_json(ended, &first)) } else { Arc::new(|_| {}) },
     };
     let started = Instant::now();
     let Published { summary, fault } = publish(&target, reader, size, &plan).await?;
@@ -105,7 +107,11 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
             out!("{report}")?;
         }
     }
-    match fault {
+    let unwritten = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Some(_), Some(unwritten)) = (&fault, &unwritten) {
+        eprintln!("sluice: {unwritten}");
+    }
+    match fault.or(unwritten) {
         Some(fault) => Err(fault),
         None if summary.is_clean() => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
@@ -212,11 +218,16 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> 
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), size))
 }
 
-fn print_json(ended: &Ended) {
+/// Prints an outcome, and keeps the first fault of doing so. When nobody reads any
+/// more, the summary still tells the truth.
+fn print_json(ended: &Ended, first: &Mutex<Option<Failure>>) {
     let mut line = ended.to_json();
     line["line"] = ended.line.into();
-    // When nobody reads any more, the summary still tells the truth.
-    drop(writeln!(std::io::stdout(), "{line}"));
+    if let Err(fault) = out!("{line}")
+        && !fault.is_nobody_reads()
+    {
+        first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+    }
 }
 
 /// Counts, draws the progress bar, passes on how each line ended.
