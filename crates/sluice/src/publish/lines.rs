@@ -2,7 +2,11 @@
 //! names and marks it is read here. Whether it is any good is for the service
 //! to say.
 
-use std::{collections::HashSet, fmt, io::BufRead};
+use std::{
+    collections::HashSet,
+    fmt,
+    io::{BufRead, Read as _},
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -93,16 +97,31 @@ impl<R: BufRead> Lines<R> {
     fn read_line(&mut self) -> std::io::Result<Option<Result<Item, Unsendable>>> {
         loop {
             let mut bytes = Vec::new();
-            if self.reader.read_until(b'\n', &mut bytes)? == 0 {
+            if read_bounded(&mut self.reader, &mut bytes)? == 0 {
                 return Ok(None);
             }
             self.line += 1;
             strip_ending(&mut bytes);
+            if bytes.len() > BATCH_BYTES {
+                let details = format!("the line has more than {BATCH_BYTES} bytes");
+                return Ok(Some(Err(Unsendable { line: self.line, reason: "TOO_LARGE", details })));
+            }
             if !bytes.is_empty() {
                 return Ok(Some(parse(self.line, bytes, self.definition.as_deref())));
             }
         }
     }
+}
+
+/// Reads a line and returns how much of it is in `bytes`: all of one that can be
+/// sent, with its ending. The rest of a longer one is skipped.
+fn read_bounded(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+    let bytes_max = BATCH_BYTES + 2;
+    let read = reader.take(bytes_max as u64).read_until(b'\n', bytes)?;
+    if read == bytes_max && !bytes.ends_with(b"\n") {
+        reader.skip_until(b'\n')?;
+    }
+    Ok(read)
 }
 
 /// Takes `\n` or `\r\n` off, and nothing else.
@@ -117,9 +136,6 @@ fn strip_ending(bytes: &mut Vec<u8>) {
 
 fn parse(line: u64, bytes: Vec<u8>, definition: Option<&str>) -> Result<Item, Unsendable> {
     let fault = |reason, details: String| Unsendable { line, reason, details };
-    if bytes.len() > BATCH_BYTES {
-        return Err(fault("TOO_LARGE", format!("the line has {} bytes", bytes.len())));
-    }
     let head = match (read_head(&bytes), definition) {
         (Ok(head), _) => head,
         // The service will say what is wrong with it.
@@ -278,7 +294,31 @@ mod tests {
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
         let large = format!("{}\n", "x".repeat(BATCH_BYTES / 2 + 1)).repeat(3);
         assert_eq!(read(&large, Some("d"), 100).0.len(), 3);
-        assert_eq!(read(&"x".repeat(BATCH_BYTES + 1), Some("d"), 1).1[0].reason, "TOO_LARGE");
+    }
+
+    #[test]
+    fn the_largest_line_is_sent_and_a_larger_one_is_skipped() {
+        for ending in ["", "\n", "\r\n"] {
+            let (batches, faults) = read(&("x".repeat(BATCH_BYTES) + ending), Some("d"), 1);
+            assert_eq!((batches[0][0].data().len(), faults.len()), (BATCH_BYTES, 0), "{ending:?}");
+            for size in [BATCH_BYTES + 1, BATCH_BYTES + 2, 2 * BATCH_BYTES] {
+                let text = "x".repeat(size) + ending + if ending.is_empty() { "" } else { "{}" };
+                let (batches, faults) = read(&text, Some("d"), 1);
+                assert_eq!((faults[0].line, faults[0].reason), (1, "TOO_LARGE"), "{size} {ending:?}");
+                let after: Vec<u64> = batches.iter().map(|batch| batch[0].line).collect();
+                let expected: &[u64] = if ending.is_empty() { &[] } else { &[2] };
+                assert_eq!((after.as_slice(), faults.len()), (expected, 1), "{size} {ending:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_of_a_line_is_held_than_can_be_sent() {
+        let mut reader = std::io::BufReader::new(std::io::repeat(b'x').take(16 * BATCH_BYTES as u64));
+        let mut bytes = Vec::new();
+        assert_eq!(read_bounded(&mut reader, &mut bytes).unwrap(), BATCH_BYTES + 2);
+        assert_eq!(bytes.len(), BATCH_BYTES + 2);
+        assert_eq!(read_bounded(&mut reader, &mut bytes).unwrap(), 0, "the rest is skipped");
     }
 
     #[test]
