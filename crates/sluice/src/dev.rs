@@ -42,14 +42,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode, Failure> {
     let stop = shutdown::on_signal().context("signals")?;
     let data_dir = args.data_dir.unwrap_or_else(|| ready::state_dir().join("dev"));
     let ready_file = args.ready_file.unwrap_or_else(|| data_dir.join("ready.json"));
-    // What an earlier, killed run left would tell of a pair that is not there.
-    ready::remove(&ready_file)?;
     let options = Options {
         data_dir: data_dir.clone(),
         ingest: args.ingest_addr,
         results: args.results_addr,
         may_install: !args.no_install,
         temporary: false,
+        // What an earlier, killed run left would tell of a pair that is not there.
+        ready_file: Some(ready_file.clone()),
     };
     let pair = tokio::select! {
         pair = PrivatePair::start(options) => pair?,

@@ -2,16 +2,42 @@
 //! process's own.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
-use crate::failure::{Context, Failure};
+use crate::{
+    failure::{Context, Failure},
+    postgres::is_root,
+};
+
+/// A folder that is this process's own until the lock is dropped.
+#[derive(Debug)]
+pub(crate) struct OwnFolder {
+    pub(crate) path: PathBuf,
+    pub(crate) lock: File,
+}
+
+impl OwnFolder {
+    /// Makes the folder if there is none, and takes it.
+    ///
+    /// # Errors
+    /// If another process has it.
+    pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
+        // The server's user only passes through; all that is secret in here is
+        // readable by its owner only.
+        let mode = if is_root() { 0o711 } else { 0o700 };
+        DirBuilder::new().recursive(true).mode(mode).create(folder).context(folder.display())?;
+        let path = fs::canonicalize(folder).context(folder.display())?;
+        let lock = lock(&path)?;
+        Ok(Self { path, lock })
+    }
+}
 
 /// One owner per folder, also over processes; the kernel frees it on any end.
-pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
+fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join("lock");
     let file =
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path).context(path.display())?;

@@ -182,12 +182,12 @@ async fn a_folder_has_one_dev() {
     let folder = scratch("dev");
     let dev = Dev::start(&folder).await;
     let mut second = sluice(&["dev", "--no-install", "--ingest-addr", "127.0.0.1:0"]);
-    second.args(["--results-addr", "127.0.0.1:0", "--ready-file"]).arg(folder.join("other"));
+    second.args(["--results-addr", "127.0.0.1:0", "--ready-file"]).arg(&dev.ready_file);
     second.arg("--data-dir").arg(folder.join("data"));
     let output = run(second).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("another sluice"), "{}", text(&output.stderr));
-    assert!(is_serving(&dev.ready().ingest).await, "the first is unharmed");
+    assert!(is_serving(&dev.ready().ingest).await, "the first and its ready file are unharmed");
     assert!(dev.stop().await.success());
 }
 

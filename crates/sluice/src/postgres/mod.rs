@@ -22,7 +22,7 @@ use tokio_postgres::NoTls;
 
 use crate::{
     failure::{Context, Failure},
-    files::{lock, open_log, write_secret},
+    files::{OwnFolder, open_log, write_secret},
     port,
 };
 
@@ -88,13 +88,12 @@ impl Cluster {
     /// If the server programs are missing, the folder is in use or can't be
     /// reached by the server's user, or the cluster can't be made.
     pub async fn open(folder: &Path, may_install: bool) -> Result<Self, Failure> {
-        // The server's user only passes through; all that is secret in here is
-        // readable by its owner only.
-        let mode = if is_root() { 0o711 } else { 0o700 };
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(mode).create(folder).context(folder.display())?;
-        let folder = fs::canonicalize(folder).context(folder.display())?;
-        let lock = lock(&folder)?;
+        Self::open_in(OwnFolder::take(folder)?, may_install).await
+    }
+
+    /// The same, in a folder that is ours already.
+    pub(crate) async fn open_in(folder: OwnFolder, may_install: bool) -> Result<Self, Failure> {
+        let OwnFolder { path: folder, lock } = folder;
         let data = folder.join("data");
         let programs = Programs::find_or_install(programs::major_of_data(&data), may_install)?;
         let owner = Owner::of_server()?;

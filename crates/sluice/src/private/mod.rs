@@ -22,8 +22,9 @@ use crate::{
     connection::is_serving,
     failure::{Context, Failure},
     port,
+    files::OwnFolder,
     postgres::Cluster,
-    ready::{Pids, Ready},
+    ready::{self, Pids, Ready},
 };
 use process::{Spec, Told};
 use secrets::Secrets;
@@ -58,6 +59,9 @@ pub struct Options {
     /// Whether the folder goes when the pair ends.
     pub temporary: bool,
 }
+    /// A file that an earlier, killed run may have left. It goes as soon as the
+    /// folder is ours: before, it is that of a pair that runs.
+    pub ready_file: Option<PathBuf>,
 
 impl Options {
     /// A pair on free ports in a new folder that is removed afterwards.
@@ -72,6 +76,7 @@ impl Options {
             may_install,
             temporary: true,
         }
+            ready_file: None,
     }
 }
 
@@ -117,7 +122,11 @@ impl PrivatePair {
 
     async fn begin(options: Options) -> Result<Self, Failure> {
         let executable = std::env::current_exe().context("own path")?;
-        let mut cluster = Cluster::open(&options.data_dir.join("postgres"), options.may_install).await?;
+        let folder = OwnFolder::take(&options.data_dir.join("postgres"))?;
+        if let Some(left) = &options.ready_file {
+            ready::remove(left)?;
+        }
+        let mut cluster = Cluster::open_in(folder, options.may_install).await?;
         let data_dir = fs::canonicalize(&options.data_dir).context(options.data_dir.display())?;
         let (ingest, results) = (settle(options.ingest).await?, settle(options.results).await?);
         let tokens = Tokens::load(&data_dir)?;
