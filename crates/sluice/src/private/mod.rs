@@ -7,9 +7,10 @@ mod secrets;
 mod tokens;
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -21,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::is_serving,
     failure::{Context, Failure},
-    port,
     files::OwnFolder,
+    port,
     postgres::Cluster,
     ready::{self, Pids, Ready},
 };
@@ -58,10 +59,10 @@ pub struct Options {
     pub may_install: bool,
     /// Whether the folder goes when the pair ends.
     pub temporary: bool,
-}
     /// A file that an earlier, killed run may have left. It goes as soon as the
     /// folder is ours: before, it is that of a pair that runs.
     pub ready_file: Option<PathBuf>,
+}
 
 impl Options {
     /// A pair on free ports in a new folder that is removed afterwards.
@@ -75,8 +76,8 @@ impl Options {
             results: anywhere,
             may_install,
             temporary: true,
-        }
             ready_file: None,
+        }
     }
 }
 
@@ -352,7 +353,9 @@ fn ready(ingest: SocketAddr, results: SocketAddr, tokens: &Tokens) -> Ready {
 fn storage_flags(data_dir: &Path, results_url: &str) -> Result<Vec<String>, Failure> {
     let secrets = Secrets::load(data_dir)?;
     let local = data_dir.join("storage");
-    fs::create_dir_all(&local).context(local.display())?;
+    // Tenants' data is its owner's only, also where the folder was there before.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&local).context(local.display())?;
+    fs::set_permissions(&local, Permissions::from_mode(0o700)).context(local.display())?;
     Ok(vec![
         format!("--storage-local-root={}", local.display()),
         format!("--storage-keys-file={}", secrets.storage_keys.display()),
@@ -364,5 +367,24 @@ fn storage_flags(data_dir: &Path, results_url: &str) -> Result<Vec<String>, Fail
 fn remove_folder(folder: Option<&Path>) {
     if let Some(folder) = folder {
         drop(fs::remove_dir_all(folder));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_enters_the_folder_of_the_data() {
+        let data_dir = std::env::temp_dir().join(format!("sluice-storage-{}", std::process::id()));
+        fs::create_dir(&data_dir).unwrap();
+        let storage = data_dir.join("storage");
+        let mode = || fs::metadata(&storage).unwrap().permissions().mode() & 0o777;
+        storage_flags(&data_dir, "http://127.0.0.1:1").unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&storage, Permissions::from_mode(0o755)).unwrap();
+        storage_flags(&data_dir, "http://127.0.0.1:1").unwrap();
+        assert_eq!(mode(), 0o700, "one that was there before");
+        fs::remove_dir_all(&data_dir).unwrap();
     }
 }
