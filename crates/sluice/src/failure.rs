@@ -2,7 +2,7 @@
 //! exit code. 1: it ran and something is wrong; 2: it could not run (usage, no
 //! connection).
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Exit code of a command that ran and found something wrong.
 const EXIT_FAILED: u8 = 1;
@@ -31,9 +31,13 @@ impl Failure {
         Self { message: message.into(), exit: EXIT_UNUSABLE }
     }
 
-    /// Nobody reads the output any more. There is nothing to tell.
-    pub(crate) fn nobody_reads() -> Self {
-        Self { message: String::new(), exit: EXIT_NOBODY_READS }
+    /// Writing failed. When nobody reads any more, there is nothing to tell.
+    pub(crate) fn output(what: &str, fault: &io::Error) -> Self {
+        if fault.kind() == io::ErrorKind::BrokenPipe {
+            Self { message: String::new(), exit: EXIT_NOBODY_READS }
+        } else {
+            Self::new(format!("{what}: {fault}"))
+        }
     }
 
     /// Whether it is only that nobody reads the output any more.

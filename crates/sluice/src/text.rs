@@ -29,11 +29,8 @@ pub(crate) use out;
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let ending = if text.ends_with('\n') { "" } else { "\n" };
     let mut stdout = std::io::stdout().lock();
-    match write!(stdout, "{text}{ending}").and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(fault) if fault.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::nobody_reads()),
-        Err(fault) => Err(Failure::new(format!("standard output: {fault}"))),
-    }
+    let written = write!(stdout, "{text}{ending}").and_then(|()| stdout.flush());
+    written.map_err(|fault| Failure::output("standard output", &fault))
 }
 
 /// Rows under a heading, each column as wide as its widest cell.

@@ -1,7 +1,7 @@
 //! `sluice results download`: whole and correct, or nothing, against a service
 //! that delivers by a script.
 
-use std::{path::Path, process::Command as Process};
+use std::{os::unix::process::ExitStatusExt as _, path::Path, process::Command as Process, time::Duration};
 
 use bytes::Bytes;
 use hex::encode;
@@ -13,7 +13,7 @@ use sluice_proto::results::v1::{
     results_service_server::{ResultsService, ResultsServiceServer},
 };
 use sluice_tests::{eventually, scratch};
-use tokio::{net::TcpListener, process::Command, sync::mpsc};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, process::Command, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
@@ -96,13 +96,18 @@ impl ResultsService for Delivers {
 }
 
 async fn download(delivers: Delivers, to: &Path) -> Command {
+    let mut command = show(delivers).await;
+    command.arg("-o").arg(to);
+    command
+}
+
+/// To standard output.
+async fn show(delivers: Delivers) -> Command {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = tonic::transport::Server::builder().add_service(ResultsServiceServer::new(delivers));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    let mut command = sluice(&["results", "download", "id", "--results", &address, "--token", "sluice_a_b"]);
-    command.arg("-o").arg(to);
-    command
+    sluice(&["results", "download", "id", "--results", &address, "--token", "sluice_a_b"])
 }
 
 fn entries(folder: &Path) -> usize {
@@ -151,6 +156,28 @@ async fn stopping_it_leaves_nothing() {
     let output = child.wait_with_output().await.unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert_eq!(entries(&folder), 0);
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_while_nobody_takes_what_it_writes() {
+    let mut child = show(Delivers::Whole).await.spawn().unwrap();
+    // It writes, and the pipe is too small for what comes.
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_u8().await.unwrap();
+    let pid = child.id().unwrap().to_string();
+    assert!(Process::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ended = timeout(Duration::from_secs(60), child.wait()).await.expect("its end").unwrap();
+    assert_eq!(ended.signal(), Some(2), "{ended}");
+}
+
+#[tokio::test]
+async fn it_ends_silently_when_nobody_reads_any_more() {
+    let mut child = show(Delivers::Whole).await.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_u8().await.unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(141), ""));
 }
 
 #[tokio::test]

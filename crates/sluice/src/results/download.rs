@@ -14,6 +14,7 @@ use sluice_proto::results::v1::{
     DownloadResultRequest, GetResultRequest, results_service_client::ResultsServiceClient,
 };
 use sluice_service::shutdown;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Authorised,
@@ -42,7 +43,12 @@ pub(super) async fn run(args: DownloadArgs) -> Result<ExitCode, Failure> {
     let mut output = Output::open(args.output)?;
     // The record says how large it is.
     let bar = progress::bytes(Some(0), "receiving");
-    let stop = shutdown::on_signal().context("signals")?;
+    // Only a file that is not whole must not stay. Elsewhere a signal ends us at
+    // once, also while writing waits for a reader.
+    let stop = match output.partial {
+        Some(_) => shutdown::on_signal().context("signals")?,
+        None => CancellationToken::new(),
+    };
     let fetched = tokio::select! {
         fetched = fetch(&mut client, &target.organisation, &args.id, &mut output.writer, &bar) => fetched,
         () = stop.cancelled() => Err(Failure::new("stopped")),
@@ -91,7 +97,7 @@ impl Output {
 
     /// All is there and correct: so many bytes.
     fn keep(mut self, size: u64) -> Result<(), Failure> {
-        self.writer.flush().context("writing")?;
+        self.writer.flush().map_err(unwritten)?;
         let Some(partial) = self.partial else { return Ok(()) };
         partial.file.sync_all().context(partial.path.display())?;
         fs::rename(&partial.path, &partial.to).context(partial.to.display())?;
@@ -105,6 +111,10 @@ impl Drop for Partial {
         // One that was kept isn't there any more.
         drop(fs::remove_file(&self.path));
     }
+}
+
+fn unwritten(fault: io::Error) -> Failure {
+    Failure::output("writing", &fault)
 }
 
 /// Writes a result's data and returns its size.
@@ -127,7 +137,7 @@ pub(crate) async fn fetch(
     while let Some(chunk) = chunks.message().await? {
         md5.update(&chunk.data);
         size += chunk.data.len() as u64;
-        to.write_all(&chunk.data).context("writing")?;
+        to.write_all(&chunk.data).map_err(unwritten)?;
         bar.set_position(size);
     }
     let checksum = hex::encode(md5.finalize());
