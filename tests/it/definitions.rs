@@ -1,12 +1,9 @@
 //! Definitions: keeping them, refusing bad ones, and their effect on every
 //! replica for every request that arrives after the change was answered.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use sluice::connection::Clients;
@@ -14,7 +11,7 @@ use sluice_proto::ingest::v1::{
     Definition, DeleteDefinitionRequest, GetDefinitionRequest, ListDefinitionsRequest, Outcome,
     PutDefinitionRequest, ValidateDefinitionRequest,
 };
-use sluice_tests::{Pair, Service, Tenant};
+use sluice_tests::{Pair, Tenant};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -27,12 +24,12 @@ async fn get(clients: &Clients, path: &str) -> Result<Definition, Status> {
     Ok(answer.into_inner().definition.unwrap())
 }
 
-async fn try_put(clients: &Clients, definition: Definition) -> Result<bool, Status> {
+pub async fn try_put(clients: &Clients, definition: Definition) -> Result<bool, Status> {
     let request = PutDefinitionRequest { definition: Some(definition) };
     Ok(clients.definitions.clone().put_definition(request).await?.into_inner().created)
 }
 
-async fn delete(clients: &Clients, path: &str, etag: &str) -> Result<String, Status> {
+pub async fn delete(clients: &Clients, path: &str, etag: &str) -> Result<String, Status> {
     let request = DeleteDefinitionRequest {
         path: path.into(),
         etag: etag.into(),
@@ -41,7 +38,7 @@ async fn delete(clients: &Clients, path: &str, etag: &str) -> Result<String, Sta
     Ok(clients.definitions.clone().delete_definition(request).await?.into_inner().id)
 }
 
-fn reason(status: &Status) -> (Code, String) {
+pub fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
     (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
 }
@@ -320,83 +317,4 @@ async fn a_change_through_one_replica_counts_for_the_next_request_on_the_other()
     ending.store(true, Relaxed);
     let said = kinds(&others.await.unwrap());
     assert!(!said.is_empty() && said.iter().all(|kind| *kind == Outcome::Success), "others are not bothered");
-}
-
-#[tokio::test]
-async fn an_organisation_has_so_many_definitions_and_so_many_bytes_of_texts() {
-    let bounds = builder().flag(Service::Ingest, "organisation-definitions-max", "3").flag(
-        Service::Ingest,
-        "organisation-schema-bytes-max",
-        "40",
-    );
-    let pair = bounds.start().await;
-    let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
-    let with_schema = |path: &str, bytes: usize| Definition {
-        json_schema: format!("{{{}}}", " ".repeat(bytes - 2)),
-        ..definition(path)
-    };
-    let too_many = (Code::ResourceExhausted, "TOO_MANY_DEFINITIONS".to_owned());
-    let refused = async |definition| reason(&try_put(&acme, definition).await.unwrap_err());
-    put(&acme, with_schema("a", 19)).await;
-    assert_eq!(refused(with_schema("b", 22)).await, too_many);
-    put(&acme, with_schema("b", 21)).await;
-    assert_eq!(refused(with_schema("c", 2)).await, too_many);
-    assert_eq!(refused(Definition { description: "x".into(), ..definition("c") }).await, too_many);
-    assert_eq!(refused(Definition { unique_by: vec!["/".into()], ..definition("c") }).await, too_many);
-    put(&acme, definition("c")).await;
-    assert_eq!(refused(definition("d")).await, too_many);
-    // What it replaces does not count, nor do others' definitions, nor deleted ones.
-    put(&acme, with_schema("a", 18)).await;
-    put(&globex, Definition { organisation: "globex".into(), ..with_schema("d", 40) }).await;
-    delete(&acme, "b", "").await.unwrap();
-    put(&acme, with_schema("d", 22)).await;
-
-    // What is there beyond the bounds may be changed, and get shorter.
-    let more = "INSERT INTO definition
-                SELECT (d2).* FROM (
-                    SELECT jsonb_populate_record(d, jsonb_build_object('path', d.path || n, 'id', gen_random_uuid())) d2
-                    FROM definition d, generate_series(1, 3) n WHERE organisation = 'acme' AND NOT deleted
-                ) more";
-    pair.ingest_database.sql().await.execute(more, &[]).await.unwrap();
-    put(&acme, Definition { disabled: true, ..with_schema("a", 18) }).await;
-    put(&acme, with_schema("d", 21)).await;
-    assert_eq!(refused(with_schema("d", 22)).await, too_many);
-}
-
-#[tokio::test]
-async fn what_was_deleted_is_forgotten_after_a_day() {
-    let mut pair = builder().start().await;
-    let acme = pair.clients(Tenant::Acme);
-    let (forget, changed) = (
-        include_str!("../../crates/ingest/src/sql/forget_deleted.sql"),
-        include_str!("../../crates/ingest/src/sql/select_changed_definitions.sql"),
-    );
-    for path in ["kept", "old", "young"] {
-        put(&acme, definition(path)).await;
-    }
-    delete(&acme, "old", "").await.unwrap();
-    delete(&acme, "young", "").await.unwrap();
-    let sql = pair.ingest_database.sql().await;
-    sql.execute(
-        "UPDATE definition SET date_updated = now() - interval '25 hours' WHERE path <> 'young'",
-        &[],
-    )
-    .await
-    .unwrap();
-    // Who follows is told of both, who begins has no use for them.
-    let known = async |since: i64| {
-        let rows = sql.query(changed, &[&since]).await.unwrap();
-        rows.iter().map(|row| row.get::<_, String>("path")).collect::<BTreeSet<_>>()
-    };
-    assert_eq!(known(0).await, ["kept", "old", "young"].map(String::from).into());
-    assert_eq!(known(-1).await, ["kept"].map(String::from).into());
-    assert_eq!(sql.execute(forget, &[]).await.unwrap(), 1);
-    assert_eq!(known(0).await, ["kept", "young"].map(String::from).into());
-    pair.ingest[0].stop().await;
-    pair.ingest[0].restart(false).await;
-    pair.ingest[0].serving().await;
-    let acme = pair.clients(Tenant::Acme);
-    let said = publish(&acme, ["kept", "old", "young"].map(|path| json(path, "1")).to_vec()).await;
-    let unknown = (Outcome::Error, "UNKNOWN_DEFINITION");
-    assert_eq!(told(&said), [(Outcome::Success, ""), unknown, unknown]);
 }

@@ -8,6 +8,7 @@ mod cli;
 mod commits_in_doubt;
 mod connections;
 mod definitions;
+mod definitions_kept;
 mod deployment;
 mod durability;
 mod fairness;
