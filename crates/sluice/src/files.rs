@@ -1,5 +1,5 @@
-//! Files that only their owner may read, and the lock that makes a folder one
-//! process's own.
+//! Files that only their owner may read, the lock that makes a folder one
+//! process's own, and folders that go.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -12,6 +12,9 @@ use crate::{
     failure::{Context, Failure},
     postgres::is_root,
 };
+
+/// How often the removal of a folder is tried.
+const REMOVALS_MAX: u32 = 100;
 
 /// A folder that is this process's own until the lock is dropped.
 #[derive(Debug)]
@@ -47,6 +50,42 @@ fn lock(folder: &Path) -> Result<File, Failure> {
             Err(Failure::unusable(format!("{}: another sluice is running here", folder.display())))
         }
         Err(TryLockError::Error(fault)) => Err(Failure::new(format!("{}: {fault}", path.display()))),
+    }
+}
+
+/// A folder that goes when this is dropped, unless that is another one's now.
+#[derive(Debug)]
+pub(crate) struct TemporaryFolder {
+    pub(crate) path: PathBuf,
+    ours: bool,
+}
+
+impl TemporaryFolder {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, ours: true }
+    }
+
+    /// Leaves the removal to somebody else.
+    pub(crate) fn leave(&mut self) {
+        self.ours = false;
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if self.ours {
+            remove_folder(&self.path);
+        }
+    }
+}
+
+/// Removes a folder, also when a process that is being killed still puts a file
+/// into it, or somebody else removes it, too.
+pub(crate) fn remove_folder(folder: &Path) {
+    for _ in 0..REMOVALS_MAX {
+        if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+            break;
+        }
     }
 }
 

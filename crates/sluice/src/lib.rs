@@ -27,6 +27,7 @@ use std::{future::Future, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use failure::{Context, Failure};
+use sluice_service::shutdown;
 use tokio::runtime::Builder;
 
 /// Publish observations once, keep each result until it is consumed.
@@ -94,7 +95,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Definitions(command) => block_on(definitions::run(command)),
         Command::Results(command) => block_on(results::run(command)),
         Command::Storage(command) => block_on(storage::run(*command)),
-        Command::Bench(args) => block_on_one_thread(bench::run(args)),
+        Command::Bench(args) => block_on_one_thread(until_signal(bench::run(args))),
         Command::Keys(command) => keys::run(command),
         Command::Serve(service) => Ok(serve::run(service)),
         Command::PostgresGuard(args) => Ok(postgres::guard(&args)),
@@ -113,6 +114,16 @@ fn block_on_one_thread(
     command: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
     run_on(&mut Builder::new_current_thread(), command)
+}
+
+/// Ends a command at SIGTERM or SIGINT, so that what it holds goes: a pair of its
+/// own.
+async fn until_signal(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let stop = shutdown::on_signal().context("signals")?;
+    tokio::select! {
+        ended = command => ended,
+        () = stop.cancelled() => Err(Failure::new("stopped before the end")),
+    }
 }
 
 fn run_on(

@@ -207,3 +207,46 @@ async fn the_demo_holds_what_it_promises_and_leaves_nothing() {
     })
     .await;
 }
+
+/// Sends a signal to a command that makes a pair of its own when so much of it is
+/// there.
+async fn leaves_nothing(args: &[&str], ending: &str, is_there: impl Fn(&Path) -> bool) {
+    let folder = scratch("interrupted");
+    let mut command = sluice(args);
+    let mut child = command.env("TMPDIR", &folder).spawn().unwrap();
+    let entries = || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    eventually("its start", || async { entries().any(|entry| is_there(&entry)).then_some(()) }).await;
+    signal(ending, child.id().unwrap());
+    let code = (ending == "INT").then_some(1);
+    assert_eq!(child.wait().await.unwrap().code(), code, "{args:?}");
+    let works_below = |process: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_link(process.unwrap().path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder))
+    };
+    eventually("the end of all", || async {
+        let runs = std::fs::read_dir("/proc").unwrap().any(works_below);
+        (!runs && entries().count() == 0).then_some(())
+    })
+    .await;
+}
+
+fn server_begins(pair: &Path) -> bool {
+    pair.join("postgres/data/postmaster.pid").exists()
+}
+
+#[tokio::test]
+async fn an_interrupted_demo_leaves_nothing() {
+    leaves_nothing(&["demo", "--no-install"], "INT", |_| true).await;
+    leaves_nothing(&["demo", "--no-install"], "INT", server_begins).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_bench_leaves_nothing() {
+    let bench = ["bench", "--private", "--no-install", "--seconds", "600"];
+    leaves_nothing(&bench, "INT", server_begins).await;
+    leaves_nothing(&bench, "INT", |pair| pair.join("logs/ingest.log").exists()).await;
+}
+
+#[tokio::test]
+async fn a_demo_killed_when_its_server_begins_leaves_nothing() {
+    leaves_nothing(&["demo", "--no-install"], "KILL", server_begins).await;
+}

@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
-use crate::failure::{Context, Failure};
+use crate::{
+    failure::{Context, Failure},
+    files::{TemporaryFolder, remove_folder},
+};
 
 /// How long a fast shutdown may take before it is made an immediate one.
 const FAST_DEADLINE: Duration = Duration::from_secs(20);
@@ -61,6 +64,41 @@ impl Guard {
     }
 }
 
+/// How a server is guarded over its restarts.
+#[derive(Debug)]
+pub(super) struct Guarding {
+    executable: PathBuf,
+    /// The helper's to remove as soon as there is one.
+    remove: Option<TemporaryFolder>,
+    guard: Option<Guard>,
+}
+
+impl Guarding {
+    pub(super) fn new(executable: PathBuf, remove: Option<TemporaryFolder>) -> Self {
+        Self { executable, remove, guard: None }
+    }
+
+    /// Guards the server that was started just now.
+    pub(super) fn watch(&mut self, folder: &Path, pid: u32) {
+        let remove = self.remove.as_ref().map(|remove| remove.path.as_path());
+        match Guard::start(&self.executable, folder, pid, remove) {
+            // The new guard first: at no time may the server be without one.
+            Ok(new) => self.guard.replace(new).into_iter().for_each(Guard::dismiss),
+            Err(failure) => return eprintln!("sluice: PostgreSQL has no guard: {failure}"),
+        }
+        self.remove.iter_mut().for_each(TemporaryFolder::leave);
+    }
+}
+
+impl Guard {
+    /// Ends the helper before it acts: another server runs in the folder now.
+    fn dismiss(mut self) {
+        if let Some(helper) = &mut self.helper {
+            drop(helper.kill());
+        }
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut helper) = self.helper.take() {
@@ -83,7 +121,7 @@ pub fn guard(args: &GuardArgs) -> ExitCode {
             None => {}
         }
         if let Some(folder) = &args.remove {
-            drop(fs::remove_dir_all(folder));
+            remove_folder(folder);
         }
     };
     match tokio::runtime::Builder::new_current_thread().enable_time().build() {
@@ -98,6 +136,29 @@ pub(super) async fn stop_leftover(data: &Path) -> Result<(), Failure> {
     match postmaster(data) {
         Some(pid) => stop(data, pid).await,
         None => Ok(()),
+    }
+}
+
+/// A program in a process group of its own. It and all that it started end at once
+/// when this is dropped.
+pub(super) struct Running(Option<Pid>);
+
+impl Running {
+    pub(super) fn new(pid: Option<u32>) -> Self {
+        Self(pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)))
+    }
+
+    /// It has ended by itself.
+    pub(super) fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            drop(kill_process_group(group, Signal::KILL).map_err(io::Error::from));
+        }
     }
 }
 

@@ -22,12 +22,13 @@ use tokio_postgres::NoTls;
 
 use crate::{
     failure::{Context, Failure},
-    files::{OwnFolder, open_log, write_secret},
+    files::{OwnFolder, TemporaryFolder, open_log, write_secret},
     port,
 };
 
 pub(crate) use guard::send;
 pub use guard::{Guard, GuardArgs, guard};
+use guard::{Guarding, Running};
 use owner::Owner;
 pub use programs::{Programs, is_root};
 
@@ -77,6 +78,7 @@ pub struct Cluster {
     port: u16,
     more_settings: Vec<String>,
     server: Option<Child>,
+    guarding: Option<Guarding>,
     _lock: File,
 }
 
@@ -110,6 +112,7 @@ impl Cluster {
             port: 0,
             more_settings: Vec::new(),
             server: None,
+            guarding: None,
             _lock: lock,
         };
         cluster.password = match fs::read_to_string(cluster.folder.join("password")) {
@@ -134,6 +137,9 @@ impl Cluster {
             let log = open_log(&self.folder.join("server.log"))?;
             let said_before = log.metadata().map_or(0, |meta| meta.len());
             self.server = Some(self.spawn(log)?);
+            if let (Some(pid), Some(guarding)) = (self.pid(), &mut self.guarding) {
+                guarding.watch(&self.folder, pid);
+            }
             if self.answers(deadline).await? {
                 return Ok(());
             }
@@ -164,6 +170,12 @@ impl Cluster {
     pub fn guard(&self, executable: &Path, remove: Option<&Path>) -> Result<Guard, Failure> {
         let pid = self.pid().ok_or_else(|| Failure::new("PostgreSQL is not running"))?;
         Guard::start(executable, &self.folder, pid, remove)
+    }
+
+    /// From the next start on the server always has such a helper. The folder
+    /// `remove` goes in any case: while there is no helper, when this is dropped.
+    pub(crate) fn keep_guarded(&mut self, executable: PathBuf, remove: Option<TemporaryFolder>) {
+        self.guarding = Some(Guarding::new(executable, remove));
     }
 
     /// The server's process id, if it was started and did not end.
@@ -296,17 +308,20 @@ impl Cluster {
             owner.give(&making)?;
             owner.give(&password_file)?;
         }
-        let made = self
-            .command("initdb")
+        let mut initdb = self.command("initdb");
+        initdb
             .args(["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--username", USER])
             .args(SYNC_LATER)
             .arg("--pgdata")
             .arg(&making)
             .arg("--pwfile")
             .arg(&password_file)
-            .output()
-            .await
-            .context("initdb")?;
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let initdb = initdb.spawn().context("initdb")?;
+        let running = Running::new(initdb.id());
+        let made = initdb.wait_with_output().await.context("initdb")?;
+        running.has_ended();
         if !made.status.success() {
             let said = String::from_utf8_lossy(&made.stderr);
             return Err(Failure::new(format!("initdb failed:\n{}", said.trim_end())));

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::is_serving,
     failure::{Context, Failure},
-    files::OwnFolder,
+    files::{OwnFolder, TemporaryFolder, remove_folder},
     port,
     postgres::Cluster,
     ready::{self, Pids, Ready},
@@ -110,25 +110,21 @@ struct Shared {
 }
 
 impl PrivatePair {
-    /// Brings it up and waits until both services serve.
+    /// Brings it up and waits until both services serve. What was begun ends and
+    /// goes, when this is dropped before.
     ///
     /// # Errors
     /// If something does not come up; says what, and the end of its log.
     pub async fn start(options: Options) -> Result<Self, Failure> {
-        let remove = options.temporary.then(|| options.data_dir.clone());
-        let mut pair = Self::begin(options).await.inspect_err(|_| remove_folder(remove.as_deref()))?;
-        pair.remove = remove;
-        Ok(pair)
-    }
-
-    async fn begin(options: Options) -> Result<Self, Failure> {
         let executable = std::env::current_exe().context("own path")?;
         let folder = OwnFolder::take(&options.data_dir.join("postgres"))?;
         if let Some(left) = &options.ready_file {
             ready::remove(left)?;
         }
-        let mut cluster = Cluster::open_in(folder, options.may_install).await?;
         let data_dir = fs::canonicalize(&options.data_dir).context(options.data_dir.display())?;
+        let temporary = options.temporary.then(|| TemporaryFolder::new(data_dir.clone()));
+        let mut cluster = Cluster::open_in(folder, options.may_install).await?;
+        cluster.keep_guarded(executable.clone(), temporary);
         let (ingest, results) = (settle(options.ingest).await?, settle(options.results).await?);
         let tokens = Tokens::load(&data_dir)?;
         cluster.start().await?;
@@ -166,11 +162,11 @@ impl PrivatePair {
         }
         let postgres = cluster.url("");
         let stop = CancellationToken::new();
-        let remove = options.temporary.then_some(data_dir);
-        let keeping = keep_cluster(cluster, executable, remove, shared.clone(), stop.clone());
+        let keeping = keep_cluster(cluster, shared.clone(), stop.clone());
         kept.push((stop, tokio::spawn(keeping)));
         let results = specs[1].clone();
-        let pair = Self { ready, shared, kept, results, postgres, remove: None };
+        let remove = options.temporary.then_some(data_dir);
+        let pair = Self { ready, shared, kept, results, postgres, remove };
         if let Err(failure) = pair.wait_until_serving(&specs).await {
             pair.stop().await;
             return Err(failure);
@@ -221,7 +217,9 @@ impl PrivatePair {
             stop.cancel();
             drop(task.await);
         }
-        remove_folder(self.remove.as_deref());
+        if let Some(folder) = &self.remove {
+            remove_folder(folder);
+        }
     }
 
     async fn wait_until_serving(&self, specs: &[Spec; 2]) -> Result<(), Failure> {
@@ -273,21 +271,9 @@ impl Told for ToldOf {
 }
 
 /// Keeps PostgreSQL running until `stop`, then stops it.
-async fn keep_cluster(
-    mut cluster: Cluster,
-    executable: PathBuf,
-    remove: Option<PathBuf>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-) {
-    let mut guard = None;
+async fn keep_cluster(mut cluster: Cluster, shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         if let Some(pid) = cluster.pid() {
-            // The new guard first: at no time may the server be without one.
-            match cluster.guard(&executable, remove.as_deref()) {
-                Ok(new) => drop(guard.replace(new)),
-                Err(failure) => eprintln!("sluice: PostgreSQL has no guard: {failure}"),
-            }
             shared.pids.send_modify(|pids| pids.postgres = pid);
         }
         tokio::select! {
@@ -362,12 +348,6 @@ fn storage_flags(data_dir: &Path, results_url: &str) -> Result<Vec<String>, Fail
         format!("--signing-keys-file={}", secrets.signing_keys.display()),
         format!("--public-url={results_url}"),
     ])
-}
-
-fn remove_folder(folder: Option<&Path>) {
-    if let Some(folder) = folder {
-        drop(fs::remove_dir_all(folder));
-    }
 }
 
 #[cfg(test)]
