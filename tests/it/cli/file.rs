@@ -284,6 +284,16 @@ async fn a_lost_answer_stays_unknown_when_nothing_is_kept_later() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_stays_unknown_when_the_next_call_is_refused() {
+    let (path, ..) = large();
+    let acts = [Act::Fail(Code::Unavailable), Act::Break(0, Code::PermissionDenied)];
+    let (_service, address) = serve(acts).await;
+    let (line, _) = told(publish(&address, &path, &["--chkpt", "c"]), 1).await;
+    assert_eq!((&line["outcome"], &line["reason"]), (&"retry".into(), &"OUTCOME_UNKNOWN".into()));
+    assert_eq!(line["details"], "PermissionDenied: as scripted");
+}
+
+#[tokio::test]
 async fn it_gives_up_when_its_time_is_over() {
     let (path, ..) = large();
     let (service, address) = serve([Act::Answer(outcome(Outcome::Retry, "NOT_KEPT"))]).await;

@@ -84,6 +84,10 @@ impl Uploader {
                     let reason = if sent.is_none() { NOT_KEPT } else { OUTCOME_UNKNOWN };
                     (undecided(&status, reason), backoff.after(&status))
                 }
+                // This try is over for good, but an earlier one may have been kept.
+                Err(status) if last.reason == OUTCOME_UNKNOWN => {
+                    return Ok(Uploaded { ended: Ended::of(0, undecided(&status, OUTCOME_UNKNOWN)), sent });
+                }
                 Err(status) => {
                     return Err(Failure::unusable(format!("{:?}: {}", status.code(), status.message())));
                 }
