@@ -126,7 +126,7 @@ async fn a_replica_has_as_many_sessions_as_is_said_and_no_more() {
     // The pools and lanes are those of the formula.
     let (_, lanes) = README.split_once("| `lanes` | ingest | `").expect("the setting");
     let lanes: i64 = lanes.split('`').next().unwrap().parse().unwrap();
-    assert_eq!(ingest_max, lanes + 3 * 4 + 5);
+    assert_eq!(ingest_max, lanes + 3 * 4 + 6);
     let (ingest, results) = (scrape(pair.ingest[0].admin()).await, scrape(pair.results[0].admin()).await);
     assert_eq!(ingest.sum("sluice_pool_sessions_max", &[]), 3.0 * 4.0);
     assert_eq!(results.sum("sluice_pool_sessions_max", &[]), 2.0 * 6.0);

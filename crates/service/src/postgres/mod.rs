@@ -4,6 +4,7 @@ mod borrow;
 mod migrate;
 mod pool;
 mod reconnect;
+mod servers;
 mod sqlstate;
 mod tls;
 mod turns;

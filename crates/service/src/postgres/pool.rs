@@ -5,19 +5,19 @@ use std::{path::Path, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{
-    Client,
+    Client, Config, Error as PgError,
     config::{LoadBalanceHosts, TargetSessionAttrs},
 };
 
-use super::{Failure, classify, tls::Connector};
+use super::{Failure, classify, servers::Servers, tls::Connector};
 use crate::Error;
 
 /// How long to wait for a new session or for a free one of the pool.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
-/// How long to wait for all servers of a URL together that names several: whoever
-/// asks for a session waits longer, so that one server that is silent hides none of
-/// the others.
-const WAIT_SEVERAL: Duration = Duration::from_millis(1500);
+/// How long to wait for all servers of a URL together that names several, until they take
+/// a connection, and for each but the last until it is a session: whoever asks for one
+/// waits longer, so that one server that is silent hides none of the others.
+pub(super) const WAIT_SEVERAL: Duration = Duration::from_millis(1500);
 /// What tells, within half a minute, that the other machine has gone without a word.
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub struct Session {
 /// A database: where it is and how sessions to it are set up.
 #[derive(Clone, Debug)]
 pub struct Database {
-    config: tokio_postgres::Config,
+    config: Config,
     connector: Connector,
 }
 
@@ -62,7 +62,7 @@ impl Database {
     /// # Errors
     /// As [`Self::parse`]; if the file can't be used, or the URL forbids TLS.
     pub fn with_ca(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
-        let mut config: tokio_postgres::Config =
+        let mut config: Config =
             url.parse().map_err(|_| "not a PostgreSQL URL or key-value string".to_owned())?;
         find_the_primary(&mut config);
         notice_silence(&mut config);
@@ -76,7 +76,7 @@ impl Database {
         self.config.get_user()
     }
 
-    fn configured(&self, session: Session) -> tokio_postgres::Config {
+    fn configured(&self, session: Session) -> Config {
         let mut config = self.config.clone();
         let mut options = config.get_options().unwrap_or_default().to_owned();
         // Statements without a transaction of their own, too.
@@ -95,14 +95,9 @@ impl Database {
     ///
     /// # Errors
     /// If the server can't be reached or refuses.
-    pub async fn connect(&self, session: Session) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.configured(session).connect(self.connector.clone()).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!(%error, "database session ended");
-            }
-        });
-        Ok(client)
+    pub async fn connect(&self, session: Session) -> Result<Client, PgError> {
+        let servers = Servers(self.connector.clone());
+        servers.open(self.configured(session)).await.map(|(client, _)| client)
     }
 
     /// A pool of up to `size` sessions, opened when first needed.
@@ -111,7 +106,8 @@ impl Database {
     /// If the pool can't be built.
     pub fn pool(&self, session: Session, size: usize) -> Result<Pool, Error> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(self.configured(session), self.connector.clone(), recycling);
+        let servers = Servers(self.connector.clone());
+        let manager = Manager::from_connect(self.configured(session), servers, recycling);
         Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(WAIT))
@@ -123,9 +119,8 @@ impl Database {
     }
 }
 
-/// Sessions go to a server that takes writes. The hosts are asked in no particular
-/// order: one that accepts connections and then says nothing is not met each time.
-fn find_the_primary(config: &mut tokio_postgres::Config) {
+/// Sessions go to a server that takes writes.
+fn find_the_primary(config: &mut Config) {
     let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
     let several = u32::try_from(hosts).ok().filter(|hosts| *hosts > 1);
     if config.get_connect_timeout().is_none() {
@@ -139,8 +134,8 @@ fn find_the_primary(config: &mut tokio_postgres::Config) {
 }
 
 /// What the URL says of it holds.
-fn notice_silence(config: &mut tokio_postgres::Config) {
-    let unset = tokio_postgres::Config::new();
+fn notice_silence(config: &mut Config) {
+    let unset = Config::new();
     if config.get_keepalives_idle() == unset.get_keepalives_idle() {
         config.keepalives_idle(KEEPALIVES_IDLE);
     }
@@ -158,14 +153,14 @@ fn notice_silence(config: &mut tokio_postgres::Config) {
 /// Gives a session back to its pool after an error, unless that says that the
 /// session is of no more use (broken, or on a standby after a failover): then it
 /// is closed, and the pool opens another one.
-pub fn give_back_after(session: Object, error: &tokio_postgres::Error) {
+pub fn give_back_after(session: Object, error: &PgError) {
     if is_of_no_more_use(error) {
         drop(Object::take(session));
     }
 }
 
 /// Whether an error says so of its session.
-pub(super) fn is_of_no_more_use(error: &tokio_postgres::Error) -> bool {
+pub(super) fn is_of_no_more_use(error: &PgError) -> bool {
     classify(error) == Failure::Connection
 }
 
@@ -173,7 +168,7 @@ pub(super) fn is_of_no_more_use(error: &tokio_postgres::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn config(more: &str) -> tokio_postgres::Config {
+    fn config(more: &str) -> Config {
         Database::parse(&format!("postgres://u@{more}")).unwrap().config
     }
 
@@ -191,7 +186,7 @@ mod tests {
 
     #[test]
     fn silence_is_noticed_unless_the_url_says_how() {
-        let all = |config: tokio_postgres::Config| {
+        let all = |config: Config| {
             let seconds = |time: Duration| time.as_secs();
             (
                 config.get_keepalives_idle().as_secs(),
