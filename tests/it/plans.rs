@@ -117,7 +117,8 @@ async fn assert_by_index(sql: &Client, statements: &[((&str, &str), usize)], tab
 const FILL: &str = "
     INSERT INTO marker SELECT n, md5(n::text)::uuid, md5('i' || n)::uuid, 1, n % 3 FROM generate_series(1, 30000) n;
     INSERT INTO unique_window SELECT now(), md5(n::text)::uuid, md5('i' || n)::uuid, n % 3 FROM generate_series(1, 30000) n;
-    INSERT INTO throttle_counter SELECT md5(n::text)::uuid, now(), 1 FROM generate_series(1, 10000) n;
+    INSERT INTO throttle_counter
+        SELECT md5(n::text)::uuid, now() - n % 5 * interval '1 day', 1 FROM generate_series(1, 10000) n;
     INSERT INTO outbox (id, organisation, owner, format, results, traceparent, payload)
         SELECT md5(n::text)::uuid, 'acme', md5((n % 10)::text)::uuid, 1, 1, '', '\\x00' FROM generate_series(1, 10000) n;
     INSERT INTO gate_session SELECT md5(n::text)::uuid, md5((n % 1000)::text)::uuid FROM generate_series(1, 10000) n;
@@ -192,11 +193,12 @@ async fn statements_inside_functions_find_their_rows_by_index_too() {
     let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
     let mut gate = explained(&database, &gate).await;
     let mut outbox = explained(&database, &outbox).await;
+    let mut retention = explained(&database, "").await;
     let sql = database.sql().await;
     let (session, instance, none) = (Uuid::now_v7(), Uuid::now_v7(), None::<Uuid>);
     let open = statement!("open_gate_session").1;
     assert!(all_by_index(&mut gate, open, &[&session, &instance, &none]).await > 0);
-    for change in ["", FILL, "ANALYZE"] {
+    for (change, least) in [("", 1), (FILL, 2), ("ANALYZE", 2)] {
         sql.batch_execute(change).await.unwrap();
         let [marker, window, row] = [(); 3].map(|()| Uuid::now_v7());
         let parameters: [&(dyn ToSql + Sync); 16] = [
@@ -221,6 +223,9 @@ async fn statements_inside_functions_find_their_rows_by_index_too() {
         assert!(plans >= 6, "session, slot, two inserts and what they are compared with, outbox: {plans}");
         let plans = all_by_index(&mut outbox, statement!("release_outbox").1, &[&instance]).await;
         assert!(plans >= 2, "the outbox and its owner's sessions: {plans}");
+        let forget: [&(dyn ToSql + Sync); 3] = [&0_i64, &86_400.0, &10_i64];
+        let plans = all_by_index(&mut retention, statement!("forget_counters").1, &forget).await;
+        assert!(plans >= least, "whether there is one, and which: {plans}");
         // That ended the session.
         sql.execute("INSERT INTO gate_session VALUES ($1, $2)", &[&session, &instance]).await.unwrap();
     }

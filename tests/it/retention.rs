@@ -94,6 +94,76 @@ async fn old_state_that_somebody_holds_is_told_as_late() {
     eventually("in time", || async { (late(&pair).await == 0.0).then_some(()) }).await;
 }
 
+/// Counters whose window began so long ago, in seconds.
+async fn counters(sql: &Client, count: i64, age_seconds: f64) {
+    let insert = "INSERT INTO throttle_counter SELECT gen_random_uuid(),
+                  clock_timestamp() - make_interval(secs => $2), 1 FROM generate_series(1, $1::bigint)";
+    sql.execute(insert, &[&count, &age_seconds]).await.unwrap();
+}
+
+async fn counters_left(sql: &Client) -> i64 {
+    sql.query_one("SELECT count(*) FROM throttle_counter", &[]).await.unwrap().get(0)
+}
+
+async fn forget_counters(sql: &Client, at_most: i64) -> Result<i64, tokio_postgres::Error> {
+    let statement = include_str!("../../crates/ingest/src/sql/forget_counters.sql");
+    sql.query_one(statement, &[&GATE_LOCK, &DAY, &at_most]).await.map(|row| row.get(0))
+}
+
+#[tokio::test]
+async fn old_counters_hold_up_no_roll_over() {
+    let (pair, _acme, sql) = start().await;
+    counters(&sql, 1, 9.0 * DAY).await;
+    let holder = pair.ingest_database.sql().await;
+    holder.batch_execute("BEGIN; SELECT FROM throttle_counter FOR UPDATE").await.unwrap();
+    sql.batch_execute("SET lock_timeout = '5s'").await.unwrap();
+    assert!(roll_over(&sql, DAY).await);
+}
+
+#[tokio::test]
+async fn counters_go_when_their_window_began_twice_the_retention_ago_and_so_many_at_once() {
+    let sql = Database::create(Service::Ingest).await.sql().await;
+    counters(&sql, 3, 2.0 * DAY + 1.0).await;
+    counters(&sql, 2, 2.0 * DAY - 600.0).await;
+    assert_eq!(forget_counters(&sql, 2).await.unwrap(), 2);
+    assert_eq!(forget_counters(&sql, 2).await.unwrap(), 1);
+    assert_eq!(forget_counters(&sql, 2).await.unwrap(), 0);
+    assert_eq!(counters_left(&sql).await, 2);
+}
+
+#[tokio::test]
+async fn counters_go_while_no_gate_is_under_way_and_none_is_waited_for_if_none_is_old() {
+    let database = Database::create(Service::Ingest).await;
+    let (sql, gate) = (database.sql().await, database.sql().await);
+    gate.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock_shared({GATE_LOCK})")).await.unwrap();
+    sql.batch_execute("SET lock_timeout = '1ms'").await.unwrap();
+    counters(&sql, 1, DAY).await;
+    assert_eq!(forget_counters(&sql, 1).await.unwrap(), 0);
+    counters(&sql, 1, 3.0 * DAY).await;
+    let refused = forget_counters(&sql, 1).await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
+    gate.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(forget_counters(&sql, 1).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_look_forgets_up_to_30_000_counters() {
+    // Of 7 days twice is 14.
+    for (old, left) in [(30_000, 0), (30_001, 1)] {
+        let ingest = Database::create(Service::Ingest).await;
+        let results = Database::create(Service::Results).await;
+        let sql = ingest.sql().await;
+        counters(&sql, old, 15.0 * DAY).await;
+        counters(&sql, 5, 13.0 * DAY).await;
+        let mut pair = Pair::builder().on(ingest, results).start().await;
+        let least = || async { (counters_left(&sql).await <= left + 5).then_some(()) };
+        eventually("a look", least).await;
+        // The look that is under way ends before that.
+        pair.ingest[0].stop().await;
+        assert_eq!(counters_left(&sql).await, left + 5);
+    }
+}
+
 #[tokio::test]
 async fn markers_and_windows_outlive_two_roll_overs_and_die_with_the_third() {
     let (pair, acme, sql) = start().await;

@@ -1,7 +1,7 @@
 //! Clean-up of what ingest keeps: moves markers and windows on to the next slot
 //! when the current one has been filled for half the retention, which empties
-//! the oldest; and forgets deleted definitions. Any replica may do it; the database
-//! arbitrates.
+//! the oldest; and forgets deleted definitions and old counters. Any replica may do it;
+//! the database arbitrates.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{gate::session::GATE_LOCK, metrics::Gate};
 
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Counters forgotten in one transaction: all gates wait for some milliseconds.
+const COUNTERS_MAX: i64 = 1000;
+/// Such transactions in one look.
+const COUNTER_ROUNDS_MAX: usize = 30;
 
 const SESSION: Session = Session {
     application_name: "sluice-ingest-retention",
@@ -28,9 +32,8 @@ const SESSION: Session = Session {
 /// Looks once a minute whether it is time, until shutdown.
 pub async fn run(database: Database, retention: Duration, metrics: Arc<Gate>, shutdown: CancellationToken) {
     loop {
-        match patiently(roll_over(&database, retention, &metrics)).await {
-            Ok(Ok(true)) => tracing::info!("the gate's oldest state was removed"),
-            Ok(Ok(false)) => {}
+        match patiently(look(&database, retention, &metrics)).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the gate's old state was not removed yet"),
             Err(error) => tracing::warn!(%error, "the gate's old state was not removed yet"),
         }
@@ -44,20 +47,24 @@ pub async fn run(database: Database, retention: Duration, metrics: Arc<Gate>, sh
 /// Moves on if it is time, and forgets. State is kept for `retention` or for as long as the
 /// longest window of any definition, whichever is longer, so that lowering the
 /// setting shortens nobody's window.
-async fn roll_over(
-    database: &Database,
-    retention: Duration,
-    metrics: &Gate,
-) -> Result<bool, tokio_postgres::Error> {
+async fn look(database: &Database, retention: Duration, metrics: &Gate) -> Result<(), tokio_postgres::Error> {
     let client = database.connect(SESSION).await?;
     let slot = client.query_one(include_str!("sql/slot.sql"), &[]).await?;
     let (longest, filled_seconds): (i64, f64) = (slot.get(0), slot.get(1));
     let seconds = retention.max(Duration::from_secs(longest.unsigned_abs())).as_secs_f64();
     metrics.roll_over_due(filled_seconds - seconds / 2.0);
-    let moved = client.query_one(include_str!("sql/roll_over.sql"), &[&GATE_LOCK, &seconds]).await?.get(0);
-    if moved {
+    let roll_over = include_str!("sql/roll_over.sql");
+    if client.query_one(roll_over, &[&GATE_LOCK, &seconds]).await?.get(0) {
         metrics.roll_over_due(0.0);
+        tracing::info!("the gate's oldest state was removed");
     }
     client.execute(include_str!("sql/forget_deleted.sql"), &[]).await?;
-    Ok(moved)
+    for _ in 0..COUNTER_ROUNDS_MAX {
+        let forget = include_str!("sql/forget_counters.sql");
+        let forgotten: i64 = client.query_one(forget, &[&GATE_LOCK, &seconds, &COUNTERS_MAX]).await?.get(0);
+        if forgotten < COUNTERS_MAX {
+            break;
+        }
+    }
+    Ok(())
 }
