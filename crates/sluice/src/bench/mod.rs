@@ -194,7 +194,10 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
 async fn measure(bench: &Bench, scenario: Scenario) -> Result<Report, Failure> {
     bench.put_definitions().await?;
     match scenario {
-        Scenario::EndToEnd => bench.end_to_end().await,
+        Scenario::EndToEnd => {
+            bench.empty().await?;
+            bench.end_to_end().await
+        }
         Scenario::Acknowledge => bench.acknowledge().await,
         _ => bench.publish().await,
     }

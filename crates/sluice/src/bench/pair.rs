@@ -104,6 +104,28 @@ impl Bench {
         Ok(Report { latency: Percentiles::of(seen.latencies.clone()), seen: Some(seen), ..self.report(used) })
     }
 
+    /// Acknowledges what earlier runs left in its organisations, until no more comes: it
+    /// would count for this one's.
+    pub(super) async fn empty(&self) -> Result<(), Failure> {
+        let mut client = self.target.results()?;
+        let mut looks_at_nothing = 0;
+        while looks_at_nothing < 2 {
+            let waiting = self.batches(consume::waiting(&mut client, &self.shape.organisations).await?);
+            looks_at_nothing = if waiting.is_empty() { looks_at_nothing + 1 } else { 0 };
+            consume::acknowledge_all(client.clone(), &Mutex::new(waiting)).await?;
+            tokio::time::sleep(SETTLE_POLL).await;
+        }
+        Ok(())
+    }
+
+    fn batches(&self, waiting: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<String>)> {
+        let of_one = |(organisation, ids): (String, Vec<String>)| {
+            let chunks: Vec<Vec<String>> = ids.chunks(self.shape.batch).map(<[String]>::to_vec).collect();
+            chunks.into_iter().map(move |chunk| (organisation.clone(), chunk))
+        };
+        waiting.into_iter().flat_map(of_one).collect()
+    }
+
     /// Publishes, lists with data, checks it, acknowledges; in the end, all of it.
     pub(super) async fn end_to_end(&self) -> Result<Report, Failure> {
         let schedule = self.schedule(self.warmup, self.measured);
@@ -218,12 +240,7 @@ impl Bench {
             let waiting = consume::waiting(&mut client, &self.shape.organisations).await?;
             let count: usize = waiting.iter().map(|(_, ids)| ids.len()).sum();
             if (count == known && count > 0) || Instant::now() > deadline {
-                let of_one = |(organisation, ids): (String, Vec<String>)| {
-                    let chunks: Vec<Vec<String>> =
-                        ids.chunks(self.shape.batch).map(<[String]>::to_vec).collect();
-                    chunks.into_iter().map(move |chunk| (organisation.clone(), chunk))
-                };
-                return Ok(waiting.into_iter().flat_map(of_one).collect());
+                return Ok(self.batches(waiting));
             }
             known = count;
         }
