@@ -28,24 +28,6 @@ async fn start() -> (Pair, Clients, Clients) {
     (pair, acme, globex)
 }
 
-/// Keeps every gate waiting for as long as it is there: the lock that they share.
-async fn gate_shut(pair: &Pair) -> Client {
-    let sql = pair.ingest_database.sql().await;
-    sql.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'67617465'::bigint)").await.unwrap();
-    sql
-}
-
-/// Waits until a sealed batch stands before the shut gate.
-async fn gate_waits(pair: &Pair) {
-    let gates = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                 AND application_name = 'sluice-ingest-gate' AND wait_event_type = 'Lock'";
-    let sql = pair.ingest_database.sql().await;
-    eventually("a gate that waits", || async {
-        (sql.query_one(gates, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
-    })
-    .await;
-}
-
 async fn waiting(pair: &Pair) -> f64 {
     scrape(pair.ingest[0].admin()).await.sum("sluice_lane_waiting_requests", &[])
 }

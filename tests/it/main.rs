@@ -9,6 +9,7 @@ mod commits_in_doubt;
 mod connections;
 mod definitions;
 mod definitions_kept;
+mod definitions_meanwhile;
 mod deployment;
 mod durability;
 mod fairness;

@@ -189,6 +189,24 @@ pub async fn are_the_results(clients: &Clients, accepted: &Contents) {
     assert!(results == *accepted, "the bytes of some result are not those published");
 }
 
+/// Keeps every gate waiting for as long as it is there: the lock that they share.
+pub async fn gate_shut(pair: &Pair) -> tokio_postgres::Client {
+    let sql = pair.ingest_database.sql().await;
+    sql.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'67617465'::bigint)").await.unwrap();
+    sql
+}
+
+/// Waits until a sealed batch stands before the shut gate.
+pub async fn gate_waits(pair: &Pair) {
+    let gates = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'sluice-ingest-gate' AND wait_event_type = 'Lock'";
+    let sql = pair.ingest_database.sql().await;
+    eventually("a gate that waits", || async {
+        (sql.query_one(gates, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
+}
+
 /// Makes commits of accepted batches do this in the end, for each of their rows in the outbox
 /// (NEW). No timeout of the session counts there.
 pub fn hanging_commit(what: &str) -> String {

@@ -11,6 +11,7 @@ mod at_gate;
 mod entry;
 mod lines;
 mod queue;
+mod stale;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -45,9 +46,13 @@ use crate::{
 pub use at_gate::AtGate;
 pub use entry::Committer;
 use entry::Shared;
+use stale::{refuse_stale, renewed};
 
-/// How often a conflicting transaction is tried before its callers are told.
+/// How often a transaction is tried that conflicts, or in which definitions turn out to have
+/// changed, before its callers are told.
 const TRIES_MAX: u32 = 5;
+/// How long a lane waits for a look at the definitions.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One request's observations.
@@ -55,7 +60,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Job {
     /// In request order.
     pub candidates: Vec<Candidate>,
-    /// The definitions they were checked against.
+    /// Of the definitions they were checked against, or would be with the same answer.
     pub revision: i64,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Reply>,
@@ -68,7 +73,8 @@ pub struct Job {
 pub enum Reply {
     /// One decision per candidate; they are durable.
     Decided(Vec<Decision>),
-    /// The definitions changed since the check: check again, hand in again.
+    /// Its definitions changed since the check, or others did again and again: check again,
+    /// hand in again.
     Stale,
     /// Not decided now.
     Retry(Retry),
@@ -81,7 +87,7 @@ pub enum Reply {
 pub struct LaneContext {
     /// Where the gate's tables are.
     pub database: Database,
-    /// Tells a lane early that a job was checked against old definitions.
+    /// Tells whether what a job was checked by still rules.
     pub registry: Registry,
     /// Where accepted batches go.
     pub emit: mpsc::UnboundedSender<Vec<OutboxRow>>,
@@ -148,11 +154,10 @@ impl Lane {
     }
 
     async fn commit(&mut self, jobs: Vec<Job>) {
-        let mut minimum_revision = self.context.registry.snapshot().revision();
         let mut jobs = jobs;
         let mut tries = 0;
         loop {
-            jobs = refuse_stale(jobs, minimum_revision);
+            jobs = renewed(jobs, &self.context.registry.snapshot());
             let Some(revision) = jobs.iter().map(|job| job.revision).min() else { return };
             tries += 1;
             let attempt = self.attempt(&jobs, revision).await;
@@ -161,7 +166,10 @@ impl Lane {
             }
             match attempt {
                 Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),
-                Err(GateError::Stale { revision }) => minimum_revision = revision,
+                Err(GateError::Stale { revision }) if tries < TRIES_MAX => {
+                    jobs = self.look_again(jobs, revision).await;
+                }
+                Err(GateError::Stale { revision }) => jobs = refuse_stale(jobs, revision),
                 Err(GateError::Unfit(unfit)) => jobs = refuse_unfit(jobs, &unfit),
                 Err(GateError::Conflict | GateError::Known) if tries < TRIES_MAX => {}
                 Err(GateError::Ended) if tries < TRIES_MAX => self.session = None,
@@ -195,6 +203,17 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Definitions changed up to a revision since the check: the jobs whose own did not, as far
+    /// as can be seen now.
+    async fn look_again(&self, jobs: Vec<Job>, revision: i64) -> Vec<Job> {
+        let look = tokio::time::timeout(LOOK_TIMEOUT, self.context.registry.refresh());
+        let jobs = match look.await {
+            Ok(Ok(definitions)) => renewed(jobs, &definitions),
+            Ok(Err(_)) | Err(_) => jobs,
+        };
+        refuse_stale(jobs, revision)
     }
 
     /// One try at a transaction, opening a session if there is none.
@@ -303,14 +322,6 @@ fn retry_all(jobs: Vec<Job>, retry: &Retry) {
     for job in jobs {
         answer(job, Reply::Retry(retry.clone()));
     }
-}
-
-fn refuse_stale(jobs: Vec<Job>, minimum_revision: i64) -> Vec<Job> {
-    let (fresh, stale): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.revision >= minimum_revision);
-    for job in stale {
-        answer(job, Reply::Stale);
-    }
-    fresh
 }
 
 /// Answers the jobs that hold a candidate that can't be decided; what is left is

@@ -25,7 +25,7 @@ fn committer() -> (Committer, Vec<Lane>) {
     Committer::new(1, &context)
 }
 
-fn candidate(bytes: usize) -> Candidate {
+pub(super) fn candidate(bytes: usize) -> Candidate {
     let raw = RawDraft { path: "p".into(), ..RawDraft::default() };
     let draft = raw.check(Duration::from_secs(1)).unwrap();
     let (id, etag, epoch) = (Uuid::nil(), String::new(), SystemTime::UNIX_EPOCH);
