@@ -28,7 +28,7 @@ impl Run {
     /// One acceptance under each definition of each organisation; one of the results is
     /// consumed.
     async fn right() -> Self {
-        let pair = Pair::builder().proxied(Link::Intake).start().await;
+        let pair = Box::pin(Pair::builder().proxied(Link::Intake).start()).await;
         let recorder = Recorder::new();
         let clients = [Tenant::Acme, Tenant::Globex].map(|tenant| pair.clients(tenant));
         evidence::prepare(&pair, &recorder, &clients).await;
