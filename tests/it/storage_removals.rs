@@ -135,9 +135,9 @@ async fn a_removal_that_hangs_holds_up_no_retention() {
 #[tokio::test]
 async fn a_removal_that_hangs_holds_up_no_other_storage() {
     let (storage, server, _) = with_s3().await;
-    // It comes after those of `acme`.
+    // It comes after those of `acme`, and was there before any round that finds them.
     let other = "INSERT INTO upload (organisation, id, storage_config, state, date_touched, size)
-                 SELECT 'globex', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 3, now(), 1";
+                 SELECT 'globex', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 3, 'epoch', 1";
     removal_that_hangs(&storage, &server, other).await;
     let sql = storage.shelf.0.results_database.sql().await;
     let gone = "SELECT FROM upload WHERE organisation = 'globex' AND state = 4";
