@@ -40,7 +40,10 @@ async fn sluice_and_the_floor_take_turns() {
             assert!(side["per_second"]["median"].as_f64().unwrap() > 0.0, "{outcome}");
             assert!(side["latency_ms"]["p99"].as_f64().unwrap() > 0.0, "{outcome}");
             assert!(side["wal_bytes_per_observation"].as_f64().unwrap() > 0.0, "{outcome}");
-            assert!(side["cpu_seconds_per_100000"]["postgres"].as_f64().unwrap() > 0.0, "{outcome}");
+            // One caller of single ones is too little for a clock that ticks every 10 ms.
+            let is_much = outcome["scenario"] != "S5";
+            let postgres = side["cpu_seconds_per_100000"]["postgres"].as_f64().unwrap();
+            assert!(postgres > 0.0 || !is_much, "{outcome}");
         }
     }
 }
