@@ -9,7 +9,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::Outcome;
-use sluice_tests::{Pair, PairBuilder, Service, Tenant};
+use sluice_tests::{Pair, Service, Tenant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,12 +18,12 @@ use tokio::{
 use tonic::{Code, Status};
 
 use crate::{
-    files_support::*, http_support::PATIENCE, ingest_streams::Stream, serving_limits::told, support::*,
+    files_support::*,
+    http_support::PATIENCE,
+    ingest_streams::Stream,
+    serving_limits::{told, with},
+    support::*,
 };
-
-fn with(name: &str, value: &str) -> PairBuilder {
-    builder().flag(Service::Ingest, name, value)
-}
 
 type Connection = JoinHandle<hyper::Result<()>>;
 

@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{http_support::Http, ingest_streams::Stream, support::*};
 
-fn with(name: &str, value: &str) -> PairBuilder {
+pub fn with(name: &str, value: &str) -> PairBuilder {
     builder().flag(Service::Ingest, name, value)
 }
 

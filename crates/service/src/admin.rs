@@ -28,14 +28,13 @@ use crate::{
     Error,
     metrics::{self, Registry},
     program::{Failure, listen},
+    serve::ACCEPT_AGAIN,
 };
 
 /// Connections at the same time; more wait.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a connection may idle, and a head may take.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long after a failed accept to try again.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// The listener of the admin port, if there is to be one.
 ///

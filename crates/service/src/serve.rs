@@ -241,10 +241,7 @@ impl Connection {
                         leaving.stalls.stuck(answer_pause_max).await;
                         tokio::time::sleep(answer_pause_max).await;
                     };
-                    tokio::select! {
-                        () = tokio::time::sleep(grace) => {}
-                        () = stuck => {}
-                    }
+                    drop(tokio::time::timeout(grace, stuck).await);
                 }
                 End::Stuck => tokio::time::sleep(answer_pause_max).await,
                 // By whoever drains, not here.

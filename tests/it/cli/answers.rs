@@ -11,21 +11,19 @@ use prost_types::Duration;
 use serde_json::Value;
 use sluice_proto::ingest::v1::{
     Outcome, PublicationOutcome, PublishFileRequest, PublishFileResponse, PublishObservationsRequest,
-    PublishObservationsResponse,
-    ingest_service_server::{IngestService, IngestServiceServer},
+    PublishObservationsResponse, ingest_service_server::IngestService,
 };
 use sluice_tests::{eventually, scratch};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpListener,
     process::Command,
     sync::Notify,
     time::timeout,
 };
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{json_lines, run, sluice, text};
+use super::{json_lines, run, serve_ingest, sluice, text};
 
 /// Longer than any of it takes.
 const LONG: std::time::Duration = std::time::Duration::from_secs(60);
@@ -114,10 +112,7 @@ impl IngestService for Script {
 async fn serve(acts: &[(&'static str, &[Act])]) -> (Script, String) {
     let acts = acts.iter().map(|(marker, acts)| (*marker, acts.iter().cloned().collect())).collect();
     let script = Script { acts: Arc::new(Mutex::new(acts)), ..Script::default() };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let server = tonic::transport::Server::builder().add_service(IngestServiceServer::new(script.clone()));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let address = serve_ingest(script.clone()).await;
     (script, address)
 }
 

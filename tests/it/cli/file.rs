@@ -12,16 +12,15 @@ use md5::{Digest as _, Md5};
 use prost_types::Duration;
 use sluice_proto::ingest::v1::{
     FileMetadata, Outcome, PublicationOutcome, PublishFileRequest, PublishFileResponse,
-    PublishObservationsRequest, PublishObservationsResponse,
-    ingest_service_server::{IngestService, IngestServiceServer},
+    PublishObservationsRequest, PublishObservationsResponse, ingest_service_server::IngestService,
     publish_file_request::Part,
 };
 use sluice_tests::scratch;
-use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{json_lines, run, sluice, text};
+use super::{json_lines, run, serve_ingest, sluice, text};
 
 /// What the service does with one call.
 #[derive(Clone)]
@@ -127,11 +126,7 @@ fn success() -> PublicationOutcome {
 /// A service that does these things, call by call, and its address.
 async fn serve(acts: impl IntoIterator<Item = Act>) -> (Script, String) {
     let script = Script { acts: Arc::new(Mutex::new(acts.into_iter().collect())), ..Script::default() };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let service = IngestServiceServer::new(script.clone());
-    let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let address = serve_ingest(script.clone()).await;
     (script, address)
 }
 

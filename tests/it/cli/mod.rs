@@ -16,8 +16,10 @@ use std::{
 };
 
 use serde_json::Value;
+use sluice_proto::ingest::v1::ingest_service_server::{IngestService, IngestServiceServer};
 use sluice_tests::{Pair, Tenant, program, scratch};
-use tokio::process::Command;
+use tokio::{net::TcpListener, process::Command};
+use tokio_stream::wrappers::TcpListenerStream;
 
 /// The command with nothing from this machine's environment that says whom to
 /// talk to.
@@ -40,6 +42,15 @@ pub fn sluice_as(pair: &Pair, tenant: Tenant, args: &[&str]) -> Command {
         command.env("SLUICE_ORGANISATION", "acme");
     }
     command
+}
+
+/// Serves ingest as a test has it; where.
+async fn serve_ingest(service: impl IngestService) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = tonic::transport::Server::builder().add_service(IngestServiceServer::new(service));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
 }
 
 /// Runs it to its end.
