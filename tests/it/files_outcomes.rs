@@ -64,6 +64,24 @@ async fn the_definitions_storage_config_goes_along() {
 }
 
 #[tokio::test]
+async fn a_change_that_was_answered_rules_the_next_file() {
+    let (intake, _pair, acme) = start().await;
+    let configs: [String; 2] = std::array::from_fn(|_| uuid::Uuid::now_v7().to_string());
+    for config in &configs {
+        put(&acme, Definition { storage_config: config.clone(), ..definition("moves") }).await;
+        assert_eq!(told(&outcome(&acme, file("moves"), b"x").await), (Outcome::Success, ""));
+    }
+    intake.told(|told| {
+        let kept: Vec<_> = told.begun.iter().map(|upload| upload.storage_config.clone()).collect();
+        assert_eq!(kept, configs);
+    });
+    for count in [1, 5] {
+        put(&acme, throttled("few", count)).await;
+        assert_eq!(told(&outcome(&acme, file("few"), b"x").await), (Outcome::Success, ""));
+    }
+}
+
+#[tokio::test]
 async fn a_known_marker_is_a_duplicate_before_a_byte_is_sent() {
     let (intake, pair, acme) = start().await;
     let first = outcome(&acme, marked_file("plain", "m"), b"one").await;

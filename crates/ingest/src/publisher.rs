@@ -115,7 +115,7 @@ impl Publisher {
     }
 
     /// Checks one observation and goes no further: what the gate would decide on,
-    /// or the outcome it has already. By the same definitions as a batch's.
+    /// or the outcome it has already. By the definitions at hand.
     ///
     /// # Errors
     /// INTERNAL if the service is at fault.
@@ -124,9 +124,31 @@ impl Publisher {
         organisation: &OrganisationId,
         observation: Observation,
     ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
+        self.check_by(self.registry.snapshot(), organisation, observation).await
+    }
+
+    /// The same by the definitions as they are now: for what is settled by them before
+    /// the gate compares.
+    ///
+    /// # Errors
+    /// UNAVAILABLE if they can't be read now; INTERNAL if the service is at fault.
+    pub async fn check_anew(
+        &self,
+        organisation: &OrganisationId,
+        observation: Observation,
+    ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
+        self.check_by(self.registry.refresh().await?, organisation, observation).await
+    }
+
+    async fn check_by(
+        &self,
+        definitions: Arc<Snapshot>,
+        organisation: &OrganisationId,
+        observation: Observation,
+    ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
         let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
         let mut pending = Pending::new(self, batch);
-        let (mut checked, _) = pending.checked(&[0], self.registry.snapshot()).await?;
+        let (mut checked, _) = pending.checked(&[0], definitions).await?;
         if let Some(outcome) = pending.outcomes.pop().flatten() {
             return Ok(Err(outcome));
         }

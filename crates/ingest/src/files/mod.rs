@@ -135,9 +135,11 @@ impl Files {
         file: Observation,
         chunks: impl Stream<Item = Result<Bytes, Status>> + Send,
     ) -> Result<Published, Status> {
-        let candidate = match self.publisher.check_only(organisation, file.clone()).await? {
-            Ok(candidate) => candidate,
-            Err(outcome) => return Ok(Published::unread(outcome)),
+        // Where the bytes go, and what is certain without them, the gate decides no more.
+        let candidate = match self.publisher.check_anew(organisation, file.clone()).await {
+            Ok(Ok(candidate)) => candidate,
+            Ok(Err(outcome)) => return Ok(Published::unread(outcome)),
+            Err(error) => return Ok(Published::unread(retried(error)?)),
         };
         if let Some(outcome) = self.look_ahead(organisation, &file, &candidate).await? {
             return Ok(Published::unread(outcome));
