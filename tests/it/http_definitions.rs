@@ -74,6 +74,10 @@ async fn system_wide_ones_are_for_all_and_written_by_few() {
     assert_eq!((&shown["account_id"], &shown["unique"]), (&Value::Null, &json!(60)));
     assert_eq!(acme.get(&format!("{ALL}/paths/a%2Fb")).await.json(), shown);
     assert_eq!(acme.get(&format!("{SYSTEM_WIDE}/ids/{stored}")).await.json(), shown);
+    // What was got can be put as an own one: the etag is the other's.
+    let own = id(&acme.post(ALL, shown.to_string()).await, StatusCode::CREATED, "stored");
+    assert_ne!(own, stored);
+    acme.delete(&format!("{ALL}/paths/a%2Fb")).await;
     // An account's list is what is in force for it: an own one hides the other.
     let all = acme.get(&format!("{SYSTEM_WIDE}?format=extended&include_metadata=true")).await.json();
     assert_eq!(all, json!({ stored.clone(): shown }));

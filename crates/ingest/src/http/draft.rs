@@ -1,6 +1,6 @@
 //! A definition as JSON, up to the value that both surfaces check.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_service::{Error, OrganisationId, Violation};
 
 use super::split;
@@ -9,6 +9,8 @@ use crate::{definition::RawDraft, json as strict};
 /// What is shown and can't be written; taken back so that what was got can be
 /// put again.
 const SHOWN_ONLY: [&str; 4] = ["id", "account_id", "date_created", "date_updated"];
+/// What Alert Logic's SDK wraps a definition in, since its contract names no fields.
+const WRAPPER: &str = "data";
 
 /// A definition as written, and the etag that the present one must have.
 #[derive(Debug)]
@@ -19,18 +21,23 @@ pub struct Given {
     pub etag: String,
 }
 
-/// Reads a definition. `path` is the query's; it may stand in either place.
+/// Reads a definition. `path` is the query's; it may stand in either place. An object
+/// whose only member is an object `data` stands for that. The etag of what was got from
+/// another account, or is system-wide, says nothing of the one that is written.
 ///
 /// # Errors
 /// INVALID_ARGUMENT: no strict JSON object; or every field that is unknown or of
 /// the wrong type.
 pub fn read(body: &[u8], organisation: Option<OrganisationId>, path: Option<String>) -> Result<Given, Error> {
-    let document = strict::parse(body).map_err(|e| {
-        Error::invalid_body(format!("not JSON: {} at {:?} (byte {})", e.rule, e.pointer, e.offset))
-    })?;
-    let Value::Object(fields) = document.root().to_serde() else {
-        return Err(Error::invalid_body("must be a JSON object: a definition"));
+    let mut fields = object(body)?;
+    let wrapped = match fields.get(WRAPPER) {
+        Some(Value::Object(_)) if fields.len() == 1 => member(body, WRAPPER),
+        _ => None,
     };
+    let body = wrapped.as_deref().map_or(body, str::as_bytes);
+    if wrapped.is_some() {
+        fields = object(body)?;
+    }
     let mut reader = Reader { faults: Vec::new() };
     let mut given = Given { raw: RawDraft { organisation, ..RawDraft::default() }, etag: String::new() };
     for (name, value) in &fields {
@@ -38,12 +45,26 @@ pub fn read(body: &[u8], organisation: Option<OrganisationId>, path: Option<Stri
             reader.field(name, value, body, &mut given);
         }
     }
+    let account = given.raw.organisation.as_ref().map(OrganisationId::as_str);
+    if fields.get("account_id").is_some_and(|shown| shown.as_str() != account) {
+        given.etag.clear();
+    }
     match (path, given.raw.path.is_empty()) {
         (Some(path), false) if path != given.raw.path => reader.fault("path", "is another one in the query"),
         (Some(path), _) => given.raw.path = path,
         (None, _) => {}
     }
     if reader.faults.is_empty() { Ok(given) } else { Err(Error::invalid_all(reader.faults)) }
+}
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, Error> {
+    let document = strict::parse(body).map_err(|e| {
+        Error::invalid_body(format!("not JSON: {} at {:?} (byte {})", e.rule, e.pointer, e.offset))
+    })?;
+    match document.root().to_serde() {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Error::invalid_body("must be a JSON object: a definition")),
+    }
 }
 
 /// Collects what is wrong, each with its field.
@@ -128,6 +149,33 @@ mod tests {
         assert_eq!((raw.unique, raw.throttle_count, raw.throttle_period), (Some(Ok(60)), 2, Some(Ok(5))));
         assert_eq!((raw.json_schema.as_str(), raw.disabled), (r#"{ "type" : "object" }"#, true));
         assert_eq!(given(r#"{"json_schema":"{}"}"#).unwrap().raw.json_schema, "{}");
+    }
+
+    #[test]
+    fn a_definition_may_come_wrapped() {
+        let Given { raw, etag } =
+            given(r#" {"data": { "json_schema": { "type" : "object" }, "etag": "e" }} "#).unwrap();
+        assert_eq!((raw.json_schema.as_str(), etag.as_str()), (r#"{ "type" : "object" }"#, "e"));
+        assert_eq!(given(r#"{"data":{"colour":1}}"#).unwrap_err(), ["colour"]);
+        assert_eq!(given(r#"{"data":{"data":{}}}"#).unwrap_err(), ["data"], "once");
+        assert_eq!(given(r#"{"data":{},"unique":1}"#).unwrap_err(), ["data"]);
+        assert_eq!(given(r#"{"data":"x"}"#).unwrap_err(), ["data"]);
+    }
+
+    #[test]
+    fn an_etag_counts_for_the_account_it_was_shown_for() {
+        let etag = |organisation: Option<&str>, body: &str| {
+            let organisation = organisation.map(|name| name.parse().unwrap());
+            read(body.as_bytes(), organisation, None).unwrap().etag
+        };
+        let (shown, system_wide) =
+            (r#"{"etag":"e","account_id":"acme"}"#, r#"{"etag":"e","account_id":null}"#);
+        assert_eq!([etag(Some("acme"), shown), etag(None, system_wide)], ["e", "e"]);
+        assert_eq!(
+            [etag(None, shown), etag(Some("globex"), shown), etag(Some("acme"), system_wide)],
+            [""; 3]
+        );
+        assert_eq!(etag(Some("acme"), r#"{"etag":"e"}"#), "e");
     }
 
     #[test]

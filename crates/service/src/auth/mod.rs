@@ -150,12 +150,13 @@ impl Keys {
 
 /// The token in `Authorization: Bearer|Token <t>` or `X-AIMS-Auth-Token: <t>`.
 fn token_of(headers: &http::HeaderMap) -> Option<&str> {
-    if let Some(value) = headers.get(http::header::AUTHORIZATION) {
+    let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         let known = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token");
-        return known.then_some(token.trim());
-    }
-    headers.get("x-aims-auth-token")?.to_str().ok().map(str::trim)
+        known.then_some(token.trim())
+    });
+    // Beside credentials of another scheme: Alert Logic's own client sends `Basic` along.
+    authorization.or_else(|| headers.get("x-aims-auth-token")?.to_str().ok().map(str::trim))
 }
 
 fn split_token(token: &str) -> Option<(&str, &str)> {

@@ -69,6 +69,19 @@ fn all_three_headers_are_understood() {
 }
 
 #[test]
+fn credentials_of_another_scheme_hide_no_token() {
+    let keys = keys(entry(Some("acme"), &["results.read"]));
+    let both = |authorization: &str| {
+        let request = http::Request::builder().uri(GET).header("authorization", authorization);
+        let mut request = request.header("x-aims-auth-token", GOOD).body(()).unwrap();
+        authorise(&keys, &mut request).map_err(|error| error.reason())
+    };
+    assert_eq!(both("Basic dXNlcjpwYXNz"), Ok(()));
+    // What says that it is a token is the one that counts.
+    assert_eq!(both("Bearer sluice_k1_wrong"), Err("UNAUTHENTICATED"));
+}
+
+#[test]
 fn wrong_tokens_all_answer_the_same() {
     let keys = keys(entry(Some("acme"), &["results.read"]));
     let long = "x".repeat(300);
