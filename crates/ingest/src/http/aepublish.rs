@@ -98,13 +98,14 @@ fn observation(data: Bytes, bytes_max: usize) -> Observation {
         }
         match decoded(value) {
             Some(text) => *field.1 = text.into_owned(),
+            // The first is told. A chkpt behind it is repeated nevertheless.
             None => {
-                let (field, rule) = (field.0, "must be a string");
-                return Observation { unreadable: Some(Unreadable { field, rule }), ..observation };
+                let fault = Unreadable { field: field.0, rule: "must be a string" };
+                observation.unreadable.get_or_insert(fault);
             }
         }
     }
-    if observation.definition.is_empty() {
+    if observation.unreadable.is_none() && observation.definition.is_empty() {
         observation.unreadable = Some(Unreadable { field: "path", rule: "must name a definition" });
     }
     observation
@@ -152,5 +153,14 @@ mod tests {
         let larger = observation(Bytes::from(text), text.len() - 1);
         assert_eq!((larger.definition.as_str(), larger.chkpt.as_str()), ("", ""));
         assert!(larger.unreadable.is_some());
+    }
+
+    #[test]
+    fn the_chkpt_is_read_wherever_the_unreadable_field_stands() {
+        for text in [r#"{"poll":5,"task":6,"chkpt":"c"}"#, r#"{"chkpt":"c","poll":5,"task":6}"#] {
+            let read = observation(Bytes::from(text), text.len());
+            assert_eq!(read.chkpt, "c", "{text}");
+            assert_eq!(read.unreadable.unwrap().field, "poll", "{text}");
+        }
     }
 }
