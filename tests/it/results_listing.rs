@@ -243,6 +243,8 @@ async fn a_page_token_serves_only_its_own_walk() {
     for status in told {
         let reason = status.get_error_details().error_info().map(|info| info.reason.clone());
         assert_eq!(reason.as_deref(), Some("INVALID_PAGE_TOKEN"));
+        let named = status.get_error_details().bad_request().map(|bad| bad.field_violations[0].field.clone());
+        assert_eq!(named.as_deref(), Some("page_token"));
     }
 }
 

@@ -180,6 +180,8 @@ async fn changes_are_of_what_is_named_and_probed_again() {
     let updated = update(&asked, Some(mask)).await.unwrap();
     assert_eq!((updated.retention, updated.managed, updated.state()), (seconds(5), false, State::Valid));
     assert!(update(&asked, None).await.unwrap().managed);
+    let same = StorageConfig { url: "local://bucket/".into(), ..asked.clone() };
+    assert!(update(&same, None).await.is_ok(), "another spelling of the same place");
     let moved = StorageConfig { url: "local://other".into(), ..asked };
     assert_eq!(update(&moved, None).await.unwrap_err().code(), Code::InvalidArgument);
 }

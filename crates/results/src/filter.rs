@@ -179,7 +179,7 @@ impl Walk {
         if !token.is_empty() {
             let last = self.read_token(token).ok_or_else(|| {
                 let text = "page_token: not one of a walk with these filters, order and organisation";
-                Error::new(Kind::InvalidArgument, "INVALID_PAGE_TOKEN", text)
+                Error::new(Kind::InvalidArgument, "INVALID_PAGE_TOKEN", text).violating("page_token", text)
             })?;
             match self.order {
                 Order::NewestFirst => high = high.min(last),

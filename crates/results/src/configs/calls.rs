@@ -112,7 +112,8 @@ impl ConfigCalls {
             if read.state == State::Deactivated {
                 return Err(deactivated());
             }
-            if !asked.url.is_empty() && asked.url != read.place.to_string() {
+            let is_same = || asked.url.parse::<Place>().is_ok_and(|place| place == read.place);
+            if !asked.url.is_empty() && !is_same() {
                 return Err(Error::invalid(
                     "storage_config.url",
                     "never changes: create another storage config",
