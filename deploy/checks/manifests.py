@@ -24,15 +24,15 @@ AFTER_DEADLINE_SECONDS = 5 + 2 + 1
 
 
 def settings():
-    """Names of all settings by service, from the README's table, which a test
-    holds against the code."""
-    rows = re.findall(r"^\| `(\w+)` \| (ingest|results|both) \|", (ROOT / "README.md").read_text(), re.M)
+    """Names of all settings by service, from the table in deploy/SETTINGS.md, which a
+    test holds against the code."""
+    rows = re.findall(r"^\| `(\w+)` \| (ingest|results|both) \|", (ROOT / "deploy/SETTINGS.md").read_text(), re.M)
     found = {"sluice-ingest": set(), "sluice-results": set()}
     for name, of in rows:
         for service in SERVICES:
             if of in ("both", service.removeprefix("sluice-")):
                 found[service].add("SLUICE_" + name.upper())
-    assert "SLUICE_LISTEN" in found["sluice-ingest"], "the README has no table of settings any more"
+    assert "SLUICE_LISTEN" in found["sluice-ingest"], "deploy/SETTINGS.md has no table of settings any more"
     return found
 
 

@@ -1,4 +1,4 @@
-//! The settings as operators see them: the README's table, what is printed, and
+//! The settings as operators see them: the documents' table, what is printed, and
 //! what is said about faults.
 
 use std::{
@@ -9,10 +9,10 @@ use std::{
 use sluice_service::config::Setting;
 use sluice_tests::program;
 
-const README: &str = include_str!("../../README.md");
+const DOCUMENT: &str = include_str!("../../deploy/SETTINGS.md");
 const HEAD: &str = "| setting | of | default | what it is |\n| --- | --- | --- | --- |\n";
 
-/// The README's table, made from the code.
+/// The document's table, made from the code.
 fn table() -> String {
     let (ingest, results) = (sluice_ingest::Settings::TABLE, sluice_results::Settings::TABLE);
     let same = |a: &Setting, b: &Setting| (a.name, a.default, a.meaning) == (b.name, b.default, b.meaning);
@@ -37,10 +37,10 @@ fn table() -> String {
 }
 
 #[test]
-fn the_readme_s_table_is_the_code_s() {
+fn the_documented_table_is_the_code_s() {
     let table = table();
-    assert!(README.contains(&table), "README.md, Settings, must say:\n{table}");
-    let rows = README.split(HEAD).nth(1).unwrap().lines().take_while(|line| line.starts_with('|')).count();
+    assert!(DOCUMENT.contains(&table), "deploy/SETTINGS.md must say:\n{table}");
+    let rows = DOCUMENT.split(HEAD).nth(1).unwrap().lines().take_while(|line| line.starts_with('|')).count();
     assert_eq!(rows, table.lines().count() - 2, "and nothing else");
 }
 

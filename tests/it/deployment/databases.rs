@@ -18,7 +18,7 @@ use crate::{
     telemetry::exposition::scrape,
 };
 
-const README: &str = include_str!("../../../README.md");
+const SETTINGS: &str = include_str!("../../../deploy/SETTINGS.md");
 const DEPLOYMENT: &str = include_str!("../../../deploy/README.md");
 const AUTOSCALING: &str = include_str!("../../../deploy/kubernetes/components/autoscaling/autoscalers.yaml");
 
@@ -124,7 +124,7 @@ async fn a_replica_has_as_many_sessions_as_is_said_and_no_more() {
         put(&acme, definition(path)).await;
     }
     // The pools and lanes are those of the formula.
-    let (_, lanes) = README.split_once("| `lanes` | ingest | `").expect("the setting");
+    let (_, lanes) = SETTINGS.split_once("| `lanes` | ingest | `").expect("the setting");
     let lanes: i64 = lanes.split('`').next().unwrap().parse().unwrap();
     assert_eq!(ingest_max, lanes + 3 * 4 + 6);
     let (ingest, results) = (scrape(pair.ingest[0].admin()).await, scrape(pair.results[0].admin()).await);

@@ -254,11 +254,11 @@ async fn requests_are_counted_by_route_and_status_on_both_surfaces() {
     assert_eq!(count(&results, "_OTHER", "GET", "404"), 1.0);
 }
 
-/// The README's table: metric with its labels, whose it is, its type.
+/// The documents' table: metric with its labels, whose it is, its type.
 fn documented() -> Vec<(String, String, String)> {
-    let readme = include_str!("../../../README.md");
+    let document = include_str!("../../../deploy/observability/README.md");
     let rows =
-        readme.lines().filter(|line| line.starts_with("| `sluice_") || line.starts_with("| `process_"));
+        document.lines().filter(|line| line.starts_with("| `sluice_") || line.starts_with("| `process_"));
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         (cells[1].trim_matches('`').to_owned(), cells[2].to_owned(), cells[3].to_owned())
@@ -267,7 +267,7 @@ fn documented() -> Vec<(String, String, String)> {
 }
 
 #[tokio::test]
-async fn the_readme_names_what_is_exposed_and_nothing_else() {
+async fn the_documents_name_what_is_exposed_and_nothing_else() {
     let (pair, acme) = start(builder()).await;
     load(&acme).await;
     drained(&pair).await;
