@@ -16,21 +16,21 @@ settings! {
     /// What callers may take up.
     pub struct Limits {
         request_bytes_max: usize = Some("16777216"), "Largest request, or message of a stream, in bytes, decompressed.";
-        body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests that are being received or worked on, in the whole process, decompressed; above, callers are told to come again. Each organisation may have as much as is still free, or one request. At least 32 MiB, and twice request_bytes_max. An observation's `body` counts two and a half times, and the largest of a request sixteen times more.";
-        answer_bytes_in_flight_max: usize = Some("134217728"), "Bytes of answers that callers have not read yet, in the whole process; above, who asks for what is larger than 16 KiB is told to come again. Each organisation may have as much as is still free. Files don't count. At least 32 MiB.";
-        requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to come again. Each organisation may have as many as are still free, and so may all together who show no valid token. Health and reflection don't count.";
-        organisation_requests_per_second_max: u32 = Some("0"), "Requests, and streams when they begin, of each organisation and replica in a second, by tokens that belong to it; above, it is told when to come again. 0: no limit.";
-        organisation_requests_burst_max: u32 = Some("0"), "How many of them may come at once. 0: as many as in a second.";
-        connections_max: usize = Some("4096"), "Connections at the same time; above, a new one is closed at once. Probes go to health_listen or admin_listen.";
-        streams_per_connection_max: u32 = Some("1024"), "Requests at the same time on one HTTP/2 connection; its other ones wait with the caller.";
-        header_list_bytes_max: u32 = Some("16384"), "Largest sum of a request's headers, in bytes, each with 32 on top (RFC 9113, section 10.5.1). At least 1024.";
-        connection_age_max_seconds: u64 = Some("1800"), "After this time, ten percent more or less, a connection takes no more requests, so that callers spread over new replicas.";
-        connection_age_grace_seconds: u64 = Some("86400"), "How long the requests that are open then may take, files above all, before they are cut off. Streams end by themselves.";
-        answer_pause_max_seconds: u64 = Some("60"), "How long a caller may read nothing of an answer that waits for it, or up to a third longer, before its connection ends; other requests on it have as long once more.";
-        keepalive_interval_seconds: u64 = Some("30"), "How often an HTTP/2 connection is asked for a sign of life.";
-        keepalive_timeout_seconds: u64 = Some("10"), "How long that may take before the connection is closed. After both times together so is one, of HTTP/1.1 or HTTP/2, on which nothing was ever asked.";
-        shutdown_wait_seconds: u64 = Some("5"), "After SIGTERM: not ready at once, but requests are still taken for this long, until callers have gone elsewhere.";
-        shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM: when what is still open is cut off. Then what was accepted is flushed, up to 5 seconds.";
+        body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests being received or processed, in the whole process, decompressed; above, callers are told to retry. One organisation may hold at most as much as is left for the others: half, if it is alone, and one request in any case. At least 32 MiB, and twice request_bytes_max. An observation's `body` counts 2.5 times its size; the largest of a request counts 16 times more on top.";
+        answer_bytes_in_flight_max: usize = Some("134217728"), "Bytes of answers that callers have not read yet, in the whole process; above, calls whose answer is larger than 16 KiB are told to retry. One organisation may hold at most as much as is left for the others: half, if it is alone. Files don't count. At least 32 MiB.";
+        requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to retry. One organisation may hold at most as many as are left for the others: half, if it is alone. All callers without a valid token count as one. Health and reflection don't count.";
+        organisation_requests_per_second_max: u32 = Some("0"), "Requests per second, and streams when they begin, of one organisation on one replica, by tokens that belong to it; above, it is told when to retry. 0: no limit.";
+        organisation_requests_burst_max: u32 = Some("0"), "How many of them may come at once. 0: as many as per second.";
+        connections_max: usize = Some("4096"), "Connections at the same time; above, a new one is closed at once. Probes should use health_listen or admin_listen.";
+        streams_per_connection_max: u32 = Some("1024"), "Requests at the same time on one HTTP/2 connection; further ones wait at the caller.";
+        header_list_bytes_max: u32 = Some("16384"), "Size of a request's headers together, in bytes, with 32 on top for each (RFC 9113, section 10.5.1). At least 1024.";
+        connection_age_max_seconds: u64 = Some("1800"), "After this time, plus or minus ten percent, a connection takes no more requests, so that callers spread over new replicas.";
+        connection_age_grace_seconds: u64 = Some("86400"), "How long requests that are open then, above all files, may still take before they are cut off. Streams end by themselves.";
+        answer_pause_max_seconds: u64 = Some("60"), "A connection ends when its caller reads nothing of a waiting answer for this long (up to a third longer); its other requests get the same time again.";
+        keepalive_interval_seconds: u64 = Some("30"), "How often an HTTP/2 connection is pinged.";
+        keepalive_timeout_seconds: u64 = Some("10"), "How long a ping may take to be answered before the connection is closed. A connection without any request, of HTTP/1.1 or HTTP/2, is closed after the sum of both.";
+        shutdown_wait_seconds: u64 = Some("5"), "After SIGTERM the service is not ready at once, but takes requests for this long, until callers have gone elsewhere.";
+        shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM, requests still open are cut off after this long. Then what was accepted is flushed, for up to 5 seconds.";
     }
     checks {
         request_bytes_max, body_bytes_in_flight_max => body_faults(*request_bytes_max, *body_bytes_in_flight_max);
