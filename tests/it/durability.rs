@@ -2,15 +2,43 @@
 //! is a standby, or that takes no writes. A service says so, promises nothing
 //! meanwhile, and goes on by itself when it is over.
 
+use std::collections::BTreeSet;
+
 use sluice::connection::{Clients, is_serving};
-use sluice_proto::{ingest::v1::Outcome, results::v1::AcknowledgeResultRequest};
-use sluice_tests::{Pair, Replica, Tenant, eventually};
+use sluice_proto::{
+    ingest::v1::Outcome,
+    results::v1::{AcknowledgeResultRequest, BatchAcknowledgeResultsRequest},
+};
+use sluice_tests::{Database, Pair, Replica, Service, Tenant, eventually};
 use tonic::Code;
 
 use crate::{
     files_support::{file, outcome},
+    storage_cleanup::{expired, managed},
+    storage_support::Storage,
     support::*,
 };
+
+/// What must be durable, and by which statements. What is lost of other rows in a crash is
+/// repeated: deletions from the outbox, heartbeats.
+const INGEST_WRITES: [(&str, &str); 6] = [
+    ("definition", ANY),
+    ("marker", ANY),
+    ("unique_window", ANY),
+    ("throttle_counter", ANY),
+    ("outbox", "INSERT"),
+    ("file_upload", ANY),
+];
+const RESULTS_WRITES: [(&str, &str); 7] = [
+    ("result", ANY),
+    ("batch", ANY),
+    ("available", ANY),
+    ("consumed", ANY),
+    ("upload", ANY),
+    ("storage_config", ANY),
+    ("expired", ANY),
+];
+const ANY: &str = "INSERT OR UPDATE OR DELETE";
 
 async fn is_not_serving_since(replica: &Replica, reason: &str) {
     eventually(reason, || async { replica.log().contains(reason).then_some(()) }).await;
@@ -121,4 +149,82 @@ async fn sessions_that_can_not_write_are_given_up() {
     eventually("a file", file_let_in).await;
     drained(&pair).await;
     assert_eq!(results(&acme).await.len(), 2);
+}
+
+/// A new database whose default is that nothing waits for the disk. In it is written down
+/// by which sessions, and with what setting, rows are written.
+async fn lax(service: Service, writes: &[(&str, &str)]) -> Database {
+    let database = Database::create(service).await;
+    let sql = database.sql().await;
+    let mut setup = format!(
+        "ALTER DATABASE {} SET synchronous_commit = off;
+         CREATE TABLE written (session text, what text, durable text);
+         CREATE FUNCTION written() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN
+             INSERT INTO written VALUES (
+                 current_setting('application_name'), TG_ARGV[0], current_setting('synchronous_commit'));
+             RETURN NULL;
+         END $$;",
+        database.name()
+    );
+    for (table, statements) in writes {
+        setup += &format!(
+            "CREATE TRIGGER written AFTER {statements} ON {table}
+             FOR EACH ROW EXECUTE FUNCTION written('{table}');"
+        );
+    }
+    sql.batch_execute(&setup).await.unwrap();
+    database
+}
+
+/// Each of the tables was written, and never by a commit that does not wait for the disk.
+async fn were_durable(database: &Database, writes: &[(&str, &str)]) {
+    let sql = database.sql().await;
+    let default: String = sql.query_one("SHOW synchronous_commit", &[]).await.unwrap().get(0);
+    assert_eq!(default, "off");
+    let seen = "SELECT DISTINCT what, session, durable FROM written WHERE session LIKE 'sluice-%'";
+    let seen: Vec<[String; 3]> = sql
+        .query(seen, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| [row.get("what"), row.get("session"), row.get("durable")])
+        .collect();
+    let lax: Vec<_> = seen.iter().filter(|[_, _, durable]| durable != "on").collect();
+    assert!(lax.is_empty(), "{lax:?}");
+    let written: BTreeSet<_> = seen.iter().map(|[what, ..]| what.as_str()).collect();
+    assert_eq!(written, writes.iter().map(|(table, _)| *table).collect());
+}
+
+#[tokio::test]
+async fn commits_are_durable_whatever_the_databases_defaults_are() {
+    let ingest = lax(Service::Ingest, &INGEST_WRITES).await;
+    let results = lax(Service::Results, &RESULTS_WRITES).await;
+    let storage = Box::pin(Storage::with(|pair| {
+        let pair = pair.flag(Service::Ingest, "gate-retention-seconds", &LONG.to_string());
+        pair.ingest_replicas(1).on(ingest.clone(), results.clone())
+    }))
+    .await;
+    storage.default_folder(managed(1)).await;
+    let acme = storage.shelf.0.clients(Tenant::Acme);
+    put(&acme, unique("once")).await;
+    put(&acme, throttled("few", 100)).await;
+    put(&acme, definition("plain")).await;
+    // In one trip, in two, and as a file.
+    let said = publish(&acme, vec![marked("once", "m", r#"{"keys":1}"#), json("plain", "1")]).await;
+    let counted = publish(&acme, vec![marked("few", "m", "1"), marked("few", "n", "2")]).await;
+    let stored = outcome(&acme, file("plain"), b"3").await;
+    assert_eq!(kinds(&[said.clone(), counted.clone(), vec![stored]].concat()), [Outcome::Success; 5]);
+    drained(&storage.shelf.0).await;
+
+    let alone = AcknowledgeResultRequest { id: said[0].ingest_id.clone(), ..Default::default() };
+    acme.results.clone().acknowledge_result(alone).await.unwrap();
+    let ids: Vec<_> = counted.iter().map(|said| said.ingest_id.clone()).collect();
+    let together = BatchAcknowledgeResultsRequest { ids: ids.clone(), ..Default::default() };
+    acme.results.clone().batch_acknowledge_results(together).await.unwrap();
+    storage.age(2).await;
+    expired(&storage, &[&ids[0], &said[1].ingest_id]).await;
+
+    were_durable(&ingest, &INGEST_WRITES).await;
+    were_durable(&results, &RESULTS_WRITES).await;
 }
