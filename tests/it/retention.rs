@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use sluice::connection::Clients;
-use sluice_proto::ingest::v1::Outcome;
+use sluice_proto::ingest::v1::{Definition, Outcome};
 use sluice_tests::{Database, Pair, Service, Tenant, eventually};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, error::SqlState};
@@ -92,6 +92,38 @@ async fn old_state_that_somebody_holds_is_told_as_late() {
     })
     .await;
     eventually("in time", || async { (late(&pair).await == 0.0).then_some(()) }).await;
+}
+
+/// The retention that a replica is started with matters less than the longest window that a
+/// definition was promised.
+#[tokio::test]
+async fn a_retention_that_is_lowered_shortens_no_window() {
+    let ingest = Database::create(Service::Ingest).await;
+    let results = Database::create(Service::Results).await;
+    let sql = ingest.sql().await;
+    let builder = || Pair::builder().on(ingest.clone(), results.clone());
+    let mut pair = builder().start().await;
+    let six_days = Definition { unique: seconds(6 * 86_400), ..definition("once") };
+    put(&pair.clients(Tenant::Acme), six_days).await;
+    pair.ingest[0].stop().await;
+    drop(pair);
+    let current =
+        async || sql.query_one("SELECT current FROM gate_slot", &[]).await.unwrap().get::<_, i16>(0);
+    let filled_since = "UPDATE gate_slot SET since = clock_timestamp() - make_interval(secs => $1)";
+    let before = current().await;
+
+    // Of one day half is over; of six days it is not. A look ends with the counters.
+    sql.execute(filled_since, &[&(2.0 * DAY)]).await.unwrap();
+    counters(&sql, 1, 13.0 * DAY).await;
+    let lowered = builder().flag(Service::Ingest, "gate-retention-seconds", "86400");
+    let mut pair = lowered.start().await;
+    eventually("a look", || async { (counters_left(&sql).await == 0).then_some(()) }).await;
+    assert_eq!(current().await, before);
+
+    pair.ingest[0].stop().await;
+    sql.execute(filled_since, &[&(3.0 * DAY + 60.0)]).await.unwrap();
+    pair.ingest[0].restart(false).await;
+    eventually("a roll-over", || async { (current().await != before).then_some(()) }).await;
 }
 
 /// Counters whose window began so long ago, in seconds.
