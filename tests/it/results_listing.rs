@@ -1,6 +1,6 @@
 //! Lists: every filter on both sides, and walks that miss and repeat nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use prost_types::Timestamp;
 use sluice_proto::results::v1::{
@@ -180,6 +180,47 @@ async fn a_walk_is_stable_while_others_record() {
         let distinct: HashSet<String> = found.iter().cloned().collect();
         assert_eq!(distinct.len(), found.len(), "nothing twice");
         assert!(distinct.is_superset(&expected), "nothing missed");
+    }
+}
+
+/// Pages end within batches, of which others acknowledge what was read and what was not: the
+/// next page begins behind a place that may be gone.
+#[tokio::test]
+async fn a_walk_misses_nothing_while_others_acknowledge() {
+    let shelf = Shelf::with_replicas(2).await;
+    let mut replicas = [0, 1].map(|at| shelf.results_of(Tenant::Acme, at));
+    for (round, order) in [Order::NewestFirst, Order::OldestFirst].repeat(2).into_iter().enumerate() {
+        let poll = format!("poll-{round}");
+        let mut batches: Vec<VecDeque<String>> = vec![];
+        for _ in 0..20 {
+            let batch: Vec<_> =
+                (0..20).map(|n| NewResult { poll: poll.clone(), ..new(n.to_string()) }).collect();
+            shelf.record(&batch).await;
+            batches.push(batch.into_iter().map(|result| result.id).collect());
+        }
+        let of_all = ListResultsRequest { page_size: 7, order: order.into(), ..Default::default() };
+        // Of the list of all, and of that of a poll.
+        let poll = (round >= 2).then_some(poll);
+        let mut request = ListResultsRequest { poll, ..of_all };
+        let mut found = vec![];
+        for page in 0.. {
+            let results = &mut replicas[page % 2];
+            let answer = results.list_results(request.clone()).await.unwrap().into_inner();
+            found.extend(answer.results.into_iter().map(|record| record.id));
+            request.page_token = answer.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+            let last = found.last().unwrap();
+            let Some(cut) = batches.iter_mut().find(|batch| batch.contains(last)) else { continue };
+            let ids = [cut.pop_front(), cut.pop_back()].into_iter().flatten().collect();
+            let request = BatchAcknowledgeResultsRequest { organisation: String::new(), ids };
+            results.batch_acknowledge_results(request).await.unwrap();
+        }
+        let distinct: HashSet<&String> = found.iter().collect();
+        assert_eq!(distinct.len(), found.len(), "nothing twice");
+        let missed = batches.iter().flatten().filter(|id| !distinct.contains(id)).count();
+        assert_eq!(missed, 0, "{order:?}, of those that nobody acknowledged");
     }
 }
 
