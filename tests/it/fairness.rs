@@ -66,6 +66,63 @@ async fn one_organisations_flood_does_not_starve_anothers() {
     }
 }
 
+/// One request that the database refuses, among those that wait for a lane; or nothing, if
+/// the gate was not opened again in time to see it. What was accepted goes to `all`.
+async fn was_refused_alone(pair: &Pair, path: &str, all: &mut Contents) -> bool {
+    let (acme, globex) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Globex));
+    let refused = async || {
+        let seen = scrape(pair.ingest[0].admin()).await;
+        seen.sum("sluice_commits_total", &[("result", "refused")])
+    };
+    let before = refused().await;
+    let shut = gate_shut(pair).await;
+    let call = |clients: &Clients| {
+        let (mut client, sent) = (clients.ingest.clone(), request(vec![json(path, "1")]));
+        tokio::spawn(async move {
+            client.publish_observations(sent).await.map(|answer| answer.into_inner().observations.remove(0))
+        })
+    };
+    let (since, mut others) = (Instant::now(), vec![call(&acme)]);
+    gate_waits(pair).await;
+    others.extend((0..5).map(|_| call(&acme)));
+    let to_blame = call(&globex);
+    eventually("all others", || async { (waiting(pair).await >= 6.0).then_some(()) }).await;
+    shut.batch_execute("COMMIT").await.unwrap();
+    let in_time = since.elapsed() < GATE_PATIENCE;
+    for other in others {
+        let said = other.await.unwrap().unwrap();
+        assert!(said.outcome() == Outcome::Success || !in_time, "{said:?}");
+        all.extend(accepted(&[json(path, "1")], &[said]));
+    }
+    let told = to_blame.await.unwrap();
+    if in_time {
+        assert_eq!(told.unwrap_err().code(), Code::Internal);
+        // All six together, and that one alone.
+        assert_eq!(refused().await - before, 2.0);
+    }
+    in_time
+}
+
+#[tokio::test]
+async fn one_request_that_the_database_refuses_fails_alone() {
+    let (pair, acme, globex) = start().await;
+    put(&acme, throttled("few", u32::MAX >> 1)).await;
+    put(&globex, Definition { organisation: "globex".into(), ..throttled("few", u32::MAX >> 1) }).await;
+    let sql = pair.ingest_database.sql().await;
+    sql.batch_execute("ALTER TABLE outbox ADD CHECK (organisation <> 'globex')").await.unwrap();
+    let mut all = Contents::new();
+    // In one trip, and in two.
+    for path in ["plain", "few"] {
+        // A gate waits for a second, and on a busy machine that may not do.
+        let mut attempts = 0;
+        while !was_refused_alone(&pair, path, &mut all).await {
+            attempts += 1;
+            assert!(attempts < 20, "never within a second");
+        }
+    }
+    adds_up(&pair, &acme, &all).await;
+}
+
 /// Keeps acme's commits from ending: those of one result by lock 42, larger ones by 43.
 const HANGING: &str = "IF NEW.organisation = 'acme' THEN
     PERFORM pg_advisory_xact_lock_shared(CASE NEW.results WHEN 1 THEN 42 ELSE 43 END); END IF";
