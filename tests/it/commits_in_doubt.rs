@@ -4,6 +4,7 @@
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::{Definition, Outcome};
 use sluice_tests::{Cut, Link, Pair, Tenant, eventually};
+use tokio_postgres::Client;
 
 use crate::{support::*, telemetry::exposition::scrape};
 
@@ -220,26 +221,39 @@ async fn a_request_is_kept_whole_or_not_and_any_part_may_be_sent_again_under_its
 
 const HANGS: &str = "SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'sluice-ingest-gate'
-      AND wait_event = 'PgSleep'";
+      AND wait_event = 'advisory'";
+/// Who asks for a session's end waits for what passes the gate by it.
+const ASKS: &str = "SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'sluice-ingest-gate'
+      AND wait_event_type = 'Lock' AND query LIKE '%DELETE FROM gate_session%'";
+
+/// A session that keeps commits from ending until it unlocks 42.
+async fn commits_hang(pair: &Pair) -> Client {
+    let sql = pair.ingest_database.sql().await;
+    sql.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
+    sql.batch_execute(&hanging_commit("PERFORM pg_advisory_xact_lock_shared(42)")).await.unwrap();
+    sql
+}
 
 /// Who waits for a commit in doubt sees what it left, whatever the server's defaults say
 /// of what a transaction sees.
 #[tokio::test]
 async fn one_trip_that_commits_while_it_is_asked_for_is_told_as_success() {
     let (pair, acme, mut all) = behind_a_proxy(Trips::One).await;
-    let sql = pair.ingest_database.sql().await;
+    let sql = commits_hang(&pair).await;
     let defaults = format!(
         "ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'",
         pair.ingest_database.name()
     );
     sql.batch_execute(&defaults).await.unwrap();
-    sql.batch_execute(&hanging_commit("PERFORM pg_sleep(2)")).await.unwrap();
     let publishing = tokio::spawn({
         let acme = acme.clone();
         async move { publish(&acme, vec![json("plain", "1")]).await }
     });
     eventually("a commit that hangs", || async { sql.query_opt(HANGS, &[]).await.unwrap() }).await;
     pair.proxy(Link::IngestDatabase).cut_all();
+    eventually("somebody who asks", || async { sql.query_opt(ASKS, &[]).await.unwrap() }).await;
+    sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
     let said = publishing.await.unwrap();
     assert_eq!(kinds(&said), [Outcome::Success]);
     assert_eq!((ended(&pair, "committed").await, ended(&pair, "rolled_back").await), (1.0, 0.0));
@@ -249,8 +263,7 @@ async fn one_trip_that_commits_while_it_is_asked_for_is_told_as_success() {
 
 async fn hangs_and_still_reaches_the_results(trips: Trips) {
     let (pair, acme, mut all) = behind_a_proxy(trips).await;
-    let sql = pair.ingest_database.sql().await;
-    sql.batch_execute(&hanging_commit("PERFORM pg_sleep(8)")).await.unwrap();
+    let sql = commits_hang(&pair).await;
     let publishing = tokio::spawn({
         let acme = acme.clone();
         async move { publish_one(&acme, marked("plain", "a", "1")).await }
@@ -259,11 +272,11 @@ async fn hangs_and_still_reaches_the_results(trips: Trips) {
     pair.proxy(Link::IngestDatabase).cut_all();
     let said = publishing.await.unwrap();
     assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "OUTCOME_UNKNOWN"));
+    sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
     eventually("the end of its commit", || async {
         sql.query_opt(HANGS, &[]).await.unwrap().is_none().then_some(())
     })
     .await;
-    sql.batch_execute("DROP TRIGGER hang ON outbox").await.unwrap();
     let again = publish_one(&acme, marked("plain", "a", "1")).await;
     assert_eq!(again.outcome(), Outcome::Duplicate, "it was committed");
     all.insert(again.ingest_id, "1".into());

@@ -1,7 +1,7 @@
 //! Buckets that hang, that are slow, and that refuse one object: each is at nobody else's
 //! cost, and every try gets on from where the one before ended.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice_proto::results::v1::{
     CreateStorageConfigRequest, GetResultRequest, GetStorageConfigRequest, NewResult,
@@ -47,7 +47,6 @@ async fn a_bucket_that_hangs_becomes_invalid_and_holds_nobody_else_up() {
     let mut request = tonic::Request::new(RecordResultsRequest { batches });
     request.set_timeout(CALL_TIMEOUT);
     let mut intake = storage.shelf.intake(0);
-    let started = Instant::now();
     let call = tokio::spawn(async move { intake.record_results(request).await });
     // There long before the call has its answer.
     let get = || GetResultRequest { organisation: String::new(), id: other.id.clone() };
@@ -57,7 +56,6 @@ async fn a_bucket_that_hangs_becomes_invalid_and_holds_nobody_else_up() {
     .await;
     assert!(!call.is_finished());
     let told: Vec<Recording> = call.await.unwrap().unwrap().into_inner().recordings().collect();
-    assert!(started.elapsed() < CALL_TIMEOUT * 3 / 4, "{:?}", started.elapsed());
     assert_eq!(told[..100], [Recording::Deferred; 100]);
     assert_eq!(told[100..], [Recording::Recorded]);
     // The call is over, and it is found out all the same.

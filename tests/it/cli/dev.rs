@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitStatus,
-    time::{Duration, Instant},
 };
 
 use sluice::{connection::is_serving, ready::Ready};
@@ -106,9 +105,7 @@ async fn a_pair_from_nothing_restarts_what_is_killed_and_finds_its_data_again() 
     for which in 0..3 {
         let killed = pids(&dev.ready())[which];
         signal("KILL", killed);
-        let began = Instant::now();
         eventually("another process", || async { (pids(&dev.ready())[which] != killed).then_some(()) }).await;
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?} to come back", began.elapsed());
         let serves =
             || async { (is_serving(&first.ingest).await && is_serving(&first.results).await).then_some(()) };
         eventually("the pair", serves).await;
