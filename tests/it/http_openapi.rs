@@ -65,3 +65,28 @@ async fn documented_routes_are_there_and_others_are_not() {
         assert_eq!(operations, least);
     }
 }
+
+/// Every operation, but the one that gives the document itself.
+fn operations(document: &Value) -> Vec<&Value> {
+    let paths = document["paths"].as_object().unwrap();
+    let methods = paths.iter().filter(|(path, _)| *path != "/openapi.json").map(|(_, methods)| methods);
+    methods.flat_map(|methods| methods.as_object().unwrap().values()).collect()
+}
+
+/// Whoever calls may find no room, a fault, or a service that can't answer now.
+#[test]
+fn every_operation_documents_the_errors_of_every_call() {
+    let mut missing = Vec::new();
+    for document in [
+        include_str!("../../crates/ingest/src/http/openapi.json"),
+        include_str!("../../crates/results/src/http/openapi.json"),
+    ] {
+        let document: Value = serde_json::from_str(document).unwrap();
+        for operation in operations(&document) {
+            let absent =
+                ["429", "500", "503"].into_iter().filter(|code| operation["responses"][code].is_null());
+            missing.extend(absent.map(|code| format!("{} {code}", operation["operationId"])));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
