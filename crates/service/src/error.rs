@@ -33,9 +33,9 @@ const FIELD_BYTES_MAX: usize = 64;
 /// What the encoding of a violation takes beside its texts, in bytes.
 const VIOLATION_BYTES: usize = 8;
 
-/// When callers that found no room are told to come again: about as long as it
+/// When callers that can't be served now are told to come again: about as long as it
 /// takes to work off what is there.
-const COME_AGAIN: Duration = Duration::from_secs(1);
+pub const COME_AGAIN: Duration = Duration::from_secs(1);
 
 /// What kind of failure it is; each maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,9 +164,13 @@ impl Error {
     /// The service can't answer now.
     #[must_use]
     pub fn unavailable(message: &'static str) -> Self {
-        let mut error = Self::new(Kind::Unavailable, "UNAVAILABLE", message);
-        error.retry_after = Some(Duration::from_secs(1));
-        error
+        Self::new(Kind::Unavailable, "UNAVAILABLE", message).retry_after(COME_AGAIN)
+    }
+
+    /// The database can't answer now.
+    #[must_use]
+    pub fn database_busy() -> Self {
+        Self::unavailable("the database can't answer now")
     }
 
     /// A fault of the service itself; callers learn no more than that.
@@ -291,7 +295,7 @@ impl IntoResponse for Error {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sluice\""));
         }
         let retry_after = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Some(self.retry_after.unwrap_or(Duration::from_secs(1))),
+            StatusCode::SERVICE_UNAVAILABLE => Some(self.retry_after.unwrap_or(COME_AGAIN)),
             _ => self.retry_after,
         };
         if let Some(delay) = retry_after {

@@ -42,7 +42,7 @@ pub mod trace;
 mod unread;
 pub mod whole;
 
-pub use error::{Error, Kind, Violation};
+pub use error::{COME_AGAIN, Error, Kind, Violation};
 pub use organisation::OrganisationId;
 
 /// Of every program of this workspace.

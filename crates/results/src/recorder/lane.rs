@@ -146,7 +146,7 @@ impl Lane {
             let complete: Option<Vec<Recording>> = answer.into_iter().collect();
             let outcome = complete.ok_or_else(|| match &failed {
                 Some(Fault::Broken(_)) => Error::internal("the group was not recorded"),
-                _ => Error::unavailable("the database can't answer now"),
+                _ => Error::database_busy(),
             });
             self.count(&outcome, records);
             // A caller that gave up meanwhile hands over again.

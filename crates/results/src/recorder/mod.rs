@@ -13,7 +13,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt as _;
 use sluice_service::{
-    Error, Kind,
+    COME_AGAIN, Error, Kind,
     postgres::Database,
     trace::{self, Origin},
 };
@@ -119,8 +119,7 @@ impl Recorder {
 }
 
 fn stopping() -> Error {
-    Error::new(Kind::Unavailable, "STOPPING", "the service is stopping")
-        .retry_after(std::time::Duration::from_secs(1))
+    Error::new(Kind::Unavailable, "STOPPING", "the service is stopping").retry_after(COME_AGAIN)
 }
 
 /// The end of the queue that lanes take from, one at a time.

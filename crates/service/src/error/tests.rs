@@ -105,7 +105,10 @@ fn another_surface_may_call_the_fields_its_own_way() {
 
 #[test]
 fn unavailable_says_when_to_come_again() {
-    let status = Status::from(Error::unavailable("database away"));
-    let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
-    assert_eq!(delay, Some(Duration::from_secs(1)));
+    let full = deadpool_postgres::PoolError::Timeout(deadpool_postgres::TimeoutType::Wait);
+    for error in [Error::unavailable("away"), Error::database_busy(), full.into()] {
+        let status = Status::from(error);
+        let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
+        assert_eq!(delay, Some(COME_AGAIN), "{status:?}");
+    }
 }

@@ -97,7 +97,7 @@ impl Borrowed {
             }
             Err(silence) => {
                 close(session);
-                Err(Error::unavailable("the database can't answer now").because(silence))
+                Err(Error::database_busy().because(silence))
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Error as PgError, error::SqlState};
 
-use crate::{Error, Kind};
+use crate::Error;
 
 /// What a database error means for who met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +76,7 @@ impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match classify(&error) {
             Failure::Statement => Error::internal(error),
-            Failure::Conflict | Failure::Connection | Failure::Busy => {
-                Error::unavailable("the database can't answer now").because(error)
-            }
+            Failure::Conflict | Failure::Connection | Failure::Busy => Error::database_busy().because(error),
         }
     }
 }
@@ -87,9 +85,7 @@ impl From<deadpool_postgres::PoolError> for Error {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {
             deadpool_postgres::PoolError::Backend(error) => error.into(),
-            other => {
-                Error::new(Kind::Unavailable, "UNAVAILABLE", "the database can't answer now").because(other)
-            }
+            other => Error::database_busy().because(other),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Turns {
         let (waiter, turn) = oneshot::channel();
         self.state().push(organisation, waiter);
         self.give();
-        let busy = || Error::unavailable("the database can't answer now");
+        let busy = Error::database_busy;
         timeout(WAIT, turn).await.map_err(|late| busy().because(late))?.map_err(|gone| busy().because(gone))
     }
 
