@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use sluice_service::backoff::Backoff;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -50,11 +51,6 @@ const LEFT_TO_OTHERS: Duration = Duration::from_secs(5);
 const FOUND_MANY: usize = 512;
 /// How long a stopping instance goes on emitting what it has.
 const LAST_CALLS: Duration = Duration::from_secs(3);
-
-/// How long to wait after so many failures in a row.
-fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
-    min.saturating_mul(1 << failures.min(16)).min(max)
-}
 
 /// What the upkeep is told of emission.
 #[derive(Debug)]
@@ -95,7 +91,7 @@ pub struct Emitter {
     called: Instant,
     paused_until: Option<Instant>,
     failing_since: Option<Instant>,
-    failures: u32,
+    backoff: Backoff,
 }
 
 impl Emitter {
@@ -120,7 +116,7 @@ impl Emitter {
             called: Instant::now().checked_sub(GATHER_MAX).unwrap_or_else(Instant::now),
             paused_until: None,
             failing_since: None,
-            failures: 0,
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
         }
     }
 
@@ -233,13 +229,15 @@ impl Emitter {
             if self.failing_since.take().is_some() {
                 tracing::info!("the results service is back");
             }
-            self.failures = 0;
+            self.backoff.worked();
             return;
         }
         let now = Instant::now();
         let since = *self.failing_since.get_or_insert(now);
-        self.failures += 1;
-        self.paused_until = Some(now + pause(self.failures, PAUSE_MIN, PAUSE_MAX));
+        // Calls that were under way together fail together: that is one failure.
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.paused_until = Some(now + self.backoff.failed());
+        }
         if now.duration_since(since) > RELEASE_AFTER {
             self.failing_since = Some(now);
             self.paused_until = Some(now + LEFT_TO_OTHERS);
@@ -252,5 +250,51 @@ impl Emitter {
         // What is under way is of rows that are others' now.
         self.calls = JoinSet::new();
         self.caller.release().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::results::v1::ResultBatch;
+    use sluice_service::{
+        client::TokenInterceptor,
+        metrics::Registry,
+        peer::{ClientTls, Peer},
+        postgres::Database,
+    };
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::{OUTBOX_SESSION, metrics::Metrics};
+
+    /// An emitter that reaches nobody.
+    fn emitter() -> Emitter {
+        let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
+        let endpoint = Endpoint::from_static("http://127.0.0.1:1");
+        let caller = Caller::new(
+            Peer::new(vec![endpoint], ClientTls::default()).unwrap(),
+            TokenInterceptor::new("t").unwrap(),
+            nowhere.pool(OUTBOX_SESSION, 1).unwrap(),
+            Uuid::nil(),
+            Metrics::register(&mut Registry::new("ingest", "0"), 1).emission,
+        );
+        let (incoming, found) = (mpsc::unbounded_channel().1, mpsc::channel(1).1);
+        Emitter::new(incoming, found, caller, mpsc::unbounded_channel().0, Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_fail_together_are_one_failure() {
+        let mut emitter = emitter();
+        let mut row = Row::found(Uuid::now_v7(), "acme".parse().unwrap(), 1, 1);
+        row.message = Some(Arc::new(ResultBatch::default()));
+        emitter.queue.push_back(row);
+        for _ in 0..CALLS_MAX {
+            emitter.note(true).await;
+        }
+        emitter.dispatch(false);
+        assert_eq!(emitter.calls.len(), 0, "no pause");
+        tokio::time::advance(PAUSE_MIN).await;
+        emitter.dispatch(false);
+        assert_eq!(emitter.calls.len(), 1, "the first pause is over");
     }
 }

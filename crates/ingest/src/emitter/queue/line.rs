@@ -3,10 +3,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use sluice_service::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::{CALL_ITEMS_MAX, Call, Row};
-use crate::emitter::pause;
 
 /// First and longest pause of what has to wait.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -138,16 +138,29 @@ pub struct Landed {
 }
 
 /// What waits of one organisation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Line {
     ready: Rows,
     deferred: Rows,
-    /// Calls of deferred rows, one after the other, that brought nothing.
-    failures: u32,
+    /// Of calls of deferred rows, one after the other, that brought nothing.
+    backoff: Backoff,
     /// It was in a call that failed: its next one shows whose doing that was.
     suspect: bool,
     in_flight: Option<Part>,
     last: Option<Part>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            ready: Rows::default(),
+            deferred: Rows::default(),
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+            suspect: false,
+            in_flight: None,
+            last: None,
+        }
+    }
 }
 
 impl Line {
@@ -232,14 +245,15 @@ impl Line {
                 // What comes later may go where these can't, but not at every moment.
                 self.ready.not_before = (waits && !worked).then(|| now + PAUSE_MIN);
                 if waits && self.deferred.rows.is_empty() {
-                    self.failures = 0;
-                    self.deferred.not_before = Some(now + PAUSE_MIN);
+                    self.backoff.worked();
+                    self.deferred.not_before = Some(now + self.backoff.failed());
                 }
             }
             Part::Deferred => {
-                self.failures = if worked { 0 } else { self.failures + u32::from(waits) };
-                let paused = || now + pause(self.failures, PAUSE_MIN, PAUSE_MAX);
-                self.deferred.not_before = waits.then(paused);
+                if worked {
+                    self.backoff.worked();
+                }
+                self.deferred.not_before = waits.then(|| now + self.backoff.failed());
             }
         }
         for row in deferred {
