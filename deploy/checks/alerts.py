@@ -1,8 +1,8 @@
 """Alerts and dashboard, prepared for promtool: `alerts.yaml` (the spec of the
 PrometheusRule), `queries.yaml` (the dashboard's and the adapter's queries as rules)
 and the alerts' tests go into a folder. Checks that every alert has a paragraph in
-the runbook, a test that it fires, and one that it doesn't, and that what the
-runbook's commands name is there.
+the runbook and a link to it, a test that it fires, and one that it doesn't, and that
+what the runbook's commands name is there.
 
     alerts.py deploy/observability deploy/RUNBOOK.md TARGET
 """
@@ -32,6 +32,11 @@ def main():
     folder, runbook, target = map(Path, sys.argv[1:4])
     faults = []
     groups = yaml.safe_load((folder / "alerts.yaml").read_text())["spec"]
+    for rule in (rule for group in groups["groups"] for rule in group["rules"]):
+        # Held against the alert's name here, and so left out of what the tests expect.
+        url = rule["annotations"].pop("runbook_url", "none")
+        if not url.startswith("https://") or not url.endswith(f"/deploy/RUNBOOK.md#{rule['alert'].lower()}"):
+            faults.append(f"{rule['alert']}: its runbook_url is {url}")
     (target / "alerts.yaml").write_text(yaml.safe_dump(groups, sort_keys=False))
     written = list(folder.glob("*.test.yaml"))
     for file in written:

@@ -77,6 +77,8 @@ class Rendered:
         for kind in ("Deployment", "StatefulSet", "Job"):
             for name, owner in self.of(kind).items():
                 yield f"{kind}/{name}", owner["spec"]["template"]
+        for name, pod in self.of("Pod").items():
+            yield f"Pod/{name}", pod
 
     def schemas(self, versions, seen):
         """Against the schemas of each version. What is in `seen` was found good."""
@@ -95,10 +97,6 @@ class Rendered:
 
     def restricted(self):
         """Pod Security Standards, restricted, v1.37, control by control."""
-        spaces = self.of("Namespace").values()
-        levels = [s["metadata"]["labels"].get("pod-security.kubernetes.io/enforce") for s in spaces]
-        if levels != ["restricted"]:
-            self.fault("Namespace", "must enforce restricted")
         allowed_volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
         for where, template in self.templates():
             spec = template["spec"]
@@ -137,7 +135,14 @@ class Rendered:
                 self.fault(where, "mounts a token for the Kubernetes API")
             if spec.get("enableServiceLinks") is not False:
                 self.fault(where, "gets variables of Services, which begin with SLUICE_ too")
-            account = self.of("ServiceAccount").get(spec.get("serviceAccountName"))
+
+    def accounts(self):
+        spaces = self.of("Namespace").values()
+        levels = [s["metadata"]["labels"].get("pod-security.kubernetes.io/enforce") for s in spaces]
+        if levels != ["restricted"]:
+            self.fault("Namespace", "must enforce restricted")
+        for where, template in self.templates():
+            account = self.of("ServiceAccount").get(template["spec"].get("serviceAccountName"))
             if account is None or account.get("automountServiceAccountToken") is not False:
                 self.fault(where, "has no account of its own without a token")
 
@@ -323,6 +328,7 @@ def selects(selector, labels):
 
 def examine(rendered, known, documented):
     rendered.restricted()
+    rendered.accounts()
     rendered.variables(known)
     rendered.secrets(documented)
     rendered.availability()

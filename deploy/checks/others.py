@@ -86,7 +86,7 @@ def images():
             if not any(file.is_relative_to(ROOT / place) for place in needed):
                 faults.append(f"{ignored}: {source} includes {included}")
     for file in (f for f in (ROOT / "deploy").rglob("*") if f.is_file() and f.suffix != ".pyc"):
-        for named in re.findall(r"sluice-(?:ingest|results):(\d+\.\d+\.\d+)", file.read_text()):
+        for named in re.findall(r"\bsluice(?:-ingest|-results)?:(\d+\.\d+\.\d+)", file.read_text()):
             if named != version:
                 faults.append(f"{file}: names an image of version {named}, Cargo.toml says {version}")
     return faults
