@@ -1,6 +1,6 @@
-//! The results service: keeps what was accepted until it is consumed. It owns
-//! the records, their bytes, acknowledgement and clean-up, and knows nothing of
-//! gates.
+//! The results service: keeps what was accepted until it is consumed or its
+//! retention ends. It owns the records, their bytes, acknowledgement and clean-up,
+//! and knows nothing of gates.
 //!
 //! `intake` takes results and files in, `placing` sends their data where it
 //! belongs (`writing` into buckets), `files` does so with what streams, as much at a time as

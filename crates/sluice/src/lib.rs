@@ -30,7 +30,7 @@ use failure::{Context, Failure};
 use sluice_service::shutdown;
 use tokio::runtime::Builder;
 
-/// Publish observations once, keep each result until it is consumed.
+/// Publish observations once, and consume what was accepted.
 #[derive(Parser)]
 #[command(name = "sluice", version, propagate_version = true)]
 struct Cli {

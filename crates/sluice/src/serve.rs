@@ -12,10 +12,10 @@ pub const STOP_ON_STDIN_EOF: &str = "SLUICE_STOP_ON_STDIN_EOF";
 /// A service, with its own flags: see `sluice serve ingest --help`.
 #[derive(clap::Subcommand)]
 pub(crate) enum Service {
-    /// Takes observations and decides what gets in.
+    /// Takes observations and decides the outcome of each.
     #[command(disable_help_flag = true)]
     Ingest(Verbatim),
-    /// Keeps what got in until it is consumed.
+    /// Keeps what was accepted, for consumers.
     #[command(disable_help_flag = true)]
     Results(Verbatim),
 }

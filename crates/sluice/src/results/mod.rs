@@ -1,4 +1,4 @@
-//! `sluice results`: what was accepted, until it is consumed.
+//! `sluice results`: list, download and acknowledge what was accepted.
 
 mod download;
 mod list;
