@@ -19,8 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 # Of other projects, without a schema here; those of Prometheus are read by promtool.
 CUSTOM = {"Issuer", "Certificate", "ServiceMonitor", "PrometheusRule"}
 SERVICES = ("sluice-ingest", "sluice-results")
-# After the deadline: what was accepted is flushed, the last spans go, the runtime ends.
-AFTER_DEADLINE_SECONDS = 5 + 2 + 1
+# After the deadline: what was accepted is flushed (the README says how long), the last
+# spans go, the runtime ends.
+FLUSHED = r"^\| `shutdown_deadline_seconds` \|.* flushed, up to (\d+) seconds \|$"
+AFTER_DEADLINE_SECONDS = int(re.search(FLUSHED, (ROOT / "README.md").read_text(), re.M)[1]) + 2 + 1
+
+MIB = 1024 * 1024
+# What a process takes that nobody asks anything of, its definitions and sessions included.
+BASE_BYTES = 64 * MIB
+# What a request's stream holds that nobody has read yet.
+WINDOW = re.search(r"^const STREAM_WINDOW_BYTES: u32 = (\d+) \* 1024;$", (ROOT / "crates/service/src/serve.rs").read_text(), re.M)
+WINDOW_BYTES = int(WINDOW[1]) * 1024
 
 
 def settings():
@@ -34,6 +43,13 @@ def settings():
                 found[service].add("SLUICE_" + name.upper())
     assert "SLUICE_LISTEN" in found["sluice-ingest"], "deploy/SETTINGS.md has no table of settings any more"
     return found
+
+
+def defaults():
+    """The settings' defaults by name, from the same table. The same name may stand in it
+    for each service; those asked for here are the same in both."""
+    rows = re.findall(r"^\| `(\w+)` \| \w+ \| `([^`]*)` \|", (ROOT / "README.md").read_text(), re.M)
+    return {"SLUICE_" + name.upper(): value for name, value in rows}
 
 
 def versions():
@@ -56,6 +72,9 @@ def secrets_documented():
     """Names and keys of the Secrets in deploy/README.md's table."""
     rows = re.findall(r"^\| `([\w-]+)` \| ((?:`[\w.-]+`(?:, )?)+) \|", (ROOT / "deploy/README.md").read_text(), re.M)
     return {name: set(re.findall(r"`([\w.-]+)`", keys)) for name, keys in rows}
+
+
+DEFAULTS = defaults()
 
 
 class Rendered:
@@ -176,6 +195,7 @@ class Rendered:
                 self.fault(name, "must serve either plain text or TLS")
             self.ports(name, container, given)
             self.stopping(name, template, container, given)
+            self.memory(name, container, given)
             self.probes(name, container)
         for where, template in self.templates():
             if where.startswith("Job/"):
@@ -210,6 +230,19 @@ class Rendered:
         ready = container["readinessProbe"]
         if sleep + wait < ready["periodSeconds"] * ready["failureThreshold"]:
             self.fault(name, "stops before its readiness probe can have told anybody")
+
+    def memory(self, name, container, given):
+        """What the settings let callers take, all at once, fits into the limit."""
+        of = lambda setting: int(given.get(setting, DEFAULTS[setting]))
+        needed = BASE_BYTES + of("SLUICE_REQUESTS_IN_FLIGHT_MAX") * WINDOW_BYTES
+        needed += of("SLUICE_BODY_BYTES_IN_FLIGHT_MAX") + of("SLUICE_ANSWER_BYTES_IN_FLIGHT_MAX")
+        if name == "sluice-results":
+            needed += of("SLUICE_FILE_BYTES_IN_FLIGHT_MAX") + of("SLUICE_RECENT_BYTES_MAX")
+        else:
+            needed += of("SLUICE_FILES_MAX") * of("SLUICE_OBSERVATION_BYTES_MAX")
+        limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * MIB
+        if needed > limit:
+            self.fault(name, f"its settings let callers take {needed // MIB} MiB of {limit // MIB}")
 
     def probes(self, name, container):
         for probe, service in (("startupProbe", "liveness"), ("livenessProbe", "liveness"), ("readinessProbe", None)):

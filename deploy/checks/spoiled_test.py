@@ -55,6 +55,7 @@ SPOILED = [
     ("production", r"SLUICE_LOG_FORMAT: json", "SLUICE_LOG_FORM: json", "SLUICE_LOG_FORM: no such setting"),
     ("production", r"secretName: sluice-keys", "secretName: sluice-other", "doesn't list the Secret sluice-other"),
     ("production", r"terminationGracePeriodSeconds: 45", "terminationGracePeriodSeconds: 30", "must be at least"),
+    ("production", r'SLUICE_REQUESTS_IN_FLIGHT_MAX: "1024"', 'SLUICE_REQUESTS_IN_FLIGHT_MAX: "4096"', "let callers take 880 MiB of 512"),
     ("production", r"maxUnavailable: 0", "maxUnavailable: 1", "a rolling update must never have fewer replicas"),
     ("production", r"sluice/step: serve", "sluice/step: migrate", "has the wrong label sluice/step"),
     ("production", r"port: 4317", "port: 4318", "sluice-ingest, egress"),
