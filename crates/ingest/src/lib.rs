@@ -12,6 +12,7 @@ mod definition;
 mod definitions;
 mod doubt;
 mod emitter;
+mod ending;
 mod files;
 mod gate;
 mod grpc;
@@ -67,8 +68,6 @@ pub fn migrations() -> refinery::Runner {
 }
 
 const SERVICES: [&str; 2] = ["sluice.ingest.v1.IngestService", "sluice.ingest.v1.DefinitionService"];
-/// How long background work may take to end after serving and handing over have.
-const ENDING: Duration = Duration::from_secs(5);
 /// Rows found in the database that may wait for the emitter.
 const FOUND_MAX: usize = 1024;
 
@@ -239,15 +238,9 @@ pub async fn run(
     let served = serve::Served { routes, api, keys, requests, limits: settings.limits, answers };
     serve::serve(Listener::new(listener, tls), served, shutdown).await;
 
-    // The publisher went with the server: the lanes end when they are empty,
-    // the emitter after them, and what it could not emit is released.
-    pipeline.lanes.join_all().await;
-    pipeline.emitter.await?;
-    drained.cancel();
-    if tokio::time::timeout(ENDING, upkeep.join_all()).await.is_err() {
-        tracing::warn!("background work was cut off");
-    }
-    pipeline.deleter.await?;
+    // The publisher went with the server.
+    let (lanes, emitter, deleter) = (pipeline.lanes, pipeline.emitter, pipeline.deleter);
+    ending::Working { lanes, emitter, deleter, upkeep, drained }.end().await?;
     Ok(())
 }
 

@@ -54,6 +54,7 @@ use sluice_service::{
     probes,
     program::{self, Failure},
     serve,
+    shutdown::ENDING,
     tls::{Listener, Tls},
 };
 use tokio::net::TcpListener;
@@ -78,9 +79,6 @@ use shelf::Shelf;
 use signing::Signing;
 use storage::{guard::Policy, keyring::Keyring};
 use uploads::Uploads;
-
-/// How long background work may take to end after serving has.
-const ENDING: Duration = Duration::from_secs(5);
 
 mod embedded {
     refinery::embed_migrations!("migrations");

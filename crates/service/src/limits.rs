@@ -30,7 +30,7 @@ settings! {
         keepalive_interval_seconds: u64 = Some("30"), "How often an HTTP/2 connection is pinged.";
         keepalive_timeout_seconds: u64 = Some("10"), "How long a ping may take to be answered before the connection is closed. A connection without any request, of HTTP/1.1 or HTTP/2, is closed after the sum of both.";
         shutdown_wait_seconds: u64 = Some("5"), "After SIGTERM the service is not ready at once, but takes requests for this long, until callers have gone elsewhere.";
-        shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM, requests still open are cut off after this long. Then what was accepted is flushed, for up to 5 seconds.";
+        shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM, requests still open are cut off after this long. Then what was accepted is flushed, for up to 8 seconds.";
     }
     checks {
         request_bytes_max, body_bytes_in_flight_max => body_faults(*request_bytes_max, *body_bytes_in_flight_max);
@@ -115,6 +115,18 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shutdown::ENDING;
+
+    #[test]
+    fn the_help_says_how_long_a_stop_takes_after_its_deadline() {
+        let setting =
+            Limits::TABLE.iter().find(|setting| setting.name == "shutdown_deadline_seconds").unwrap();
+        assert!(
+            setting.meaning.contains(&format!("up to {} seconds", ENDING.as_secs())),
+            "{}",
+            setting.meaning
+        );
+    }
 
     fn faults(flags: &str) -> Vec<String> {
         let flags: Vec<_> = flags.split_whitespace().map(str::to_owned).collect();

@@ -1,8 +1,14 @@
 //! From signal to token: SIGTERM and SIGINT cancel one token that everything
 //! long-running holds. A second signal changes nothing.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long everything else may take to end once serving has: what was accepted is
+/// flushed, background work ends. After it come the last spans and the runtime's end.
+pub const ENDING: Duration = Duration::from_secs(8);
 
 /// A token that is cancelled by the first SIGTERM or SIGINT.
 ///
