@@ -44,8 +44,9 @@ pub async fn looked_again(storage: &Storage) {
     let now: String = sql.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap().get(0);
     eventually("another look", || async {
         let row = sql.query_one(oldest, &[]).await.unwrap();
-        let seen: String = row.get(0);
-        (seen > now && row.get(1)).then_some(())
+        // There is nothing to see before the first look.
+        let seen: Option<String> = row.get(0);
+        (seen.is_some_and(|seen| seen > now) && row.get(1)).then_some(())
     })
     .await;
 }

@@ -32,7 +32,7 @@ pub fn builder(root: &std::path::Path) -> PairBuilder {
         ("storage-local-root", root.to_str().unwrap()),
         ("storage-keys", KEY),
         ("signing-keys", KEY),
-        ("cleanup-interval-seconds", "0"),
+        ("cleanup-interval-seconds", "1"),
     ];
     flags.into_iter().fold(Pair::builder(), |pair, (name, value)| pair.flag(Service::Results, name, value))
 }

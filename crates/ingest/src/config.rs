@@ -3,6 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use sluice_service::{
+    auth,
+    client::TokenInterceptor,
+    config::bounds,
     limits::Limits,
     peer::{ClientTls, Peer},
     postgres, telemetry, tls,
@@ -48,12 +51,20 @@ sluice_service::settings! {
         ..tls: tls::Settings;
     }
     checks {
-        results_resolve_seconds => (*results_resolve_seconds == 0)
-            .then(|| "results_resolve_seconds: must be at least 1".to_owned());
+        keys_file => auth::fault(keys_file);
+        results_token_file => TokenInterceptor::load(results_token_file).err()
+            .map(|fault| format!("results_token_file: {fault}"));
+        results_resolve_seconds => bounds::seconds("results_resolve_seconds", *results_resolve_seconds);
+        lanes => bounds::count("lanes", *lanes);
+        database_connections => bounds::count("database_connections", *database_connections);
+        gate_retention_seconds => bounds::at_least("gate_retention_seconds", *gate_retention_seconds, 1);
+        files_max => bounds::count("files_max", *files_max);
+        organisation_files_max => bounds::count("organisation_files_max", *organisation_files_max);
+        file_idle_seconds => bounds::seconds("file_idle_seconds", *file_idle_seconds);
+        observations_max => bounds::count("observations_max", *observations_max);
         observation_bytes_max => (*observation_bytes_max > outbox::RESULT_BYTES_MOST)
             .then(|| format!("observation_bytes_max: must be at most {}", outbox::RESULT_BYTES_MOST));
-        json_depth_max => (!(1..=json::DEPTH_MAX).contains(json_depth_max))
-            .then(|| format!("json_depth_max: must be from 1 to {}", json::DEPTH_MAX));
+        json_depth_max => bounds::within("json_depth_max", *json_depth_max, 1..=json::DEPTH_MAX);
         listen, tls => tls.faults(*listen);
         results_url, results_ca_file, results_client_certificate_file, results_client_key_file => {
             let tls = client_tls(

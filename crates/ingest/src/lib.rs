@@ -272,8 +272,7 @@ impl Pipeline {
             settings.outbox_organisation_bytes_max,
         ));
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
-        let token = tokio::fs::read_to_string(&settings.results_token_file).await?;
-        let token = TokenInterceptor::new(&token)?;
+        let token = TokenInterceptor::load(&settings.results_token_file)?;
         tokio::spawn(token.clone().follow(settings.results_token_file.clone(), stopped.clone()));
         let results = settings.results()?;
         tokio::spawn(results.clone().follow_files(stopped.clone()));

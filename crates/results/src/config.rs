@@ -2,7 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use sluice_service::{config::Secret, limits::Limits, postgres, settings, telemetry, tls};
+use sluice_service::{
+    auth,
+    config::{Secret, bounds},
+    limits::Limits,
+    postgres, settings, telemetry, tls,
+};
+
+use crate::storage::{guard::Policy, keyring::Keyring};
 
 /// Which service it is, in metrics and traces.
 pub(crate) const PROGRAM: telemetry::Program =
@@ -38,8 +45,18 @@ settings! {
     }
     checks {
         listen, tls => tls.faults(*listen);
-        file_bytes_in_flight_max => (*file_bytes_in_flight_max < FILE_BYTES_LEAST)
-            .then(|| format!("file_bytes_in_flight_max: must be at least {FILE_BYTES_LEAST}"));
+        keys_file => auth::fault(keys_file);
+        database_connections => bounds::count("database_connections", *database_connections);
+        storage_endpoints => Policy::new(None, storage_endpoints, "").err();
+        storage_identity_buckets => Policy::new(None, "", storage_identity_buckets).err();
+        storage_keys_file, storage_keys => Keyring::load(storage_keys_file.as_deref(), storage_keys.expose())
+            .err().map(|fault| format!("storage_keys_file and storage_keys: {fault}"));
+        signing_keys_file, signing_keys => Keyring::load(signing_keys_file.as_deref(), signing_keys.expose())
+            .err().map(|fault| format!("signing_keys_file and signing_keys: {fault}"));
+        file_bytes_in_flight_max =>
+            bounds::at_least("file_bytes_in_flight_max", *file_bytes_in_flight_max, FILE_BYTES_LEAST);
+        upload_idle_seconds => bounds::seconds("upload_idle_seconds", *upload_idle_seconds);
+        cleanup_interval_seconds => bounds::seconds("cleanup_interval_seconds", *cleanup_interval_seconds);
     }
 }
 
@@ -50,7 +67,7 @@ mod tests {
     #[test]
     fn there_is_room_for_a_part_of_the_largest_file() {
         let faults = |bytes: &str| {
-            let flags = ["--keys-file=k", "--database-url=postgres://x", bytes].map(str::to_owned);
+            let flags = ["--keys-file=/dev/null", "--database-url=postgres://x", bytes].map(str::to_owned);
             Settings::load(flags, []).err().map(|faults| faults.0).unwrap_or_default()
         };
         assert_eq!(faults("--file-bytes-in-flight-max=33554432"), Vec::<String>::new());

@@ -121,9 +121,6 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    if settings.database_connections == 0 {
-        return Err("database_connections: must be at least 1".into());
-    }
     let admin = admin::bind(settings.telemetry.admin_listen).await?;
     let probes = probes::bind(settings.tls.health_listen).await?;
     let tls = Tls::load(&settings.tls)?;

@@ -1,6 +1,9 @@
 //! Calling another service: the token that goes along with every call.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +22,9 @@ pub struct TokenInterceptor {
 }
 
 fn authorization(token: &str) -> Result<MetadataValue<Ascii>, String> {
+    if token.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
     let value = format!("Bearer {}", token.trim()).parse();
     let mut value: MetadataValue<Ascii> = value.map_err(|_| "not a token".to_owned())?;
     value.set_sensitive(true);
@@ -29,18 +35,24 @@ impl TokenInterceptor {
     /// An interceptor for one token.
     ///
     /// # Errors
-    /// If the token has characters that no header can hold.
+    /// If it is empty or has characters that no header can hold.
     pub fn new(token: &str) -> Result<Self, String> {
         Ok(Self { authorization: Arc::new(ArcSwap::from_pointee(authorization(token)?)) })
+    }
+
+    /// An interceptor for the token in a file.
+    ///
+    /// # Errors
+    /// If the file can't be read, or as [`Self::new`].
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|fault| fault.to_string());
+        text.and_then(|token| Self::new(&token)).map_err(|fault| format!("{}: {fault}", path.display()))
     }
 
     /// Follows changes of the file that holds the token, until shutdown. A file that
     /// can't be read or holds no token leaves it as it is, and is logged once.
     pub async fn follow(self, path: PathBuf, shutdown: CancellationToken) {
         follow_text("token file", path, shutdown, |token| {
-            if token.trim().is_empty() {
-                return Err("it is empty".to_owned());
-            }
             let value = authorization(token)?;
             if **self.authorization.load() != value {
                 tracing::info!("token reloaded");

@@ -3,7 +3,10 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use crate::settings;
+use crate::{
+    config::bounds::{self, SECONDS_MOST},
+    settings,
+};
 
 /// Least room for bodies: a message between the services must find some.
 const BODY_BYTES_LEAST: usize = 32 * 1024 * 1024;
@@ -34,41 +37,26 @@ settings! {
     }
     checks {
         request_bytes_max, body_bytes_in_flight_max => body_faults(*request_bytes_max, *body_bytes_in_flight_max);
-        answer_bytes_in_flight_max => (*answer_bytes_in_flight_max < ANSWER_BYTES_LEAST)
-            .then(|| format!("answer_bytes_in_flight_max: must be at least {ANSWER_BYTES_LEAST}"));
-        header_list_bytes_max => (*header_list_bytes_max < HEADER_LIST_BYTES_LEAST)
-            .then(|| format!("header_list_bytes_max: must be at least {HEADER_LIST_BYTES_LEAST}"));
-        requests_in_flight_max, connections_max, streams_per_connection_max =>
-            [
-                ("requests_in_flight_max", *requests_in_flight_max),
-                ("connections_max", *connections_max),
-                ("streams_per_connection_max", *streams_per_connection_max as usize),
-            ]
-            .into_iter()
-            .filter(|(_, value)| !(1..=COUNT_MOST).contains(value))
-            .map(|(name, _)| format!("{name}: must be from 1 to {COUNT_MOST}"));
-        connection_age_max_seconds, answer_pause_max_seconds, keepalive_interval_seconds,
-        keepalive_timeout_seconds =>
-            [
-                ("connection_age_max_seconds", *connection_age_max_seconds),
-                ("answer_pause_max_seconds", *answer_pause_max_seconds),
-                ("keepalive_interval_seconds", *keepalive_interval_seconds),
-                ("keepalive_timeout_seconds", *keepalive_timeout_seconds),
-            ]
-            .into_iter()
-            .filter(|(_, value)| !(1..=SECONDS_MOST).contains(value))
-            .map(|(name, _)| format!("{name}: must be from 1 to {SECONDS_MOST}"));
-        connection_age_grace_seconds => (*connection_age_grace_seconds > SECONDS_MOST)
-            .then(|| format!("connection_age_grace_seconds: must be up to {SECONDS_MOST}"));
+        answer_bytes_in_flight_max =>
+            bounds::at_least("answer_bytes_in_flight_max", *answer_bytes_in_flight_max, ANSWER_BYTES_LEAST);
+        header_list_bytes_max =>
+            bounds::at_least("header_list_bytes_max", *header_list_bytes_max, HEADER_LIST_BYTES_LEAST);
+        requests_in_flight_max => bounds::count("requests_in_flight_max", *requests_in_flight_max);
+        connections_max => bounds::count("connections_max", *connections_max);
+        streams_per_connection_max =>
+            bounds::count("streams_per_connection_max", *streams_per_connection_max as usize);
+        connection_age_max_seconds =>
+            bounds::seconds("connection_age_max_seconds", *connection_age_max_seconds);
+        connection_age_grace_seconds =>
+            bounds::within("connection_age_grace_seconds", *connection_age_grace_seconds, 0..=SECONDS_MOST);
+        answer_pause_max_seconds => bounds::seconds("answer_pause_max_seconds", *answer_pause_max_seconds);
+        keepalive_interval_seconds =>
+            bounds::seconds("keepalive_interval_seconds", *keepalive_interval_seconds);
+        keepalive_timeout_seconds => bounds::seconds("keepalive_timeout_seconds", *keepalive_timeout_seconds);
         shutdown_wait_seconds, shutdown_deadline_seconds =>
             shutdown_faults(*shutdown_wait_seconds, *shutdown_deadline_seconds);
     }
 }
-
-/// More than any process has descriptors for.
-const COUNT_MOST: usize = 1 << 20;
-/// A year: beyond it clocks overflow sooner than anybody waits.
-const SECONDS_MOST: u64 = 365 * 24 * 3600;
 
 fn body_faults(request_bytes_max: usize, in_flight_max: usize) -> Option<String> {
     let least = request_bytes_max.saturating_mul(2).max(BODY_BYTES_LEAST);
@@ -78,7 +66,8 @@ fn body_faults(request_bytes_max: usize, in_flight_max: usize) -> Option<String>
 
 fn shutdown_faults(wait: u64, deadline: u64) -> Option<String> {
     let fits = wait < deadline && deadline <= SECONDS_MOST;
-    (!fits).then(|| "shutdown_deadline_seconds: must be more than shutdown_wait_seconds".into())
+    let fault = "shutdown_deadline_seconds: must be more than shutdown_wait_seconds, and at most 31536000";
+    (!fits).then(|| fault.into())
 }
 
 /// How many requests an organisation may send.
@@ -142,6 +131,9 @@ mod tests {
             "--answer-bytes-in-flight-max 33554432",
             "--requests-in-flight-max 1 --connections-max 1048576 --streams-per-connection-max 1",
             "--connection-age-grace-seconds 0 --keepalive-timeout-seconds 1 --answer-pause-max-seconds 1",
+            "--connection-age-grace-seconds 31536000 --connection-age-max-seconds 31536000",
+            "--shutdown-deadline-seconds 31536000",
+            "--request-bytes-max 20000000 --body-bytes-in-flight-max 40000000",
         ] {
             assert_eq!(faults(good), Vec::<String>::new(), "{good}");
         }
@@ -154,8 +146,15 @@ mod tests {
             ),
             ("--keepalive-interval-seconds 0", vec!["keepalive_interval_seconds"]),
             ("--answer-pause-max-seconds 0", vec!["answer_pause_max_seconds"]),
+            ("--streams-per-connection-max 0", vec!["streams_per_connection_max"]),
             ("--connection-age-max-seconds 31536001", vec!["connection_age_max_seconds"]),
+            ("--connection-age-grace-seconds 31536001", vec!["connection_age_grace_seconds"]),
+            ("--shutdown-deadline-seconds 31536001", vec!["shutdown_deadline_seconds"]),
             ("--body-bytes-in-flight-max 33554431", vec!["body_bytes_in_flight_max"]),
+            (
+                "--request-bytes-max 20000000 --body-bytes-in-flight-max 39999999",
+                vec!["body_bytes_in_flight_max"],
+            ),
             ("--answer-bytes-in-flight-max 33554431", vec!["answer_bytes_in_flight_max"]),
         ] {
             let found = faults(bad);

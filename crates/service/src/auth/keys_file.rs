@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
     time::SystemTime,
 };
@@ -88,6 +89,18 @@ pub fn secret_sha256(secret: &str) -> String {
 #[must_use]
 pub fn is_token_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// What is wrong with a keys file, as the fault of the setting `keys_file`.
+#[must_use]
+pub fn fault(path: &Path) -> Option<String> {
+    read_keys(path).err().map(|fault| format!("keys_file: {fault}"))
+}
+
+pub(super) fn read_keys(path: &Path) -> Result<KeyTable, String> {
+    let named = |fault: String| format!("{}: {fault}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|fault| named(fault.to_string()))?;
+    parse_keys(&text).map_err(named)
 }
 
 pub(super) fn parse_keys(text: &str) -> Result<KeyTable, String> {

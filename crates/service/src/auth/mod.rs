@@ -26,9 +26,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use keys_file::{
-    INTAKE_SCOPE, KeyEntry, KeysFile, SCOPES, TOKEN_PREFIX, is_token_id, secret_sha256, token_text,
+    INTAKE_SCOPE, KeyEntry, KeysFile, SCOPES, TOKEN_PREFIX, fault, is_token_id, secret_sha256, token_text,
 };
-use keys_file::{Key, KeyTable, parse_keys};
+use keys_file::{Key, KeyTable, parse_keys, read_keys};
 
 use crate::{
     Error, Kind, OrganisationId, audit,
@@ -71,9 +71,7 @@ impl Keys {
     /// # Errors
     /// If it can't be read or says something unclear.
     pub fn load(path: &Path, rate: Option<Rate>, requests: &Requests) -> Result<Arc<Self>, String> {
-        let text = std::fs::read_to_string(path).map_err(|fault| format!("{}: {fault}", path.display()))?;
-        let table = parse_keys(&text).map_err(|fault| format!("{}: {fault}", path.display()))?;
-        let table = ArcSwap::from_pointee(table);
+        let table = ArcSwap::from_pointee(read_keys(path)?);
         let (rates, refusals) = (rate.map(Rates::new), requests.refusals.clone());
         Ok(Arc::new(Self { path: path.into(), table, rates, refusals, changed: watch::Sender::new(()) }))
     }

@@ -2,6 +2,7 @@
 //! values come from defaults, then a TOML file, then the environment
 //! (`SLUICE_<NAME>`), then flags (`--<name>`). All faults are reported at once.
 
+pub mod bounds;
 mod macros;
 mod source;
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use files::{certificates, key, provider, roots};
 
-use crate::follow::follow;
+use crate::{config::Faults, follow::follow};
 
 /// How long the handshake may take, and the first byte after it.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(4);
@@ -66,11 +66,14 @@ impl Settings {
             _ => {}
         }
         if faults.is_empty() {
-            faults.extend(Tls::load(self).err());
+            faults.extend(Tls::load(self).err().into_iter().flat_map(|faults| faults.0));
         }
         faults
     }
 }
+
+/// The settings that name the files, in their order.
+const FILES: [&str; 3] = ["tls_certificate_file", "tls_key_file", "tls_client_ca_file"];
 
 /// The TLS side of a service, as its files say now.
 #[derive(Debug)]
@@ -84,17 +87,24 @@ impl Tls {
     /// Reads the files; `None` if the service is to speak plain text.
     ///
     /// # Errors
-    /// If they can't be read or don't fit together. The key is never part of it.
-    pub fn load(settings: &Settings) -> Result<Option<Arc<Self>>, String> {
+    /// All that can't be read, or what doesn't fit together. The key is never part of it.
+    pub fn load(settings: &Settings) -> Result<Option<Arc<Self>>, Faults> {
         let (Some(certificate), Some(key)) = (&settings.tls_certificate_file, &settings.tls_key_file) else {
             return Ok(None);
         };
         let mut paths = vec![certificate.clone(), key.clone()];
         paths.extend(settings.tls_client_ca_file.clone());
-        let read =
-            |path: &PathBuf| std::fs::read(path).map_err(|fault| format!("{}: {fault}", path.display()));
-        let contents = paths.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let config = ArcSwap::from(server_config(&contents)?);
+        let (mut contents, mut faults) = (Vec::new(), Vec::new());
+        for (path, name) in paths.iter().zip(FILES) {
+            match std::fs::read(path) {
+                Ok(read) => contents.push(read),
+                Err(fault) => faults.push(format!("{name}: {}: {fault}", path.display())),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Faults(faults));
+        }
+        let config = ArcSwap::from(server_config(&contents).map_err(|fault| Faults(vec![fault]))?);
         Ok(Some(Arc::new(Self { paths, config })))
     }
 
@@ -201,11 +211,15 @@ mod tests {
             ("--tls-key-file k", "tls_certificate_file"),
             ("--tls-client-ca-file c", "tls_client_ca_file"),
             ("--tls-certificate-file c --tls-key-file k --plaintext true", "plaintext"),
-            ("--tls-certificate-file /nonexistent --tls-key-file k", "/nonexistent"),
         ] {
             let faults = settings(args).faults(listen);
             assert!(faults.len() == 1 && faults[0].contains(names), "{args}: {faults:?}");
         }
+        let none = "--tls-certificate-file /none/c --tls-key-file /none/k --tls-client-ca-file /none/a";
+        let faults = settings(none).faults(listen);
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        let names = |fault: &String, name: &str| fault.starts_with(&format!("{name}: /none/"));
+        assert!(faults.iter().zip(FILES).all(|(fault, name)| names(fault, name)), "{faults:?}");
     }
 
     #[test]
