@@ -26,15 +26,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const ASK_AGAIN_MIN: Duration = Duration::from_millis(50);
 const ASK_AGAIN_MAX: Duration = Duration::from_millis(500);
 
-/// How a transaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It was committed: the decisions hold.
-    Committed,
-    /// Nothing was kept.
-    RolledBack,
-    /// Not to be found out in time.
-    Unknown,
+sluice_service::label! {
+    /// How a transaction ended.
+    pub enum Ended {
+        /// It was committed: the decisions hold.
+        Committed = "committed",
+        /// Nothing was kept.
+        RolledBack = "rolled_back",
+        /// Not to be found out in time.
+        Unknown = "unknown",
+    }
 }
 
 /// Asks on fresh connections until the transaction is no longer in progress.

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sluice_service::metrics::{
-    By, Counter, FloatGauge, Gauge, Histogram, Registry, grpc_code_name, items, seconds,
+use sluice_service::{
+    label,
+    metrics::{By, Counter, Family, FloatGauge, Gauge, Histogram, Registry, grpc_code_name, items, seconds},
 };
 use tonic::Code;
 use uuid::Uuid;
@@ -44,14 +45,41 @@ impl Metrics {
     }
 }
 
+label! {
+    /// How a try at a gate transaction ended; all but the first are a
+    /// [`GateError`](crate::gate::error::GateError).
+    pub enum Try {
+        /// With COMMIT.
+        Committed = "committed",
+        /// Definitions had changed since the check.
+        Stale = "stale",
+        /// Some candidates could not be decided.
+        Unfit = "unfit",
+        /// A deadlock or serialization failure.
+        Conflict = "conflict",
+        /// Something presumed was there.
+        Known = "known",
+        /// A lock was not to be had, or the server is short of something.
+        Busy = "busy",
+        /// The session broke before the commit.
+        Disconnected = "disconnected",
+        /// Others ended the session.
+        Ended = "ended",
+        /// A statement failed on its values.
+        Refused = "refused",
+        /// Nobody knows.
+        InDoubt = "in_doubt",
+    }
+}
+
 /// Lanes and gate transactions.
 #[derive(Debug)]
 pub struct Commits {
-    tries: By<Counter>,
+    tries: By<Try, Counter>,
     seconds: Histogram,
     observations: Histogram,
     requests: Histogram,
-    doubts: By<Counter>,
+    doubts: By<Ended, Counter>,
     /// What waits for the lanes.
     pub waiting: LanesWaiting,
 }
@@ -63,17 +91,6 @@ impl Commits {
                 "sluice_commits_total",
                 "Tries at a gate transaction, by how they ended",
                 "result",
-                &[
-                    "committed",
-                    "stale",
-                    "conflict",
-                    "known",
-                    "busy",
-                    "disconnected",
-                    "refused",
-                    "in_doubt",
-                    "unfit",
-                ],
                 Counter::default,
             ),
             seconds: registry.add(
@@ -95,7 +112,6 @@ impl Commits {
                 "sluice_commit_doubts_total",
                 "Commits whose connection broke, by what was found out about them",
                 "ended",
-                &["committed", "rolled_back", "unknown"],
                 Counter::default,
             ),
             waiting: LanesWaiting {
@@ -114,13 +130,13 @@ impl Commits {
     }
 
     /// A try at a gate transaction ended without COMMIT, or nobody knows.
-    pub fn failed(&self, result: &'static str) {
+    pub fn failed(&self, result: Try) {
         self.tries.of(result).inc();
     }
 
     /// A gate transaction was committed.
     pub fn committed(&self, requests: usize, observations: usize, took: Duration) {
-        self.tries.of("committed").inc();
+        self.tries.of(Try::Committed).inc();
         self.seconds.observe(took.as_secs_f64());
         self.observations.observe(float(observations));
         self.requests.observe(float(requests));
@@ -128,11 +144,6 @@ impl Commits {
 
     /// A commit in doubt was looked into.
     pub fn resolved(&self, ended: Ended) {
-        let ended = match ended {
-            Ended::Committed => "committed",
-            Ended::RolledBack => "rolled_back",
-            Ended::Unknown => "unknown",
-        };
         self.doubts.of(ended).inc();
     }
 }
@@ -239,24 +250,25 @@ impl Outbox {
 /// From the outbox to the results service.
 #[derive(Debug)]
 pub struct Emission {
-    calls: By<Counter>,
+    calls: Family<[(&'static str, &'static str); 1], Counter>,
     call_seconds: Histogram,
-    batches: By<Counter>,
-    results: By<Counter>,
+    batches: By<Handover, Counter>,
+    results: By<Handover, Counter>,
     lag_seconds: Histogram,
 }
 
-const HANDOVERS: [&str; 5] = ["recorded", "deferred", "failed", "set_aside", "not_ours"];
-
 impl Emission {
     fn register(registry: &mut Registry) -> Self {
+        let calls = Family::default();
+        // The usual ones are shown from the beginning.
+        for code in [Code::Ok, Code::Unavailable] {
+            drop(calls.get_or_create(&[("code", grpc_code_name(code))]));
+        }
         Self {
-            calls: registry.add_by(
+            calls: registry.add(
                 "sluice_emission_calls_total",
                 "Calls to the results service, by gRPC status",
-                "code",
-                &["OK", "UNAVAILABLE"],
-                Counter::default,
+                calls,
             ),
             call_seconds: registry.add(
                 "sluice_emission_call_duration_seconds",
@@ -267,14 +279,12 @@ impl Emission {
                 "sluice_emission_batches_total",
                 "Accepted batches handed over, by what became of them",
                 "handover",
-                &HANDOVERS,
                 Counter::default,
             ),
             results: registry.add_by(
                 "sluice_emission_results_total",
                 "Results handed over, by what became of their batch",
                 "handover",
-                &HANDOVERS,
                 Counter::default,
             ),
             lag_seconds: registry.add(
@@ -287,21 +297,14 @@ impl Emission {
 
     /// A call to the results service was answered.
     pub fn called(&self, code: Code, took: Duration) {
-        self.calls.of(grpc_code_name(code)).inc();
+        self.calls.get_or_create(&[("code", grpc_code_name(code))]).inc();
         self.call_seconds.observe(took.as_secs_f64());
     }
 
     /// A row of the outbox was handed over. Its id tells when it was committed.
     pub fn handed_over(&self, row: Uuid, results: usize, handover: Handover) {
-        let became = match handover {
-            Handover::Recorded => "recorded",
-            Handover::NotOurs => "not_ours",
-            Handover::Deferred => "deferred",
-            Handover::SetAside => "set_aside",
-            Handover::Failed => "failed",
-        };
-        self.batches.of(became).inc();
-        self.results.of(became).inc_by(results as u64);
+        self.batches.of(handover).inc();
+        self.results.of(handover).inc_by(results as u64);
         if let (Handover::Recorded, Some(age)) = (handover, age(row)) {
             self.lag_seconds.observe(age.as_secs_f64());
         }
@@ -326,11 +329,24 @@ fn float(number: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use sluice_service::metrics::Label as _;
+
     use super::*;
 
     #[test]
     fn a_row_s_age_is_told_by_its_id() {
         assert!(age(Uuid::now_v7()).unwrap() < Duration::from_secs(5));
         assert_eq!(age(Uuid::nil()), None);
+    }
+
+    #[test]
+    fn what_may_end_a_commit_is_exposed_from_the_start() {
+        let mut registry = Registry::new("ingest", "0");
+        let _metrics = Metrics::register(&mut registry, 1);
+        let text = registry.expose().unwrap();
+        for ended in Try::ALL {
+            let series = format!("sluice_commits_total{{result=\"{}\"}} 0", ended.word());
+            assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+        }
     }
 }

@@ -76,45 +76,21 @@ pub enum RetryReason {
     OutcomeUnknown,
 }
 
-/// What keeps the service from deciding, for those who run it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Too much of all organisations is accepted and not yet recorded.
-    Backlog,
-    /// Too much of this organisation is.
-    OrganisationBacklog,
-    /// As much as may waits for a lane, or for a place for its file.
-    Queue,
-    /// The database is away, busy, or broke off.
-    Database,
-    /// A file can't be stored.
-    Storage,
-    /// A file's bytes came too slowly, or its time was over.
-    Publisher,
-}
-
-impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Backlog,
-        Self::OrganisationBacklog,
-        Self::Queue,
-        Self::Database,
-        Self::Storage,
-        Self::Publisher,
-    ];
-
-    /// As metrics name it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Backlog => "backlog",
-            Self::OrganisationBacklog => "organisation_backlog",
-            Self::Queue => "queue",
-            Self::Database => "database",
-            Self::Storage => "storage",
-            Self::Publisher => "publisher",
-        }
+sluice_service::label! {
+    /// What keeps the service from deciding, for those who run it.
+    pub enum Cause {
+        /// Too much of all organisations is accepted and not yet recorded.
+        Backlog = "backlog",
+        /// Too much of this organisation is.
+        OrganisationBacklog = "organisation_backlog",
+        /// As much as may waits for a lane, or for a place for its file.
+        Queue = "queue",
+        /// The database is away, busy, or broke off.
+        Database = "database",
+        /// A file can't be stored.
+        Storage = "storage",
+        /// A file's bytes came too slowly, or its time was over.
+        Publisher = "publisher",
     }
 }
 

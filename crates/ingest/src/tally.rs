@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use sluice_service::metrics::{Counter, Family, Registry};
+use sluice_service::metrics::{By, Counter, Family, Registry};
 
 use crate::{
     check::Request,
@@ -26,19 +26,17 @@ const UNANSWERED: &str = "unanswered";
 
 /// The labels of an outcome.
 type Labels = ([(&'static str, Arc<str>); 1], [(&'static str, &'static str); 1]);
-/// The label of a cause.
-type CauseLabel = [(&'static str, &'static str); 1];
 
 fn labels(definition: Arc<str>, outcome: &'static str) -> Labels {
     ([("definition", definition)], [("outcome", outcome)])
 }
 
 /// Counts observations and their outcomes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     observations: Counter,
     outcomes: Family<Labels, Counter>,
-    retries: Family<CauseLabel, Counter>,
+    retries: By<Cause, Counter>,
     definitions: Arc<RwLock<HashSet<Arc<str>>>>,
 }
 
@@ -46,11 +44,6 @@ impl Tally {
     /// Adds both to a registry.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let retries = Family::<CauseLabel, Counter>::default();
-        // Shown from the beginning.
-        for cause in Cause::ALL {
-            drop(retries.get_or_create(&[("cause", cause.name())]));
-        }
         Self {
             observations: registry.add(
                 "sluice_observations_total",
@@ -64,10 +57,11 @@ impl Tally {
                  sluice_observations_total once nothing is under way",
                 Family::default(),
             ),
-            retries: registry.add(
+            retries: registry.add_by(
                 "sluice_retries_total",
                 "Observations answered `retry`, by what kept them from being decided",
-                retries,
+                "cause",
+                Counter::default,
             ),
             definitions: Arc::default(),
         }
@@ -131,7 +125,7 @@ impl Taken {
             self.tally.settle(&request, |index| outcomes.get(index).map(Name::of));
             for outcome in outcomes {
                 if let Outcome::Retry(retry) = outcome {
-                    self.tally.retries.get_or_create(&[("cause", retry.cause.name())]).inc();
+                    self.tally.retries.of(retry.cause).inc();
                 }
             }
         }
@@ -203,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_observation_is_counted_once_whatever_becomes_of_it() {
-        let tally = Tally::default();
+        let tally = Tally::register(&mut Registry::new("ingest", "0"));
         let batch = request(&["a", "a", "b", "nobody"]);
         let retry = Outcome::Retry(Retry::not_kept(Cause::Backlog, "later"));
         tally.take_in(&batch).settled(&[success(), success(), retry.clone(), retry]);
@@ -213,12 +207,12 @@ mod tests {
         assert_eq!(count(&tally, UNKNOWN, "retry"), 2);
         assert_eq!(count(&tally, "a", UNANSWERED), 2);
         assert_eq!(count(&tally, UNKNOWN, UNANSWERED), 2);
-        assert_eq!(tally.retries.get_or_create(&[("cause", "backlog")]).get(), 2);
+        assert_eq!(tally.retries.of(Cause::Backlog).get(), 2);
     }
 
     #[test]
     fn so_many_definitions_are_told_apart_and_no_more() {
-        let tally = Tally::default();
+        let tally = Tally::register(&mut Registry::new("ingest", "0"));
         for number in 0..=DEFINITIONS_MAX {
             tally.take_in(&request(&[&format!("p/{number}")])).settled(&[success()]);
         }

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sluice_service::metrics::{By, Counter, FloatGauge, Gauge, Histogram, Registry, items, seconds};
+use sluice_service::{
+    label,
+    metrics::{By, Counter, FloatGauge, Gauge, Histogram, Registry, items, seconds},
+};
 
 /// All of them.
 #[derive(Clone, Debug)]
@@ -28,10 +31,47 @@ impl Metrics {
     }
 }
 
+label! {
+    enum Became {
+        Recorded = "recorded",
+        Deferred = "deferred",
+        Refused = "refused",
+        Failed = "failed",
+    }
+}
+
+label! {
+    enum Source {
+        Memory = "memory",
+        Database = "database",
+    }
+}
+
+label! {
+    enum Upload {
+        Sealed = "sealed",
+        Failed = "failed",
+    }
+}
+
+label! {
+    enum Removal {
+        Removed = "removed",
+        Failed = "failed",
+    }
+}
+
+label! {
+    enum Round {
+        Done = "done",
+        Failed = "failed",
+    }
+}
+
 /// Recording of what ingest hands over.
 #[derive(Debug)]
 pub struct Recordings {
-    results: By<Counter>,
+    results: By<Became, Counter>,
     seconds: Histogram,
     group_results: Histogram,
     group_calls: Histogram,
@@ -45,7 +85,6 @@ impl Recordings {
                 "sluice_recordings_total",
                 "Results handed over, by what became of them; those recorded before count as recorded",
                 "recording",
-                &["recorded", "deferred", "refused", "failed"],
                 Counter::default,
             ),
             seconds: registry.add(
@@ -90,22 +129,22 @@ impl Recordings {
 
     /// So many results are recorded, now or before.
     pub fn recorded(&self, results: usize) {
-        self.results.of("recorded").inc_by(results as u64);
+        self.results.of(Became::Recorded).inc_by(results as u64);
     }
 
     /// So many can't be stored now and will be handed over again.
     pub fn deferred(&self, results: usize) {
-        self.results.of("deferred").inc_by(results as u64);
+        self.results.of(Became::Deferred).inc_by(results as u64);
     }
 
     /// So many can never be recorded as they are.
     pub fn refused(&self, results: usize) {
-        self.results.of("refused").inc_by(results as u64);
+        self.results.of(Became::Refused).inc_by(results as u64);
     }
 
     /// For so many the database had no answer; they will be handed over again.
     pub fn failed(&self, results: usize) {
-        self.results.of("failed").inc_by(results as u64);
+        self.results.of(Became::Failed).inc_by(results as u64);
     }
 }
 
@@ -113,10 +152,10 @@ impl Recordings {
 #[derive(Debug)]
 pub struct Shelf {
     acknowledged: Counter,
-    listed: By<Counter>,
+    listed: By<Source, Counter>,
     downloads: Counter,
     downloaded_bytes: Counter,
-    uploads: By<Counter>,
+    uploads: By<Upload, Counter>,
     uploaded_bytes: Counter,
     file_bytes: Gauge,
 }
@@ -134,7 +173,6 @@ impl Shelf {
                 "Results in pages of lists, by where they were read: the memory of what was recorded last, or \
                  the database",
                 "source",
-                &["memory", "database"],
                 Counter::default,
             ),
             downloads: registry.add(
@@ -151,7 +189,6 @@ impl Shelf {
                 "sluice_uploads_total",
                 "Files sent to storage, by how that ended",
                 "upload",
-                &["sealed", "failed"],
                 Counter::default,
             ),
             uploaded_bytes: registry.add(
@@ -180,8 +217,8 @@ impl Shelf {
 
     /// A page of results, so many of them from memory.
     pub fn listed(&self, results: usize, from_memory: usize) {
-        self.listed.of("memory").inc_by(from_memory as u64);
-        self.listed.of("database").inc_by((results - from_memory) as u64);
+        self.listed.of(Source::Memory).inc_by(from_memory as u64);
+        self.listed.of(Source::Database).inc_by((results - from_memory) as u64);
     }
 
     /// A download began.
@@ -196,13 +233,13 @@ impl Shelf {
 
     /// A file of so many bytes was sealed.
     pub fn uploaded(&self, bytes: u64) {
-        self.uploads.of("sealed").inc();
+        self.uploads.of(Upload::Sealed).inc();
         self.uploaded_bytes.inc_by(bytes);
     }
 
     /// A file could not be stored.
     pub fn upload_failed(&self) {
-        self.uploads.of("failed").inc();
+        self.uploads.of(Upload::Failed).inc();
     }
 }
 
@@ -211,8 +248,8 @@ impl Shelf {
 pub struct Cleanup {
     lag_seconds: FloatGauge,
     expired: Counter,
-    objects: By<Counter>,
-    rounds: By<Counter>,
+    objects: By<Removal, Counter>,
+    rounds: By<Round, Counter>,
 }
 
 impl Cleanup {
@@ -234,14 +271,12 @@ impl Cleanup {
                 "Objects in buckets, and files in the database, that were due for removal, by how that \
                  ended; one already gone counts as removed",
                 "removal",
-                &["removed", "failed"],
                 Counter::default,
             ),
             rounds: registry.add_by(
                 "sluice_cleanup_rounds_total",
                 "Rounds of the clean-up, by how they ended",
                 "round",
-                &["done", "failed"],
                 Counter::default,
             ),
         }
@@ -264,17 +299,17 @@ impl Cleanup {
 
     /// Objects are gone.
     pub fn removed(&self, objects: usize) {
-        self.objects.of("removed").inc_by(objects as u64);
+        self.objects.of(Removal::Removed).inc_by(objects as u64);
     }
 
     /// Objects could not be removed now.
     pub fn not_removed(&self, objects: usize) {
-        self.objects.of("failed").inc_by(objects as u64);
+        self.objects.of(Removal::Failed).inc_by(objects as u64);
     }
 
     /// A round ended, well or not.
     pub fn round(&self, done: bool) {
-        self.rounds.of(if done { "done" } else { "failed" }).inc();
+        self.rounds.of(if done { Round::Done } else { Round::Failed }).inc();
     }
 }
 

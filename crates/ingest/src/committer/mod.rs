@@ -162,7 +162,7 @@ impl Lane {
             tries += 1;
             let attempt = self.attempt(&jobs, revision).await;
             if let Err(error) = &attempt {
-                self.context.metrics.failed(error.name());
+                self.context.metrics.failed(error.counted());
             }
             match attempt {
                 Ok((verdict, rows)) => return self.committed(jobs, verdict, rows),

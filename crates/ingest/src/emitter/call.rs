@@ -35,20 +35,21 @@ use crate::{metrics::Emission, outbox};
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 const RECORD_RESULTS: &str = "sluice.results.v1.ResultsIntakeService/RecordResults";
 
-/// What became of one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handover {
-    /// Every result in it is recorded, and every file to be discarded is marked.
-    Recorded,
-    /// The row is not this instance's: recorded and deleted, taken over by
-    /// another instance, or never committed.
-    NotOurs,
-    /// Its storage can't take it now.
-    Deferred,
-    /// It can't be recorded as it is; an operator has to look.
-    SetAside,
-    /// The call did not get through.
-    Failed,
+sluice_service::label! {
+    /// What became of one row.
+    pub enum Handover {
+        /// Every result in it is recorded, and every file to be discarded is marked.
+        Recorded = "recorded",
+        /// The row is not this instance's: recorded and deleted, taken over by
+        /// another instance, or never committed.
+        NotOurs = "not_ours",
+        /// Its storage can't take it now.
+        Deferred = "deferred",
+        /// It can't be recorded as it is; an operator has to look.
+        SetAside = "set_aside",
+        /// The call did not get through.
+        Failed = "failed",
+    }
 }
 
 /// A call that has ended.

@@ -4,7 +4,7 @@ use sluice_service::Error;
 use uuid::Uuid;
 
 use super::decide::{Presumed, Unfit, Verdict};
-use crate::outbox::OutboxRow;
+use crate::{metrics::Try, outbox::OutboxRow};
 
 /// Why a transaction was not committed, as far as is known.
 #[derive(Debug)]
@@ -36,19 +36,19 @@ pub enum GateError {
 }
 
 impl GateError {
-    /// A word for it, for metrics.
+    /// As metrics count it.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn counted(&self) -> Try {
         match self {
-            Self::Stale { .. } => "stale",
-            Self::Unfit(_) => "unfit",
-            Self::Conflict => "conflict",
-            Self::Known => "known",
-            Self::Busy => "busy",
-            Self::Disconnected => "disconnected",
-            Self::Ended => "ended",
-            Self::Statement(_) => "refused",
-            Self::InDoubt(_) => "in_doubt",
+            Self::Stale { .. } => Try::Stale,
+            Self::Unfit(_) => Try::Unfit,
+            Self::Conflict => Try::Conflict,
+            Self::Known => Try::Known,
+            Self::Busy => Try::Busy,
+            Self::Disconnected => Try::Disconnected,
+            Self::Ended => Try::Ended,
+            Self::Statement(_) => Try::Refused,
+            Self::InDoubt(_) => Try::InDoubt,
         }
     }
 }

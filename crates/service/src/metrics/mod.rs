@@ -3,15 +3,17 @@
 //! adds its metrics while it starts, keeps the handles, and gives the registry
 //! to the admin port. Names are written in the code as they are exposed.
 
+mod label;
 mod pools;
 mod process;
 mod requests;
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 pub use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::{encoding::prometheus_text, metrics::TypedMetric, registry::Metric};
 
+pub use label::Label;
 pub use pools::ReadStatus;
 pub(crate) use requests::Code;
 pub(crate) use requests::Refusals;
@@ -21,7 +23,7 @@ pub use requests::{Requests, grpc_code_name};
 pub type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 /// A label's name and value.
-type Label = (&'static str, &'static str);
+type Pair = (&'static str, &'static str);
 
 /// Upper bounds of durations, in seconds: from half a millisecond to half a
 /// minute.
@@ -76,19 +78,18 @@ impl Registry {
 
     /// Adds a metric with one label of few known values, all of which are
     /// exposed from the start.
-    pub fn add_by<M: Metric + TypedMetric + Clone>(
+    pub fn add_by<L: Label, M: Metric + TypedMetric + Clone>(
         &mut self,
         name: &str,
         help: &str,
         label: &'static str,
-        values: &'static [&'static str],
         constructor: fn() -> M,
-    ) -> By<M> {
+    ) -> By<L, M> {
         let family = Family::new_with_constructor(constructor);
-        for value in values {
-            drop(family.get_or_create(&[(label, *value)]));
+        for value in L::ALL {
+            drop(family.get_or_create(&[(label, value.word())]));
         }
-        By { label, family: self.add(name, help, family) }
+        By { label, family: self.add(name, help, family), values: PhantomData }
     }
 
     /// Adds how much of each of these pools is in use.
@@ -112,16 +113,17 @@ pub(crate) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
 /// Metrics that differ in the value of one label.
 #[derive(Clone, Debug)]
-pub struct By<M> {
+pub struct By<L, M> {
     label: &'static str,
-    family: Family<[Label; 1], M, fn() -> M>,
+    family: Family<[Pair; 1], M, fn() -> M>,
+    values: PhantomData<L>,
 }
 
-impl<M: Clone> By<M> {
+impl<L: Label, M: Clone> By<L, M> {
     /// The metric of one value.
     #[must_use]
-    pub fn of(&self, value: &'static str) -> M {
-        self.family.get_or_create_owned(&[(self.label, value)])
+    pub fn of(&self, value: L) -> M {
+        self.family.get_or_create_owned(&[(self.label, value.word())])
     }
 }
 
@@ -129,13 +131,20 @@ impl<M: Clone> By<M> {
 mod tests {
     use super::*;
 
+    crate::label! {
+        enum End {
+            Good = "good",
+            Bad = "bad",
+        }
+    }
+
     #[test]
     fn what_is_exposed_has_the_names_of_the_code() {
         let mut registry = Registry::new("sluice-test", "1.2.3");
         registry.add("sluice_things_total", "Things", Counter::<u64>::default()).inc_by(2);
-        let ends =
-            registry.add_by("sluice_ends_total", "Ends", "end", &["good", "bad"], Counter::<u64>::default);
-        ends.of("good").inc();
+        let ends = registry.add_by("sluice_ends_total", "Ends", "end", Counter::<u64>::default);
+        ends.of(End::Good).inc();
+        assert_eq!(End::ALL, [End::Good, End::Bad]);
         registry.add("sluice_wait_seconds", "Waits", seconds()).observe(0.3);
         let text = registry.expose().unwrap();
         for line in [

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use tonic::Code as GrpcCode;
 
-use super::{Counter, Family, Gauge, Histogram, Label, Registry};
+use super::{Counter, Family, Gauge, Histogram, Pair, Registry};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,12 +66,23 @@ struct Ended {
 #[derive(Clone, Debug)]
 pub struct Requests {
     ended: Family<Ended, Counter>,
-    seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
+    seconds: Family<[Pair; 2], Histogram, fn() -> Histogram>,
     pub(crate) open: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) body_bytes: Gauge,
     pub(crate) answer_bytes: Gauge,
     pub(crate) refusals: Refusals,
+}
+
+crate::label! {
+    enum Limit {
+        Connections = "connections_max",
+        InFlight = "requests_in_flight_max",
+        Headers = "header_list_bytes_max",
+        Bodies = "body_bytes_in_flight_max",
+        Answers = "answer_bytes_in_flight_max",
+        Rate = "organisation_requests_per_second_max",
+    }
 }
 
 /// What found no place, by the limit that was met.
@@ -125,23 +136,15 @@ impl Requests {
 
 impl Refusals {
     fn register(registry: &mut Registry) -> Self {
-        let limits = &[
-            "connections_max",
-            "requests_in_flight_max",
-            "header_list_bytes_max",
-            "body_bytes_in_flight_max",
-            "answer_bytes_in_flight_max",
-            "organisation_requests_per_second_max",
-        ];
         let help = "What found no place, by the limit that was met";
-        let by = registry.add_by("sluice_refused_total", help, "limit", limits, Counter::default);
+        let by = registry.add_by("sluice_refused_total", help, "limit", Counter::default);
         Self {
-            connections: by.of(limits[0]),
-            in_flight: by.of(limits[1]),
-            headers: by.of(limits[2]),
-            bodies: by.of(limits[3]),
-            answers: by.of(limits[4]),
-            rate: by.of(limits[5]),
+            connections: by.of(Limit::Connections),
+            in_flight: by.of(Limit::InFlight),
+            headers: by.of(Limit::Headers),
+            bodies: by.of(Limit::Bodies),
+            answers: by.of(Limit::Answers),
+            rate: by.of(Limit::Rate),
         }
     }
 }
