@@ -1,5 +1,6 @@
 //! The harness itself: what the other tests trust.
 
+use sluice_service::postgres::state;
 use sluice_tests::{Cut, Database, OwnServer, Proxy, Service, cluster, connect, eventually};
 use tokio_postgres::NoTls;
 
@@ -15,7 +16,7 @@ async fn the_server_is_durable_and_lets_nobody_in_without_a_password() {
     assert_eq!(methods, ["scram-sha-256"]);
     let address = format!("postgres://sluice:wrong@127.0.0.1:{}/postgres", cluster().port());
     let refused = tokio_postgres::connect(&address, NoTls).await.err().expect("a wrong password");
-    assert_eq!(refused.code().map(|state| state.code()), Some("28P01"));
+    assert_eq!(state(&refused), "28P01");
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use std::sync::{
 
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::{Definition, Outcome};
+use sluice_service::postgres::state;
 use sluice_tests::{Database, Pair, Service, Tenant, eventually};
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::Client;
 
 use crate::{support::*, telemetry::exposition};
 
@@ -63,7 +64,7 @@ async fn a_roll_over_that_is_not_due_waits_for_no_gate_and_none_for_it() {
         async || sql.query_one(statement, &[&GATE_LOCK, &DAY]).await.map(|row| row.get::<_, bool>(0));
     assert!(!roll_over().await.unwrap());
     sql.execute("UPDATE gate_slot SET since = since - interval '1 day'", &[]).await.unwrap();
-    assert_eq!(roll_over().await.unwrap_err().code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
+    assert_eq!(state(&roll_over().await.unwrap_err()), "55P03");
     gate.batch_execute("COMMIT").await.unwrap();
     assert!(roll_over().await.unwrap());
 }
@@ -173,7 +174,7 @@ async fn counters_go_while_no_gate_is_under_way_and_none_is_waited_for_if_none_i
     assert_eq!(forget_counters(&sql, 1).await.unwrap(), 0);
     counters(&sql, 1, 3.0 * DAY).await;
     let refused = forget_counters(&sql, 1).await.unwrap_err();
-    assert_eq!(refused.code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
+    assert_eq!(state(&refused), "55P03");
     gate.batch_execute("COMMIT").await.unwrap();
     assert_eq!(forget_counters(&sql, 1).await.unwrap(), 1);
 }

@@ -11,9 +11,12 @@
 
 use std::time::Duration;
 
-use sluice_service::{backoff::Backoff, postgres::Database};
+use sluice_service::{
+    backoff::Backoff,
+    postgres::{Database, is_unknown_transaction},
+};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::{Client, Error as PgError, error::SqlState};
+use tokio_postgres::{Client, Error as PgError};
 use uuid::Uuid;
 
 use crate::gate::{
@@ -86,9 +89,7 @@ async fn ask_for_transaction(client: &Client, xid: &str, doubt: &Doubt) -> Resul
         Ok(row) => row.get(0),
         // The server has never heard of the number: it lost it in a crash, or
         // this is another server, on which the row may or may not appear.
-        Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
-            return Ok(Some(Ended::Unknown));
-        }
+        Err(error) if is_unknown_transaction(&error) => return Ok(Some(Ended::Unknown)),
         Err(error) => return Err(error),
     };
     match status.as_deref() {

@@ -5,7 +5,9 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently},
+    postgres::{
+        Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently, state, told,
+    },
 };
 use tokio::time::sleep_until;
 use tokio_postgres::{Client, Error as PgError, Statement};
@@ -197,7 +199,7 @@ impl Lane {
                 }
                 Err(Fault::Values(cause)) => {
                     let NewRecord { organisation, id, .. } = &entries[range.start].record;
-                    tracing::error!(%organisation, %id, state = ?cause.code(), "result refused by the database");
+                    tracing::error!(%organisation, %id, state = state(&cause), "result refused by the database");
                     Recording::Refused
                 }
                 Err(Fault::Resting) => return Err(Fault::Resting),
@@ -284,7 +286,7 @@ impl Lane {
             if self.reconnect.is_resting() {
                 return Err(Fault::Resting);
             }
-            let away = |error: PgError| Fault::Away(text(&error));
+            let away = |error: PgError| Fault::Away(told(&error));
             let opening = async {
                 let client = self.database.connect(RECORDING).await.map_err(away)?;
                 partitions::make(&client).await;
@@ -304,19 +306,11 @@ impl From<PgError> for Fault {
     fn from(error: PgError) -> Self {
         match classify(&error) {
             Failure::Conflict => Self::Conflict,
-            Failure::Connection => Self::Cut(text(&error)),
-            Failure::Busy => Self::Away(text(&error)),
+            Failure::Connection => Self::Cut(told(&error)),
+            Failure::Busy => Self::Away(told(&error)),
             Failure::Statement if blames_values(&error) => Self::Values(error),
-            Failure::Statement => Self::Broken(text(&error).into()),
+            Failure::Statement => Self::Broken(told(&error).into()),
         }
-    }
-}
-
-/// What the database said; never its detail, which may quote values.
-fn text(error: &PgError) -> String {
-    match error.as_db_error() {
-        Some(said) => format!("{} ({})", said.message(), said.code().code()),
-        None => error.to_string(),
     }
 }
 

@@ -4,10 +4,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use refinery::Runner;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::{Database, Session};
+use super::{Database, Session, sqlstate::lacks_table};
 use crate::{config::Secret, program::Failure, settings};
 
 /// The advisory lock all migrations of a database take: the bytes of `sluice`.
@@ -163,7 +163,7 @@ impl Schema {
     pub async fn fits(&self, client: &Client) -> Result<(), String> {
         let row = match client.query_one(include_str!("schema_state.sql"), &[]).await {
             Ok(row) => row,
-            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            Err(error) if lacks_table(&error) => {
                 return Err(format!("the schema is missing, version {} is needed", self.version));
             }
             Err(error) => return Err(format!("the database can't answer: {error}")),

@@ -1,4 +1,5 @@
 //! The one place that reads SQLSTATE.
+#![expect(clippy::disallowed_methods, reason = "this is that place")]
 
 use tokio_postgres::{Error as PgError, error::SqlState};
 
@@ -70,6 +71,32 @@ pub fn refused_with(error: &PgError, state: &str) -> bool {
 #[must_use]
 pub fn blames_values(error: &PgError) -> bool {
     error.code().is_some_and(|state| ["22", "23", "54"].contains(&&state.code()[..2]))
+}
+
+/// Whether `pg_xact_status` has never heard of a transaction's number.
+#[must_use]
+pub fn is_unknown_transaction(error: &PgError) -> bool {
+    error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE)
+}
+
+/// Whether a table is not there.
+pub(super) fn lacks_table(error: &PgError) -> bool {
+    error.code() == Some(&SqlState::UNDEFINED_TABLE)
+}
+
+/// The SQLSTATE itself, for logs; empty if the server did not say one.
+#[must_use]
+pub fn state(error: &PgError) -> &str {
+    error.code().map_or("", SqlState::code)
+}
+
+/// What the database said, for logs; never its detail, which may quote values.
+#[must_use]
+pub fn told(error: &PgError) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
+    }
 }
 
 impl From<PgError> for Error {
