@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId, backoff::Backoff, postgres::query};
+use sluice_service::{Error, OrganisationId, backoff::Rounds, postgres::query};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
@@ -214,7 +214,7 @@ impl Follower {
     /// Follows until shutdown.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut waiting = Vec::new();
-        let mut backoff = Backoff::new(FOLLOW_EVERY, FOLLOW_EVERY_MAX);
+        let mut rounds = Rounds::new("reading definitions", FOLLOW_EVERY, FOLLOW_EVERY_MAX);
         let mut wait = FOLLOW_EVERY;
         loop {
             tokio::select! {
@@ -223,10 +223,7 @@ impl Follower {
                 () = tokio::time::sleep(wait) => {}
             }
             let look = self.look().await;
-            wait = backoff.after(&look, FOLLOW_EVERY);
-            if let (Err(error), false) = (&look, waiting.is_empty()) {
-                tracing::warn!(%error, cause = ?std::error::Error::source(error), "definitions not read");
-            }
+            wait = rounds.ended(&look);
             for answer in waiting.drain(..) {
                 // Who asked may have gone; then nobody needs the answer.
                 let _gone = answer.send(look.as_ref().map(drop).map_err(drop));

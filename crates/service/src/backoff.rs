@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::{Error, error::chain};
+
 /// Waits that double from a first to a longest one.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -33,16 +35,39 @@ impl Backoff {
     pub fn worked(&mut self) {
         self.failures = 0;
     }
+}
 
-    /// How long to wait before what is done again and again: as usual after it
-    /// worked.
+/// What is done again and again: as usual after it worked, and more and more seldom while
+/// it fails. An outage is one line in the log.
+#[derive(Debug)]
+pub struct Rounds {
+    what: &'static str,
+    usual: Duration,
+    backoff: Backoff,
+    failing: bool,
+}
+
+impl Rounds {
+    /// Of what is done `usual`ly so long after it ended. While it fails, the waits grow from
+    /// that to `longest`.
     #[must_use]
-    pub fn after<T, E>(&mut self, outcome: &Result<T, E>, usual: Duration) -> Duration {
-        if outcome.is_err() {
-            return self.failed();
+    pub const fn new(what: &'static str, usual: Duration, longest: Duration) -> Self {
+        Self { what, usual, backoff: Backoff::new(usual, longest), failing: false }
+    }
+
+    /// One ended: how long to wait before the next.
+    #[must_use]
+    pub fn ended<T>(&mut self, outcome: &Result<T, Error>) -> Duration {
+        let Err(error) = outcome else {
+            self.backoff.worked();
+            self.failing = false;
+            return self.usual;
+        };
+        if !self.failing {
+            tracing::warn!(error = %chain(error), "{} fails", self.what);
         }
-        self.worked();
-        usual
+        self.failing = true;
+        self.backoff.failed()
     }
 }
 
@@ -110,13 +135,14 @@ mod tests {
 
     #[test]
     fn what_is_done_again_and_again_waits_as_usual_unless_it_fails() {
-        let (usual, first) = (Duration::from_secs(9), Duration::from_secs(1));
-        let mut backoff = Backoff::new(first, 4 * first);
-        assert_eq!(backoff.after(&Ok::<_, ()>(()), usual), usual);
-        assert!(backoff.after(&Err::<(), _>(()), usual) <= first);
-        assert!(backoff.after(&Err::<(), _>(()), usual) >= first, "the waits grow");
-        assert_eq!(backoff.after(&Ok::<_, ()>(()), usual), usual);
-        assert!(backoff.after(&Err::<(), _>(()), usual) <= first, "and begin anew");
+        let usual = Duration::from_secs(1);
+        let mut rounds = Rounds::new("a test", usual, 4 * usual);
+        let (worked, failed) = (Ok(()), Err::<(), _>(Error::database_busy()));
+        assert_eq!(rounds.ended(&worked), usual);
+        assert!(rounds.ended(&failed) <= usual);
+        assert!(rounds.ended(&failed) >= usual, "the waits grow");
+        assert_eq!(rounds.ended(&worked), usual);
+        assert!(rounds.ended(&failed) <= usual, "and begin anew");
     }
 
     #[test]

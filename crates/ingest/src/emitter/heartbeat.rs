@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use sluice_service::{
-    backoff::Backoff,
+    backoff::Rounds,
     postgres::{Session, execute},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,18 +29,12 @@ pub const SESSION: Session = Session {
 
 /// Beats until shutdown, on a pool of one session.
 pub async fn run(pool: Pool, instance: Uuid, shutdown: CancellationToken) {
-    // An outage is one line in the log.
-    let mut failing = false;
-    let mut backoff = Backoff::new(BEAT_EVERY, BEAT_EVERY_MAX);
+    let mut rounds = Rounds::new("the heartbeat", BEAT_EVERY, BEAT_EVERY_MAX);
     loop {
         let done = execute(&pool, include_str!("../sql/heartbeat.sql"), &[&instance]).await;
-        if let (Err(error), false) = (&done, failing) {
-            tracing::warn!(%error, "the heartbeat fails");
-        }
-        failing = done.is_err();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(backoff.after(&done, BEAT_EVERY)) => {}
+            () = tokio::time::sleep(rounds.ended(&done)) => {}
         }
     }
 }

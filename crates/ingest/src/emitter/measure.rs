@@ -10,7 +10,7 @@ use std::{
 use deadpool_postgres::Pool;
 use sluice_service::{
     Error, OrganisationId,
-    backoff::Backoff,
+    backoff::Rounds,
     postgres::{Session, query},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,18 +47,11 @@ pub struct Measure {
 impl Measure {
     /// Measures until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        // An outage is one line in the log.
-        let mut failing = false;
-        let mut backoff = Backoff::new(MEASURE_EVERY, MEASURE_EVERY_MAX);
+        let mut rounds = Rounds::new("measuring the outbox", MEASURE_EVERY, MEASURE_EVERY_MAX);
         loop {
             let started = Instant::now();
             let done = self.once().await;
-            let took = started.elapsed();
-            if let (Err(error), false) = (&done, failing) {
-                tracing::warn!(%error, ?took, "the outbox can't be measured");
-            }
-            failing = done.is_err();
-            let wait = backoff.after(&done, MEASURE_EVERY).max(took * PAUSE_TIMES);
+            let wait = rounds.ended(&done).max(started.elapsed() * PAUSE_TIMES);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::Pool;
 use sluice_service::{
     Error,
-    backoff::Backoff,
+    backoff::Rounds,
     postgres::{execute, query},
 };
 use tokio::sync::mpsc::{self, Permit};
@@ -69,16 +69,10 @@ impl Upkeep {
 
     async fn rounds(&self) {
         let mut walk = Walk::default();
-        // An outage is one line in the log.
-        let mut failing = false;
-        let mut backoff = Backoff::new(ROUND_EVERY, ROUND_EVERY_MAX);
+        let mut rounds = Rounds::new("upkeep of the outbox", ROUND_EVERY, ROUND_EVERY_MAX);
         for round in 0_u64.. {
             let done = self.once(round, &mut walk).await;
-            if let (Err(error), false) = (&done, failing) {
-                tracing::warn!(%error, "upkeep of the outbox fails");
-            }
-            failing = done.is_err();
-            tokio::time::sleep(backoff.after(&done, ROUND_EVERY)).await;
+            tokio::time::sleep(rounds.ended(&done)).await;
         }
     }
 
@@ -175,17 +169,19 @@ impl Upkeep {
 /// next owner hands it over once more, which changes nothing.
 pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<Uuid>>) {
     let mut batches = Vec::new();
+    let mut rounds = Rounds::new("deleting recorded rows", ROUND_EVERY, ROUND_EVERY_MAX);
     while done.recv_many(&mut batches, DELETE_MAX).await > 0 {
         let ids: Vec<Uuid> = batches.drain(..).flatten().collect();
-        let mut tries = 0;
-        let mut backoff = Backoff::new(ROUND_EVERY, ROUND_EVERY_MAX);
-        while let Err(error) = delete(&pool, &ids).await {
-            tries += 1;
+        for tries in 1.. {
+            let deleted = delete(&pool, &ids).await;
+            let wait = rounds.ended(&deleted);
+            if deleted.is_ok() {
+                break;
+            }
             if done.is_closed() && tries > 2 {
                 return;
             }
-            tracing::warn!(%error, rows = ids.len(), "recorded rows not deleted yet");
-            tokio::time::sleep(backoff.failed()).await;
+            tokio::time::sleep(wait).await;
         }
     }
 }

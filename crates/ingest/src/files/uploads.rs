@@ -15,6 +15,7 @@ use std::{
 use deadpool_postgres::{GenericClient, Pool};
 use sluice_service::{
     Error, OrganisationId,
+    backoff::Rounds,
     postgres::{Borrowed, TxError, execute, query},
     transaction,
 };
@@ -33,6 +34,8 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While the database is away.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(4);
 /// Uploads given up in one transaction.
 const GIVE_UP_MAX: usize = 256;
 
@@ -107,19 +110,18 @@ impl Uploads {
     /// Gives up what nobody sees to any more, until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut looked_through = Uuid::nil();
-        // An outage is one line in the log.
-        let mut failing = false;
+        let mut rounds = Rounds::new("the look for dead uploads", LOOK_EVERY, LOOK_EVERY_MAX);
         loop {
             let done = self.give_up_dead(&mut looked_through).await;
-            match &done {
-                Err(error) if !failing => tracing::warn!(%error, "dead uploads are not looked for"),
-                Ok(count) if *count > 0 => tracing::info!(count, "dead uploads given up"),
-                _ => {}
+            let mut pause = rounds.ended(&done);
+            let count = done.unwrap_or(0);
+            if count > 0 {
+                tracing::info!(count, "dead uploads given up");
             }
-            failing = done.is_err();
             // Where there is a whole page of them there may be more.
-            let pause =
-                if done.is_ok_and(|count| count >= GIVE_UP_MAX) { Duration::ZERO } else { LOOK_EVERY };
+            if count >= GIVE_UP_MAX {
+                pause = Duration::ZERO;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
