@@ -1,8 +1,8 @@
 //! Storage configs that are changed, or fail, while the clean-up is at work: nothing goes by
 //! terms that no longer hold, and what is late is told.
 
-use sluice_proto::results::v1::{NewResult, StorageConfig, result::State};
-use sluice_tests::eventually;
+use sluice_proto::results::v1::{AcknowledgeResultRequest, NewResult, StorageConfig, result::State};
+use sluice_tests::{Tenant, eventually};
 
 use crate::{
     results_shelf::new,
@@ -103,4 +103,26 @@ async fn a_clean_up_that_can_look_at_nothing_is_late() {
     let sql = storage.shelf.0.results_database.sql().await;
     sql.batch_execute("REVOKE INSERT ON cleanup_progress FROM sluice_results_service").await.unwrap();
     eventually("seconds", || async { (late_seconds(&storage).await >= 2.0).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn what_expires_is_counted_by_whether_it_was_consumed() {
+    let storage = Storage::with(|pair| pair.admin()).await;
+    let results: Vec<NewResult> = (0..3).map(|_| new("expires")).collect();
+    storage.shelf.record(&results).await;
+    let consumed = AcknowledgeResultRequest { organisation: String::new(), id: results[0].id.clone() };
+    storage.shelf.results(Tenant::Acme).acknowledge_result(consumed).await.unwrap();
+    let counted = async || {
+        let exposed = scrape(storage.shelf.0.results[0].admin()).await;
+        ["yes", "no"].map(|value| {
+            let name = "sluice_cleanup_expired_results_total";
+            assert!(exposed.values(name, "consumed").contains(value), "not exposed");
+            exposed.sum(name, &[("consumed", value)])
+        })
+    };
+    assert_eq!(counted().await, [0.0, 0.0]);
+    storage.age(31).await;
+    expired(&storage, &results.iter().map(|result| result.id.as_str()).collect::<Vec<_>>()).await;
+    looked_again(&storage).await;
+    assert_eq!(counted().await, [1.0, 2.0]);
 }

@@ -55,6 +55,13 @@ label! {
 }
 
 label! {
+    enum Consumed {
+        Yes = "yes",
+        No = "no",
+    }
+}
+
+label! {
     enum Removal {
         Removed = "removed",
         Failed = "failed",
@@ -247,7 +254,7 @@ impl Shelf {
 #[derive(Debug)]
 pub struct Cleanup {
     lag_seconds: FloatGauge,
-    expired: Counter,
+    expired: By<Consumed, Counter>,
     objects: By<Removal, Counter>,
     rounds: By<Round, Counter>,
 }
@@ -261,10 +268,11 @@ impl Cleanup {
                  last or nobody did, seconds",
                 FloatGauge::default(),
             ),
-            expired: registry.add(
+            expired: registry.add_by(
                 "sluice_cleanup_expired_results_total",
-                "Results that expired: their retention had passed",
-                Counter::default(),
+                "Results that expired: their retention had passed, by whether they had been consumed",
+                "consumed",
+                Counter::default,
             ),
             objects: registry.add_by(
                 "sluice_cleanup_objects_total",
@@ -292,9 +300,10 @@ impl Cleanup {
         self.lag_seconds.set(self.lag_seconds.get().max(late_for.as_secs_f64()));
     }
 
-    /// Results expired.
-    pub fn expired(&self, results: usize) {
-        self.expired.inc_by(results as u64);
+    /// Results expired, so many of them without having been consumed.
+    pub fn expired(&self, results: u64, unconsumed: u64) {
+        self.expired.of(Consumed::Yes).inc_by(results.saturating_sub(unconsumed));
+        self.expired.of(Consumed::No).inc_by(unconsumed);
     }
 
     /// Objects are gone.

@@ -130,7 +130,7 @@ impl Cleanup {
             return Ok(());
         }
         let retention = terms.retention_seconds as f64;
-        let (mut at, mut expired) = (lease.from, 0);
+        let (mut at, mut expired, mut unconsumed) = (lease.from, 0, 0);
         loop {
             let params: [&(dyn ToSql + Sync); 4] =
                 [&lease.organisation.as_str(), &at, &lease.config, &retention];
@@ -139,19 +139,28 @@ impl Cleanup {
             // If not, something was acknowledged at this moment: the same once more.
             if !row.try_get("changed")? {
                 expired += row.try_get::<_, i64>("marked")?;
+                unconsumed += row.try_get::<_, i64>("unconsumed")?;
                 at = row.try_get("date_created")?;
             }
             if !self.renew(lease, at).await? {
                 break;
             }
         }
-        self.metrics.expired(usize::try_from(expired).unwrap_or_default());
-        if expired > 0 {
-            tracing::info!(
-                organisation = %lease.organisation, storage_config = %lease.config, results = expired, "results expired"
-            );
-        }
+        self.expired(lease, expired.unsigned_abs(), unconsumed.unsigned_abs());
         Ok(())
+    }
+
+    /// Tells what a walk has expired. What nobody consumed is gone unseen: that is worth a
+    /// warning.
+    fn expired(&self, lease: &Lease, results: u64, unconsumed: u64) {
+        self.metrics.expired(results, unconsumed);
+        let (organisation, storage_config) = (&lease.organisation, lease.config);
+        if results > 0 {
+            tracing::info!(%organisation, %storage_config, results, "results expired");
+        }
+        if unconsumed > 0 {
+            tracing::warn!(%organisation, %storage_config, results = unconsumed, "results expired unconsumed");
+        }
     }
 
     /// How late the clean-up of a storage config is that fails.

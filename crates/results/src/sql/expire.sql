@@ -2,8 +2,8 @@
 -- retention ($4 seconds), if that is still what it says. From now on their results are EXPIRED. Data in blocks is gone at once: blocks
 -- that nobody needs any more go in the same commit. Files, and objects of a bucket, are about
 -- to be removed, however long that takes. Returns where the walk ended, how many results it
--- expired, and whether a batch has changed since the statement began: then nothing was done,
--- and the same is to be asked for again.
+-- expired, how many of these nobody had consumed, and whether a batch has changed since the
+-- statement began: then nothing was done, and the same is to be asked for again.
 --
 -- Walks the key of `batch` from moment to moment, at most 200 batches and what else is of
 -- the last moment; the others are lookups by key, which OFFSET 0 keeps so on empty tables,
@@ -53,6 +53,7 @@ WITH walked AS MATERIALIZED (
 ), emptied AS (
     DELETE FROM available USING locked
     WHERE available.ctid = locked.place AND NOT EXISTS (SELECT FROM locked WHERE changed)
+    RETURNING cardinality(available.ids) AS results
 ), marked AS (
     INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
     SELECT date_created, CASE WHEN block IS NOT NULL THEN now() END, first_id, $3, $1, poll, ids FROM due
@@ -91,5 +92,6 @@ WITH walked AS MATERIALIZED (
 )
 SELECT last.date_created,
        (SELECT coalesce(sum(results), 0) FROM marked)::bigint AS marked,
+       (SELECT coalesce(sum(results), 0) FROM emptied)::bigint AS unconsumed,
        EXISTS (SELECT FROM locked WHERE changed) AS changed
 FROM (SELECT date_created FROM walked ORDER BY date_created DESC LIMIT 1) AS last
