@@ -67,12 +67,9 @@ async fn what_was_deleted_is_forgotten_after_a_day() {
     delete(&acme, "old", "").await.unwrap();
     delete(&acme, "young", "").await.unwrap();
     let sql = pair.ingest_database.sql().await;
-    sql.execute(
-        "UPDATE definition SET date_updated = now() - interval '25 hours' WHERE path <> 'young'",
-        &[],
-    )
-    .await
-    .unwrap();
+    let ago = "UPDATE definition
+               SET date_updated = now() - make_interval(hours => CASE path WHEN 'young' THEN 23 ELSE 25 END)";
+    sql.execute(ago, &[]).await.unwrap();
     // Who follows is told of both, who begins has no use for them.
     let known = async |since: i64| {
         let rows = sql.query(changed, &[&since]).await.unwrap();

@@ -3,14 +3,16 @@
 
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, NewResult, ReconcileStorageConfigRequest,
-    StorageConfig, UpdateStorageConfigRequest, reconcile_storage_config_response::Finding,
-    record_results_response::Recording, result::State,
+    StorageConfig, reconcile_storage_config_response::Finding, record_results_response::Recording,
+    result::State,
 };
-use sluice_tests::{Database, Service, Tenant, eventually};
+use sluice_tests::{Answers, Database, PairBuilder, S3Server, Service, Tenant, eventually};
 use tonic::Code;
+use uuid::Uuid;
 
 use crate::{
     results_shelf::{ACME, new, record},
+    storage_clouds::{allowing, s3},
     storage_files::discard,
     storage_support::{Storage, seconds, stored, upload},
     telemetry::exposition::scrape,
@@ -224,23 +226,55 @@ async fn an_object_that_can_not_be_removed_stops_only_its_batch() {
 
 #[tokio::test]
 async fn any_number_of_replicas_may_be_killed_at_any_time() {
-    let mut storage = Storage::with(|pair| pair.processes().results_replicas(2)).await;
-    storage.default_folder(managed(1)).await;
+    let server = S3Server::start().await;
+    server.create_bucket("bucket");
+    let replicas = |pair: PairBuilder| allowing(&server.endpoint(), pair.processes().results_replicas(2));
+    let mut storage = Storage::with(replicas).await;
+    let config = storage.create(s3(&server, S3Server::SECRET_ACCESS_KEY)).await.unwrap();
+    storage.set_default(&config.id).await.unwrap();
     let results: Vec<NewResult> = (0..300).map(|_| new("goes")).collect();
     storage.shelf.record(&results).await;
+    assert_eq!(server.keys("bucket").len(), 300);
     let sql = storage.shelf.0.results_database.sql().await;
     let gone = async || -> i64 {
         let count =
             "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM expired WHERE date_deleted IS NOT NULL";
         sql.query_one(count, &[]).await.unwrap().get(0)
     };
+    server.answer(Answers::HoldsRemovals);
+    let before = server.requests().len();
     storage.age(2).await;
-    eventually("some that expire", || async { (gone().await > 0).then_some(()) }).await;
-    storage.shelf.0.results[0].kill();
-    // Whoever has a lease and is dead is waited for; that is not what this is about.
-    sql.batch_execute("UPDATE cleanup_progress SET date_leased = '-infinity'").await.unwrap();
+    eventually("a removal on its way", || async {
+        server.requests()[before..].iter().any(|request| request.ends_with("?delete")).then_some(())
+    })
+    .await;
+    for replica in &mut storage.shelf.0.results {
+        replica.kill();
+    }
+    assert_eq!(gone().await, 0, "killed in the middle of it");
+    server.answer(Answers::Well);
+    storage.shelf.0.results[0].restart(true).await;
+    // Whoever has a lease and is dead is waited for: as if that time had passed.
+    let silent = "UPDATE cleanup_progress SET date_leased = date_leased - interval '31 seconds'";
+    sql.batch_execute(silent).await.unwrap();
     eventually("all to expire", || async { (gone().await == 300).then_some(()) }).await;
-    assert!(storage.files().is_empty(), "{:?}", storage.files());
+    assert!(server.keys("bucket").is_empty(), "{:?}", server.keys("bucket"));
+}
+
+#[tokio::test]
+async fn what_somebody_works_on_is_taken_after_so_long_a_silence() {
+    let sql = Database::create(Service::Results).await.sql().await;
+    let leased = "INSERT INTO cleanup_progress (organisation, storage_config, lease, date_leased)
+                  VALUES ('acme', gen_random_uuid(), gen_random_uuid(), '2026-01-01Z')";
+    sql.batch_execute(leased).await.unwrap();
+    let mut taken = Vec::new();
+    for now in ["2026-01-01 00:00:29Z", "2026-01-01 00:00:30Z"] {
+        let statement = include_str!("../../crates/results/src/sql/cleanup_lease.sql")
+            .replace("clock_timestamp()", &format!("'{now}'::timestamptz"))
+            .replace("$3", "'infinity'");
+        taken.push(sql.execute(&statement, &[&Uuid::new_v4(), &0.0_f64]).await.unwrap());
+    }
+    assert_eq!(taken, [0, 1]);
 }
 
 #[tokio::test]
@@ -252,9 +286,10 @@ async fn what_expired_a_year_ago_is_forgotten() {
         storage.shelf.expire(&result.id).await;
     }
     let sql = storage.shelf.0.results_database.sql().await;
-    let id: uuid::Uuid = old.id.parse().unwrap();
-    let older = "UPDATE expired SET date_deleted = now() - interval '366 days' WHERE first_id = $1";
-    sql.execute(older, &[&id]).await.unwrap();
+    let ago = "UPDATE expired SET date_deleted = now() - make_interval(days => $2) WHERE first_id = $1";
+    for (result, days) in [(&old, 366), (&young, 364)] {
+        sql.execute(ago, &[&result.id.parse::<Uuid>().unwrap(), &days]).await.unwrap();
+    }
     let statement = include_str!("../../crates/results/src/sql/forget.sql");
     let forgotten = async || -> i64 { sql.query_one(statement, &[]).await.unwrap().get("forgotten") };
     assert_eq!((forgotten().await, forgotten().await), (1, 0));
@@ -317,20 +352,6 @@ async fn a_batch_is_forgotten_with_the_last_of_its_records() {
 }
 
 #[tokio::test]
-async fn a_longer_retention_holds_for_what_is_there() {
-    let storage = Storage::start().await;
-    let config = storage.default_folder(managed(1)).await;
-    let result = new("stays");
-    storage.shelf.record(std::slice::from_ref(&result)).await;
-    let storage_config = Some(StorageConfig { id: config.id.clone(), ..managed(10) });
-    let request = UpdateStorageConfigRequest { storage_config, update_mask: None };
-    storage.configs(Tenant::Acme).update_storage_config(request).await.unwrap();
-    storage.age(5).await;
-    looked_again(&storage).await;
-    assert_eq!(storage.download(&result.id).await.unwrap(), b"stays");
-}
-
-#[tokio::test]
 async fn reconciling_reports_what_does_not_fit() {
     let storage = Storage::start().await;
     let config = storage.default_folder(StorageConfig::default()).await;
@@ -356,7 +377,7 @@ async fn reconciling_reports_what_does_not_fit() {
     std::fs::remove_file(storage.root.join(lost.strip_prefix("local://").unwrap())).unwrap();
     let shorter = storage.get(&results[1].id).await.unwrap().url;
     std::fs::write(storage.root.join(shorter.strip_prefix("local://").unwrap()), "dat").unwrap();
-    let stray = uuid::Uuid::now_v7();
+    let stray = Uuid::now_v7();
     std::fs::write(storage.root.join("bucket/a/acme/readme"), "stray").unwrap();
     let folder = storage.root.join(lost.strip_prefix("local://").unwrap());
     std::fs::write(folder.parent().unwrap().join(stray.to_string()), "stray").unwrap();

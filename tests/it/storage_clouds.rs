@@ -8,7 +8,7 @@ use sluice_proto::results::v1::{
     record_results_response::Recording, result::State, storage_config::State as ConfigState,
     store_file_request::Part,
 };
-use sluice_tests::{Answers, Azurite, GsServer, S3Server, Service, Tenant, eventually};
+use sluice_tests::{Answers, Azurite, GsServer, PairBuilder, S3Server, Service, Tenant, eventually};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -35,7 +35,7 @@ fn config(url: &str, credentials: &[(&str, &str)]) -> StorageConfig {
     }
 }
 
-fn s3(server: &S3Server, secret: &str) -> StorageConfig {
+pub fn s3(server: &S3Server, secret: &str) -> StorageConfig {
     let endpoint = server.endpoint();
     let credentials =
         [("access_key_id", S3Server::ACCESS_KEY_ID), ("secret_access_key", secret), ("endpoint", &endpoint)];
@@ -44,15 +44,13 @@ fn s3(server: &S3Server, secret: &str) -> StorageConfig {
 
 /// A results service that may use one endpoint.
 async fn storage(endpoint: &str) -> Storage {
+    Storage::with(|pair| allowing(endpoint, pair).flag(Service::Results, "upload-idle-seconds", "1")).await
+}
+
+/// Its flag for that.
+pub fn allowing(endpoint: &str, pair: PairBuilder) -> PairBuilder {
     let origin = endpoint.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-    Storage::with(|pair| {
-        pair.flag(Service::Results, "storage-endpoints", &origin).flag(
-            Service::Results,
-            "upload-idle-seconds",
-            "1",
-        )
-    })
-    .await
+    pair.flag(Service::Results, "storage-endpoints", &origin)
 }
 
 /// A results service with an S3 bucket as the default of `acme`.

@@ -1,13 +1,15 @@
 //! Storage configs that are changed, or fail, while the clean-up is at work: nothing goes by
 //! terms that no longer hold, and what is late is told.
 
-use sluice_proto::results::v1::{AcknowledgeResultRequest, NewResult, StorageConfig, result::State};
+use sluice_proto::results::v1::{
+    AcknowledgeResultRequest, NewResult, StorageConfig, UpdateStorageConfigRequest, result::State,
+};
 use sluice_tests::{Tenant, eventually};
 
 use crate::{
     results_shelf::new,
     storage_cleanup::{expired, looked_again, managed, state},
-    storage_support::Storage,
+    storage_support::{Storage, seconds},
     telemetry::exposition::scrape,
 };
 
@@ -51,6 +53,20 @@ async fn a_longer_retention_holds_from_the_next_step_of_a_walk() {
     looked_again(&storage).await;
     assert_eq!(state(&storage, &later[0].id).await, State::Available);
     assert_eq!(storage.download(&later[0].id).await.unwrap(), b"data");
+}
+
+#[tokio::test]
+async fn a_longer_retention_holds_for_what_is_there() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(managed(1)).await;
+    let result = new("stays");
+    storage.shelf.record(std::slice::from_ref(&result)).await;
+    let storage_config = Some(StorageConfig { id: config.id.clone(), ..managed(10) });
+    let request = UpdateStorageConfigRequest { storage_config, update_mask: None };
+    storage.configs(Tenant::Acme).update_storage_config(request).await.unwrap();
+    storage.age(5).await;
+    looked_again(&storage).await;
+    assert_eq!(storage.download(&result.id).await.unwrap(), b"stays");
 }
 
 #[tokio::test]
@@ -125,4 +141,39 @@ async fn what_expires_is_counted_by_whether_it_was_consumed() {
     expired(&storage, &results.iter().map(|result| result.id.as_str()).collect::<Vec<_>>()).await;
     looked_again(&storage).await;
     assert_eq!(counted().await, [1.0, 2.0]);
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_while_it_expires_stays_consumed() {
+    let storage = Storage::start().await;
+    let config = StorageConfig { url: "db://results".into(), ..managed(1) };
+    let config = storage.create(config).await.unwrap();
+    let result = |_| NewResult { storage_config: config.id.clone(), ..new("data") };
+    let results: Vec<NewResult> = (0..3).map(result).collect();
+    storage.shelf.record(&results).await;
+    // Somebody acknowledges one of the batch, and has not committed it yet.
+    let consumer = storage.shelf.0.results_database.sql().await;
+    let acknowledges = format!(
+        "BEGIN;
+         INSERT INTO consumed (date_created, date_consumed, organisation, poll, ids)
+         SELECT date_created, now(), organisation, poll, ARRAY['{id}'::uuid] FROM available;
+         UPDATE available SET ids = array_remove(ids, '{id}')",
+        id = results[0].id
+    );
+    consumer.batch_execute(&acknowledges).await.unwrap();
+    let shorter = StorageConfig { id: config.id, retention: seconds(1), ..managed(1) };
+    let request = UpdateStorageConfigRequest { storage_config: Some(shorter), update_mask: None };
+    storage.configs(Tenant::Acme).update_storage_config(request).await.unwrap();
+    let sql = storage.shelf.0.results_database.sql().await;
+    let waits = "SELECT FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'sluice-results' AND wait_event_type = 'Lock'";
+    eventually("a clean-up that waits", || async { sql.query_opt(waits, &[]).await.unwrap() }).await;
+    consumer.batch_execute("COMMIT").await.unwrap();
+    expired(&storage, &results.iter().map(|result| result.id.as_str()).collect::<Vec<_>>()).await;
+    let mut consumed = Vec::new();
+    for result in &results {
+        consumed.push(storage.get(&result.id).await.unwrap().date_consumed.is_some());
+    }
+    let available: i64 = sql.query_one("SELECT count(*) FROM available", &[]).await.unwrap().get(0);
+    assert_eq!((consumed, available), (vec![true, false, false], 0));
 }
