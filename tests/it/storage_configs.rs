@@ -8,8 +8,12 @@ use sluice_proto::results::v1::{
 use sluice_tests::{Service, Tenant, eventually};
 use tonic::Code;
 use tonic_types::StatusExt;
+use uuid::Uuid;
 
-use crate::storage_support::{Storage, seconds};
+use crate::{
+    results_shelf::ACME,
+    storage_support::{Storage, seconds},
+};
 
 fn folder(url: &str) -> StorageConfig {
     StorageConfig { url: url.into(), ..StorageConfig::default() }
@@ -68,7 +72,7 @@ async fn foreign_unknown_and_malformed_ids_answer_the_same() {
     let storage = Storage::start().await;
     let id = storage.create(folder("local://bucket")).await.unwrap().id;
     let mut globex = storage.configs(Tenant::Globex);
-    let unknown = uuid::Uuid::now_v7().to_string();
+    let unknown = Uuid::now_v7().to_string();
     let mut told = Vec::new();
     for id in [id.as_str(), &unknown, "nonsense"] {
         let id = || id.to_owned();
@@ -266,4 +270,66 @@ async fn an_invalid_one_is_probed_until_it_is_valid() {
     let test = TestStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
     let told = configs.test_storage_config(test).await.unwrap().into_inner();
     assert_eq!((told.storage_config.unwrap().state(), told.details.as_str()), (State::Valid, ""));
+}
+
+#[tokio::test]
+async fn a_change_of_what_was_changed_meanwhile_is_none() {
+    let storage = Storage::start().await;
+    let id: Uuid = storage.create(folder("local://bucket")).await.unwrap().id.parse().unwrap();
+    let sql = storage.shelf.0.results_database.sql().await;
+    let revision =
+        async || -> i64 { sql.query_one("SELECT revision FROM storage_config", &[]).await.unwrap().get(0) };
+    let changes = async |read: i64| {
+        let (key, credentials) = ("k1", &b"sealed"[..]);
+        [
+            sql.execute(
+                include_str!("../../crates/results/src/sql/config_set_state.sql"),
+                &[&ACME, &id, &read, &2_i16, &"details"],
+            )
+            .await
+            .unwrap(),
+            sql.execute(
+                include_str!("../../crates/results/src/sql/config_reseal.sql"),
+                &[&ACME, &id, &read, &key, &credentials],
+            )
+            .await
+            .unwrap(),
+            sql.execute(
+                include_str!("../../crates/results/src/sql/config_update.sql"),
+                &[&ACME, &id, &read, &key, &credentials, &true, &60_i64, &true, &5_i64],
+            )
+            .await
+            .unwrap(),
+        ]
+    };
+    let read = revision().await;
+    assert_eq!((changes(read).await, changes(read).await), ([1, 1, 1], [0, 0, 0]));
+    assert_eq!(changes(revision().await).await, [1, 1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_time_all_hold() {
+    let storage = Storage::start().await;
+    let created = storage.create(folder("local://bucket")).await.unwrap();
+    let asked = StorageConfig { managed: true, signed_urls_expiry: seconds(77), ..created.clone() };
+    let changes = (0..8).map(|number| {
+        let mut configs = storage.configs(Tenant::Acme);
+        let field = ["managed", "signed_urls_expiry"][number % 2];
+        let mask = prost_types::FieldMask { paths: vec![field.into()] };
+        let request =
+            UpdateStorageConfigRequest { storage_config: Some(asked.clone()), update_mask: Some(mask) };
+        tokio::spawn(async move {
+            // One that others keep overtaking is told to come again.
+            while let Err(status) = configs.update_storage_config(request.clone()).await {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            }
+        })
+    });
+    for change in changes.collect::<Vec<_>>() {
+        change.await.unwrap();
+    }
+    let mut configs = storage.configs(Tenant::Acme);
+    let told = configs.get_storage_config(get(&created.id)).await.unwrap().into_inner();
+    let told = told.storage_config.unwrap();
+    assert_eq!((told.managed, told.signed_urls_expiry), (true, seconds(77)));
 }
