@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use uuid::Uuid;
 
 use crate::{
     results_shelf::{ACME, new, record},
@@ -315,4 +316,48 @@ async fn a_file_that_expires_while_it_is_downloaded_is_told_to_have() {
     let goes = async { sql.batch_execute("DELETE FROM file_chunk").await.unwrap() };
     let told = cut_short(&storage, goes).await;
     assert_eq!((told.code(), reason(&told).as_str()), (Code::DataLoss, "CHECKSUM_MISMATCH"));
+}
+
+#[tokio::test]
+async fn a_sealed_file_waits_for_its_fate_however_long() {
+    let storage = Storage::start().await;
+    let (sealed, open) = (upload(), upload());
+    for file in [&sealed, &open] {
+        storage.store(file.clone(), vec![b"content".to_vec()]).await.unwrap();
+    }
+    let sql = storage.shelf.0.results_database.sql().await;
+    let id: Uuid = open.id.parse().unwrap();
+    let long_ago =
+        "UPDATE upload SET date_touched = '-infinity', state = CASE id WHEN $1 THEN 1 ELSE state END";
+    sql.execute(long_ago, &[&id]).await.unwrap();
+    let gone = "SELECT FROM upload WHERE id = $1 AND state = 4";
+    eventually("the open one to go", || async { sql.query_opt(gone, &[&id]).await.unwrap() }).await;
+    let told = record(&mut storage.shelf.intake(0), ACME, vec![stored(&sealed.id)]).await.unwrap();
+    assert_eq!(told, [Recording::Recorded]);
+    assert_eq!(storage.download(&sealed.id).await.unwrap(), b"content");
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_not_given_up() {
+    let storage = Storage::with(|pair| pair.flag(Service::Results, "upload-idle-seconds", "3")).await;
+    let file = upload();
+    let (sender, receiver) = mpsc::channel(1);
+    let mut intake = storage.shelf.intake(0);
+    let call = tokio::spawn(async move { intake.store_file(ReceiverStream::new(receiver)).await });
+    sender.send(StoreFileRequest { part: Some(Part::Upload(file.clone())) }).await.unwrap();
+    eventually("the upload", || async { (storage.uploads().await == 1).then_some(()) }).await;
+    // By the clock that its age is told by.
+    let sql = storage.shelf.0.results_database.sql().await;
+    let clock = "SELECT extract(epoch FROM clock_timestamp())::float8";
+    let seconds = async || -> f64 { sql.query_one(clock, &[]).await.unwrap().get(0) };
+    let began = seconds().await;
+    let mut sent = began;
+    while sent < began + 6.0 {
+        let next = || async { Some(seconds().await).filter(|now| *now > sent + 0.2) };
+        sent = eventually("the clock", next).await;
+        // Nobody takes it once the call has ended, which tells why.
+        let _ended = sender.send(StoreFileRequest { part: Some(Part::Chunk(vec![7].into())) }).await;
+    }
+    drop(sender);
+    call.await.unwrap().unwrap();
 }
