@@ -2,7 +2,7 @@
 //! see no difference, whichever replica they ask.
 
 use sluice_proto::results::v1::{
-    BatchAcknowledgeResultsRequest, ListResultsRequest, NewResult, Result as Record,
+    BatchAcknowledgeResultsRequest, DownloadResultRequest, ListResultsRequest, NewResult, Result as Record,
     list_results_request::Order, result::State,
 };
 use sluice_tests::Tenant;
@@ -163,9 +163,12 @@ async fn so_are_several_of_one_commit_and_poll() {
 async fn what_is_handed_over_again_is_read_and_what_comes_next_is_in_memory() {
     let shelf = Shelf::start().await;
     let [first, second, third] = ["first", "second", "third"].map(new);
+    let of_second = DownloadResultRequest { organisation: String::new(), id: second.id.clone() };
     shelf.record(std::slice::from_ref(&first)).await;
     shelf.record(&[first, second]).await;
     shelf.record(&[third]).await;
+    let mut parts = shelf.results(Tenant::Acme).download_result(of_second).await.unwrap().into_inner();
+    assert_eq!(parts.message().await.unwrap().unwrap().data, "second");
     shelf.0.results_database.sql().await.batch_execute("DELETE FROM data_block").await.unwrap();
     let listed = walk(&mut shelf.results(Tenant::Acme), with_data()).await;
     let data: Vec<Option<&[u8]>> = listed.iter().map(|record| record.data.as_deref()).collect();

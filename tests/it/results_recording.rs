@@ -1,5 +1,8 @@
 //! RecordResults: idempotent, bounded, and fair to the others of a batch.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use sluice_proto::results::v1::{
     GetResultRequest, ListResultsRequest, NewResult, record_results_response::Recording, result::State,
 };
@@ -54,14 +57,29 @@ async fn the_same_results_handed_over_at_once_to_two_replicas_are_recorded_once(
     for caller in callers {
         assert_eq!(caller.await.unwrap(), vec![Recording::Recorded; 100]);
     }
-    let listed =
-        walk(&mut shelf.results(Tenant::Acme), ListResultsRequest { page_size: 1000, ..Default::default() })
-            .await;
-    assert_eq!(listed.len(), 100);
+    assert_eq!(in_the_database(&shelf).await, contents(&given));
     let sql = shelf.0.results_database.sql().await;
-    let unused = "SELECT count(*) FROM data_block AS b
-                  WHERE NOT EXISTS (SELECT FROM result AS r WHERE r.block = b.id)";
-    assert_eq!(sql.query_one(unused, &[]).await.unwrap().get::<_, i64>(0), 0, "blocks nobody points to");
+    let apart = "SELECT count(*) FROM data_block AS b FULL JOIN result AS r ON r.block = b.id
+                 WHERE b.id IS NULL OR r.id IS NULL";
+    let apart: i64 = sql.query_one(apart, &[]).await.unwrap().get(0);
+    assert_eq!(apart, 0, "blocks nobody points to, or results without one");
+}
+
+/// The data of each id.
+fn contents(given: &[NewResult]) -> BTreeMap<String, Bytes> {
+    given.iter().map(|result| (result.id.clone(), result.data.clone())).collect()
+}
+
+/// The same of what is AVAILABLE, and not as a replica remembers it.
+async fn in_the_database(shelf: &Shelf) -> BTreeMap<String, Bytes> {
+    let states = [State::Available, State::Expired].map(i32::from).to_vec();
+    let all = ListResultsRequest { states, data_bytes_max: 1_000_000, page_size: 1000, ..Default::default() };
+    let listed = walk(&mut shelf.results(Tenant::Acme), all).await;
+    let count = listed.len();
+    let contents: BTreeMap<_, _> =
+        listed.into_iter().map(|record| (record.id, record.data.expect("its data"))).collect();
+    assert_eq!(contents.len(), count, "one is listed twice");
+    contents
 }
 
 #[tokio::test]
@@ -103,16 +121,24 @@ async fn one_that_the_database_refuses_is_found_among_the_others_of_its_group() 
             if caller == 5 {
                 given[13].identifier = "poison".into();
             }
-            tokio::spawn(async move { record(&mut intake, ACME, given).await.unwrap() })
+            tokio::spawn(async move {
+                let told = record(&mut intake, ACME, given.clone()).await.unwrap();
+                (given, told)
+            })
         })
         .collect();
+    let mut recorded = Vec::new();
     for (caller, told) in callers.into_iter().enumerate() {
+        let (mut given, told) = told.await.unwrap();
         let mut expected = vec![Recording::Recorded; 20];
         if caller == 5 {
             expected[13] = Recording::Refused;
+            given.remove(13);
         }
-        assert_eq!(told.await.unwrap(), expected, "caller {caller}");
+        assert_eq!(told, expected, "caller {caller}");
+        recorded.extend(given);
     }
+    assert_eq!(in_the_database(&shelf).await, contents(&recorded));
 }
 
 #[tokio::test]

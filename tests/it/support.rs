@@ -11,7 +11,7 @@ use sluice_proto::{
         Definition, Observation, Outcome, PublicationOutcome, PublishObservationsRequest,
         PublishObservationsResponse, PutDefinitionRequest, observation::Content,
     },
-    results::v1::{DownloadResultRequest, ListResultsRequest, Result as ResultRecord},
+    results::v1::{DownloadResultRequest, ListResultsRequest, Result as ResultRecord, result::State},
 };
 use sluice_tests::{Pair, PairBuilder, Service, eventually};
 
@@ -119,12 +119,17 @@ fn content(observation: &Observation) -> Bytes {
 /// Every available result of the caller's organisation, over all pages, with
 /// its data along.
 pub async fn list(clients: &Clients) -> Vec<ResultRecord> {
+    list_in(clients, &[]).await
+}
+
+async fn list_in(clients: &Clients, states: &[State]) -> Vec<ResultRecord> {
     let mut all = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListResultsRequest {
             page_size: 1000,
             page_token,
+            states: states.iter().copied().map(i32::from).collect(),
             data_bytes_max: 16 * 1024 * 1024,
             ..ListResultsRequest::default()
         };
@@ -139,8 +144,12 @@ pub async fn list(clients: &Clients) -> Vec<ResultRecord> {
 
 /// The results as a set. No id is listed twice.
 pub async fn results(clients: &Clients) -> Contents {
+    contents(clients, list(clients).await).await
+}
+
+async fn contents(clients: &Clients, listed: Vec<ResultRecord>) -> Contents {
     let mut contents = Contents::new();
-    for record in list(clients).await {
+    for record in listed {
         let bytes = match record.data {
             Some(bytes) => bytes,
             None => download(clients, &record.id).await,
@@ -179,14 +188,20 @@ pub async fn adds_up(pair: &Pair, clients: &Clients, accepted: &Contents) {
     are_the_results(clients, accepted).await;
 }
 
-/// The results are exactly those accepted.
+/// The results are exactly those accepted: as the default list tells them, which may be
+/// from a replica's memory, and as they are in the database.
 pub async fn are_the_results(clients: &Clients, accepted: &Contents) {
-    let results = results(clients).await;
+    are_these(accepted, &results(clients).await);
+    let from_the_database = list_in(clients, &[State::Available, State::Expired]).await;
+    are_these(accepted, &contents(clients, from_the_database).await);
+}
+
+fn are_these(accepted: &Contents, results: &Contents) {
     let missing: Vec<_> = accepted.keys().filter(|id| !results.contains_key(*id)).collect();
     let unknown: Vec<_> = results.keys().filter(|id| !accepted.contains_key(*id)).collect();
     assert!(missing.is_empty(), "told success and not there: {missing:?}");
     assert!(unknown.is_empty(), "there and never told: {unknown:?}");
-    assert!(results == *accepted, "the bytes of some result are not those published");
+    assert!(results == accepted, "the bytes of some result are not those published");
 }
 
 /// Keeps every gate waiting for as long as it is there: the lock that they share.
