@@ -5,13 +5,15 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use futures_util::{StreamExt, stream};
-use sluice_service::{Error, Kind, OrganisationId, postgres::query};
-use tokio::time::{Instant, timeout_at};
+use sluice_service::{Error, OrganisationId, postgres::query};
+use tokio::time::Instant;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Cleanup, REMOVALS_AT_ONCE, REMOVALS_TOGETHER, in_time};
+use super::{
+    Cleanup,
+    removal::{Removed, remove},
+};
 use crate::{
     chunks,
     files::object_of,
@@ -22,6 +24,9 @@ use crate::{
 
 /// How long the objects of one bucket are removed for; then it is the others' turn.
 const TURN: Duration = Duration::from_secs(60);
+/// About so many objects are removed before it is kept that they are gone, and the lease
+/// is renewed.
+const REMOVALS_TOGETHER: usize = 500;
 
 /// A storage config this replica works on, and how far its clean-up came.
 pub(super) struct Lease {
@@ -38,6 +43,17 @@ struct Bucket<'a> {
     config: &'a StorageConfig,
     /// The end of its turn.
     until: Instant,
+}
+
+impl Bucket<'_> {
+    async fn remove(&self, ids: impl Iterator<Item = &Uuid>) -> Removed<Uuid> {
+        let Self { store, config, until } = self;
+        let one = |id: &Uuid| {
+            let (id, key) = (*id, object_of(config, *id));
+            async move { store.remove(&key).await.map(|()| id) }
+        };
+        remove((&config.organisation, config.id), Some(*until), ids.map(one).collect()).await
+    }
 }
 
 /// A batch that is EXPIRED, and whose files or objects may still be there.
@@ -204,10 +220,11 @@ impl Cleanup {
                 let ids = some.iter().flat_map(|batch| &batch.ids);
                 let removed = match bucket {
                     None => self.remove_files(lease, ids).await?,
-                    Some(bucket) => remove(bucket, ids).await,
+                    Some(bucket) => bucket.remove(ids).await,
                 };
                 self.metrics.not_removed(removed.failed);
-                let left = self.confirm(&lease.organisation, some, &removed.gone).await?;
+                let gone = removed.gone.into_iter().collect();
+                let left = self.confirm(&lease.organisation, some, &gone).await?;
                 oldest = oldest.into_iter().chain(left).min();
                 // The rest has time until the next look.
                 if removed.gave_up || !self.renew(lease, Micros::AFTER_ALL).await? {
@@ -226,7 +243,11 @@ impl Cleanup {
     }
 
     /// Removes files from the database, for as long as the lease is this replica's.
-    async fn remove_files(&self, lease: &Lease, ids: impl Iterator<Item = &Uuid>) -> Result<Removed, Error> {
+    async fn remove_files(
+        &self,
+        lease: &Lease,
+        ids: impl Iterator<Item = &Uuid>,
+    ) -> Result<Removed<Uuid>, Error> {
         let mut removed = Removed::default();
         for id in ids {
             let mut is_left = true;
@@ -236,7 +257,7 @@ impl Cleanup {
                     return Ok(Removed { gave_up: true, ..removed });
                 }
             }
-            removed.gone.insert(*id);
+            removed.gone.push(*id);
         }
         Ok(removed)
     }
@@ -272,82 +293,9 @@ fn together(marked: &[Marked]) -> usize {
     marked.iter().take_while(fits).count().max(1)
 }
 
-/// What became of objects that were to be removed.
-#[derive(Default)]
-struct Removed {
-    gone: HashSet<Uuid>,
-    failed: usize,
-    /// The others were not tried: as many failed as are removed at the same time, it took too
-    /// long, or somebody else is at it.
-    gave_up: bool,
-}
-
-async fn remove(bucket: &Bucket<'_>, ids: impl Iterator<Item = &Uuid>) -> Removed {
-    let Bucket { store, config, until } = bucket;
-    let removing: Vec<_> = ids
-        .map(|id| {
-            let key = object_of(config, *id);
-            async move { in_time(store.remove(&key)).await.map(|()| *id) }
-        })
-        .collect();
-    let mut removing = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
-    let mut removed = Removed::default();
-    loop {
-        match timeout_at(*until, removing.next()).await {
-            Ok(None) => break,
-            Ok(Some(Ok(id))) => drop(removed.gone.insert(id)),
-            Ok(Some(Err(error))) => {
-                let error = Error::new(Kind::Unavailable, "STORAGE", error.to_string());
-                tracing::warn!(organisation = %config.organisation, storage_config = %config.id, %error, "object not removed");
-                removed.failed += 1;
-                removed.gave_up |= removed.failed >= REMOVALS_AT_ONCE;
-            }
-            Err(_) => removed.gave_up = true,
-        }
-        if removed.gave_up {
-            break;
-        }
-    }
-    removed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        storage::{credentials::Credentials, guard::Policy, open::open},
-        storage_config::State,
-    };
-
-    #[tokio::test]
-    async fn a_bucket_has_its_turn_and_then_it_is_the_others() {
-        let config = StorageConfig {
-            organisation: "acme".parse().unwrap(),
-            id: Uuid::nil(),
-            revision: 1,
-            place: "local://bucket".parse().unwrap(),
-            credentials: None,
-            terms: Terms::BUILT_IN,
-            state: State::Valid,
-            state_details: String::new(),
-            date_created: Micros::BEFORE_ALL,
-            is_default: false,
-        };
-        let root = std::env::temp_dir().join(format!("sluice-turn-{}", Uuid::new_v4()));
-        std::fs::create_dir(&root).unwrap();
-        let policy = Policy::new(Some(root.clone()), "", "").unwrap();
-        let store = open(&config.place, &Credentials::default(), &policy).unwrap();
-        // What is gone already is as good as removed.
-        let ids: Vec<Uuid> = (0..100).map(|_| Uuid::now_v7()).collect();
-        let mut outcomes = Vec::new();
-        for turn in [TURN, Duration::ZERO] {
-            let bucket = Bucket { store: store.clone(), config: &config, until: Instant::now() + turn };
-            let removed = remove(&bucket, ids.iter()).await;
-            outcomes.push((removed.gone.len() == ids.len(), removed.failed, removed.gave_up));
-        }
-        std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(outcomes, [(true, 0, false), (false, 0, true)]);
-    }
 
     #[test]
     fn batches_go_together_up_to_so_many_objects_and_one_in_any_case() {

@@ -3,34 +3,26 @@
 //! replica does it; what one works on is leased, and each step may be done twice.
 
 mod expire;
+mod removal;
 mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
 use sluice_service::{Error, OrganisationId, postgres::query};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     configs::{Configs, stores::Stores},
     metrics,
-    storage::store::StoreError,
     storage_config::StorageConfig,
     time::Micros,
 };
 
 /// How often old records and empty partitions are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Objects of a bucket removed at the same time. As many failures of what is removed
-/// together, and the bucket is left alone until the next look.
-const REMOVALS_AT_ONCE: usize = 16;
-/// About so many objects are removed before it is kept that they are gone, and the lease
-/// is renewed.
-const REMOVALS_TOGETHER: usize = 500;
-/// How long a bucket may take to remove an object.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The clean-up of this replica.
 #[derive(Clone, Debug)]
@@ -181,27 +173,5 @@ impl Cleanup {
             tracing::info!(partitions, "empty partitions dropped");
         }
         Ok(())
-    }
-}
-
-/// What a bucket does in time.
-async fn in_time(removal: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
-    timeout(REMOVAL_TIMEOUT, removal).await.unwrap_or(Err(StoreError::Failed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_removal_has_so_much_time() {
-        let takes = async |seconds| {
-            let removal = async {
-                sleep(Duration::from_secs(seconds)).await;
-                Ok(())
-            };
-            in_time(removal).await
-        };
-        assert_eq!((takes(14).await, takes(16).await), (Ok(()), Err(StoreError::Failed)));
     }
 }

@@ -15,7 +15,10 @@ use tokio::sync::Mutex;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Cleanup, REMOVALS_AT_ONCE, in_time};
+use super::{
+    Cleanup,
+    removal::{self, Removed, remove},
+};
 use crate::{
     chunks,
     files::object_of,
@@ -53,15 +56,6 @@ impl Left {
     }
 }
 
-/// What became of some uploads of one storage config.
-struct Removed {
-    keeper: Name,
-    gone: Vec<Left>,
-    failed: usize,
-    /// The others were not tried.
-    gave_up: bool,
-}
-
 impl Cleanup {
     /// Removes what uploads left behind that were there when it began: however many come
     /// meanwhile, it ends.
@@ -84,7 +78,7 @@ impl Cleanup {
             (organisation, id, config) = (last.keeper.0.to_string(), last.id, last.keeper.1);
             let mut of_each: BTreeMap<Name, Vec<Left>> = BTreeMap::new();
             for upload in left {
-                if failed.get(&upload.keeper).is_none_or(|failed| *failed < REMOVALS_AT_ONCE) {
+                if failed.get(&upload.keeper).is_none_or(|failed| *failed < removal::AT_ONCE) {
                     of_each.entry(upload.keeper.clone()).or_default().push(upload);
                 }
             }
@@ -93,11 +87,11 @@ impl Cleanup {
                 .map(|(keeper, left)| self.remove_of_one(keeper, left, &database))
                 .collect();
             let mut removing = stream::iter(removing).buffer_unordered(CONFIGS_AT_ONCE);
-            while let Some(removed) = removing.next().await {
+            while let Some((keeper, removed)) = removing.next().await {
                 self.settle(&removed.gone).await?;
                 self.metrics.not_removed(removed.failed);
-                let failures = failed.entry(removed.keeper).or_default();
-                *failures += if removed.gave_up { REMOVALS_AT_ONCE } else { removed.failed };
+                let failures = failed.entry(keeper).or_default();
+                *failures += if removed.gave_up { removal::AT_ONCE } else { removed.failed };
             }
         }
         let mut forgotten = FORGOTTEN_TOGETHER;
@@ -115,63 +109,46 @@ impl Cleanup {
     }
 
     /// Removes uploads of one storage config, as far as it can.
-    async fn remove_of_one(&self, keeper: Name, left: Vec<Left>, database: &Mutex<()>) -> Removed {
-        let (gone, left) = left.into_iter().partition(|upload| upload.is_kept);
-        let mut removed = Removed { keeper, gone, failed: 0, gave_up: false };
-        if let Err(error) = self.remove_these(left, &mut removed, database).await {
-            removed.failed += 1;
-            removed.gave_up = true;
-            let (organisation, storage_config) = &removed.keeper;
+    async fn remove_of_one(
+        &self,
+        keeper: Name,
+        left: Vec<Left>,
+        database: &Mutex<()>,
+    ) -> (Name, Removed<Left>) {
+        let (kept, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|upload| upload.is_kept);
+        let mut removed = self.remove_these(&keeper, left, database).await.unwrap_or_else(|error| {
+            let (organisation, storage_config) = &keeper;
             tracing::warn!(%organisation, %storage_config, %error, "uploads not removed");
-        }
-        removed
+            Removed { failed: 1, gave_up: true, ..Removed::default() }
+        });
+        removed.gone.extend(kept);
+        (keeper, removed)
     }
 
     async fn remove_these(
         &self,
+        keeper: &Name,
         left: Vec<Left>,
-        removed: &mut Removed,
         database: &Mutex<()>,
-    ) -> Result<(), Error> {
+    ) -> Result<Removed<Left>, Error> {
         if left.is_empty() {
-            return Ok(());
+            return Ok(Removed::default());
         }
-        let Some((store, config)) = self.bucket(&removed.keeper).await? else {
+        let Some((store, config)) = self.bucket(keeper).await? else {
             let _one_at_a_time = database.lock().await;
-            for upload in left {
-                while chunks::remove_some(&self.pool, &removed.keeper.0, upload.id).await? {}
-                removed.gone.push(upload);
+            for upload in &left {
+                while chunks::remove_some(&self.pool, &keeper.0, upload.id).await? {}
             }
-            return Ok(());
+            return Ok(Removed { gone: left, ..Removed::default() });
         };
-        let removing: Vec<_> = left
-            .into_iter()
-            .map(|upload| {
-                let (store, key) = (&store, object_of(&config, upload.id));
-                async move {
-                    let abort_and_remove = async {
-                        let abort = store.abort(&key, upload.multipart.as_deref()).await;
-                        abort.and(store.remove(&key).await)
-                    };
-                    (in_time(abort_and_remove).await, upload)
-                }
-            })
-            .collect();
-        let mut removing = stream::iter(removing).buffer_unordered(REMOVALS_AT_ONCE);
-        while let Some((outcome, upload)) = removing.next().await {
-            let Err(error) = outcome else {
-                removed.gone.push(upload);
-                continue;
-            };
-            removed.failed += 1;
-            let (organisation, storage_config) = &removed.keeper;
-            tracing::warn!(%organisation, %storage_config, %error, "upload not removed");
-            if removed.failed >= REMOVALS_AT_ONCE {
-                removed.gave_up = true;
-                break;
+        let one = |upload: Left| {
+            let (store, key) = (&store, object_of(&config, upload.id));
+            async move {
+                let abort = store.abort(&key, upload.multipart.as_deref()).await;
+                abort.and(store.remove(&key).await).map(|()| upload)
             }
-        }
-        Ok(())
+        };
+        Ok(remove((&keeper.0, keeper.1), None, left.into_iter().map(one).collect()).await)
     }
 
     /// The bucket of a storage config; `None`: it keeps its data in the database.
