@@ -4,11 +4,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use deadpool_postgres::Pool;
+use quick_cache::sync::Cache;
 use sluice_service::{Error, OrganisationId, postgres::query};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
@@ -30,7 +31,7 @@ use crate::{
 /// For so long stored objects gather before their records are made, unless no more are
 /// to come: one commit for many, and none waits for a bucket that hangs.
 const GATHER_FOR: Duration = Duration::from_millis(500);
-/// Most organisations that are remembered to be registered.
+/// About as many organisations are remembered to be registered.
 const KNOWN_MAX: usize = 100_000;
 
 /// Records results wherever their data goes. Cheap to clone.
@@ -55,14 +56,14 @@ pub struct Placing {
 #[derive(Clone, Debug)]
 pub struct Registered {
     pool: Pool,
-    known: Arc<Mutex<HashSet<OrganisationId>>>,
+    known: Arc<Cache<OrganisationId, ()>>,
 }
 
 impl Registered {
     /// Knows nobody yet.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, known: Arc::default() }
+        Self { pool, known: Arc::new(Cache::new(KNOWN_MAX)) }
     }
 
     /// Registers organisations that are not known to be.
@@ -70,22 +71,17 @@ impl Registered {
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
     pub async fn add(&self, organisations: HashSet<&OrganisationId>) -> Result<(), Error> {
-        // Nothing that holds the lock can panic half-way.
-        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh: Vec<&OrganisationId> = {
-            let known = lock();
-            organisations.into_iter().filter(|organisation| !known.contains(*organisation)).collect()
-        };
+        let is_known = |organisation: &OrganisationId| self.known.get(organisation).is_some();
+        let fresh: Vec<&OrganisationId> =
+            organisations.into_iter().filter(|organisation| !is_known(organisation)).collect();
         if fresh.is_empty() {
             return Ok(());
         }
         let names: Vec<&str> = fresh.iter().map(|organisation| organisation.as_str()).collect();
         query(&self.pool, include_str!("sql/cleanup_register.sql"), &[&names]).await?;
-        let mut known = lock();
-        if known.len() >= KNOWN_MAX {
-            known.clear();
+        for organisation in fresh {
+            self.known.insert(organisation.clone(), ());
         }
-        known.extend(fresh.into_iter().cloned());
         Ok(())
     }
 }

@@ -8,11 +8,12 @@ pub mod stores;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use deadpool_postgres::Pool;
+use quick_cache::sync::Cache;
 use sluice_service::{Error, Kind, OrganisationId, postgres::query};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -33,7 +34,7 @@ const REMEMBERED_MAX: usize = 10_000;
 
 type Name = (OrganisationId, Uuid);
 /// What was read, and when.
-type Remembered = HashMap<Name, (Instant, Arc<StorageConfig>)>;
+type Remembered = Cache<Name, (Instant, Arc<StorageConfig>)>;
 
 /// The storage configs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ pub struct Configs {
     tenants: Tenants,
     /// For what concerns several.
     pool: Pool,
-    remembered: Arc<Mutex<Remembered>>,
+    remembered: Arc<Remembered>,
 }
 
 /// What a new one is made of.
@@ -70,7 +71,7 @@ impl Configs {
     /// Over sessions for tenants and for the service's own work.
     #[must_use]
     pub fn new(tenants: Tenants, pool: Pool) -> Self {
-        Self { tenants, pool, remembered: Arc::default() }
+        Self { tenants, pool, remembered: Arc::new(Cache::new(REMEMBERED_MAX)) }
     }
 
     /// Runs an organisation's statement and reads the storage configs it returns.
@@ -321,26 +322,17 @@ impl Configs {
     /// NOT_FOUND; UNAVAILABLE if the database can't answer.
     pub async fn recent(&self, organisation: &OrganisationId, id: Uuid) -> Result<Arc<StorageConfig>, Error> {
         let name = (organisation.clone(), id);
-        let known = self.lock().get(&name).cloned();
-        if let Some((_, config)) = known.filter(|(read, _)| read.elapsed() < REMEMBERED) {
+        if let Some((_, config)) = self.remembered.get(&name).filter(|(read, _)| read.elapsed() < REMEMBERED)
+        {
             return Ok(config);
         }
         let read = Instant::now();
         let config = Arc::new(self.get(organisation, id).await?);
-        let mut remembered = self.lock();
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        remembered.insert(name, (read, config.clone()));
+        self.remembered.insert(name, (read, config.clone()));
         Ok(config)
     }
 
     fn forget(&self, organisation: &OrganisationId, id: Uuid) {
-        self.lock().remove(&(organisation.clone(), id));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
-        // Nothing that holds the lock can panic half-way.
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remembered.remove(&(organisation.clone(), id));
     }
 }

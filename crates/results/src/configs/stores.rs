@@ -1,14 +1,12 @@
 //! The stores that storage configs open, kept open; and the operator's keys and
 //! rules that they are opened with.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
+use quick_cache::sync::Cache;
 use sluice_service::OrganisationId;
-use uuid::Uuid;
 
+use super::Name;
 use crate::{
     storage::{
         credentials::Credentials,
@@ -23,14 +21,15 @@ use crate::{
 /// Most stores that are kept open.
 const OPEN_MAX: usize = 1000;
 
-type Open = HashMap<(OrganisationId, Uuid), (i64, Store)>;
+/// Each with the revision that it was opened for.
+type Open = Cache<Name, (i64, Store)>;
 
 /// Opens stores. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stores {
     policy: Arc<Policy>,
     keys: Arc<Keyring>,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Open>,
 }
 
 /// What a config's credentials are sealed with: they open nowhere else.
@@ -42,7 +41,7 @@ impl Stores {
     /// Within the operator's rules, with the operator's keys.
     #[must_use]
     pub fn new(policy: Policy, keys: Keyring) -> Self {
-        Self { policy: Arc::new(policy), keys: Arc::new(keys), open: Arc::default() }
+        Self { policy: Arc::new(policy), keys: Arc::new(keys), open: Arc::new(Cache::new(OPEN_MAX)) }
     }
 
     /// The operator's rules.
@@ -86,19 +85,11 @@ impl Stores {
     /// Why it can't be opened; names no credentials.
     pub fn open(&self, config: &StorageConfig) -> Result<Store, String> {
         let name = (config.organisation.clone(), config.id);
-        // Nothing that holds the lock can panic half-way.
-        let lock = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((revision, store)) = lock().get(&name)
-            && *revision == config.revision
-        {
-            return Ok(store.clone());
+        if let Some((_, store)) = self.open.get(&name).filter(|(revision, _)| *revision == config.revision) {
+            return Ok(store);
         }
         let store = open::open(&config.place, &self.credentials(config)?, &self.policy)?;
-        let mut open = lock();
-        if open.len() >= OPEN_MAX {
-            open.clear();
-        }
-        open.insert(name, (config.revision, store.clone()));
+        self.open.insert(name, (config.revision, store.clone()));
         Ok(store)
     }
 }
