@@ -7,9 +7,8 @@ use std::{
 };
 
 use crate::{
-    configs::{Configs, probe::probe, stores::Stores},
+    configs::{ConfigName, Configs, probe::probe, stores::Stores},
     storage_config::StorageConfig,
-    uploads::Name,
 };
 
 /// Finds out about configs. Cheap to clone.
@@ -17,16 +16,16 @@ use crate::{
 pub struct Doubts {
     configs: Configs,
     stores: Stores,
-    under_way: Arc<Mutex<HashSet<Name>>>,
+    under_way: Arc<Mutex<HashSet<ConfigName>>>,
 }
 
 /// One that is being looked into; ends with it, however that ends.
 struct Doubted {
-    name: Name,
-    under_way: Arc<Mutex<HashSet<Name>>>,
+    name: ConfigName,
+    under_way: Arc<Mutex<HashSet<ConfigName>>>,
 }
 
-fn lock(under_way: &Mutex<HashSet<Name>>) -> MutexGuard<'_, HashSet<Name>> {
+fn lock(under_way: &Mutex<HashSet<ConfigName>>) -> MutexGuard<'_, HashSet<ConfigName>> {
     // Nothing that holds the lock can panic half-way.
     under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ use crate::{
     placing::{Placing, storage_of},
     recorder::Recording,
     result::{Labels, NewRecord, Sealed, Storage, parse_id, parse_new_id},
-    uploads::Name,
+    uploads::ResultName,
 };
 
 /// The way in. Cheap to clone.
@@ -30,7 +30,7 @@ pub struct Handed<T> {
     pub what: T,
 }
 
-fn name(organisation: &str, id: &str) -> Option<Name> {
+fn name(organisation: &str, id: &str) -> Option<ResultName> {
     Some((organisation.parse().ok()?, parse_new_id(id)?))
 }
 
@@ -85,9 +85,9 @@ impl Intake {
         if files.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<Option<Name>> =
+        let names: Vec<Option<ResultName>> =
             files.iter().map(|(organisation, file)| name(organisation, &file.id)).collect();
-        let known: Vec<Name> = names.iter().flatten().cloned().collect();
+        let known: Vec<ResultName> = names.iter().flatten().cloned().collect();
         let sealed = self.placing.uploads.sealed(&known).await?;
         let keepers = sealed.iter().filter_map(|(name, (_, config))| Some((&name.0, (*config)?)));
         let configs = self.placing.configs.named(keepers).await?;
@@ -102,13 +102,13 @@ impl Intake {
             stored.extend(accept_file(name, file, seal.clone(), storage));
         }
         let recorded = self.placing.record_stored(&stored).await?;
-        let missing: Vec<Name> = known.into_iter().filter(|name| !recorded.contains(name)).collect();
+        let missing: Vec<ResultName> = known.into_iter().filter(|name| !recorded.contains(name)).collect();
         let before = if missing.is_empty() {
             Default::default()
         } else {
             self.placing.uploads.known(&missing).await?
         };
-        let answer = |name: &Option<Name>| match name {
+        let answer = |name: &Option<ResultName>| match name {
             Some(name) if recorded.contains(name) || before.contains(name) => Recording::Recorded,
             _ => Recording::Refused,
         };
@@ -118,14 +118,14 @@ impl Intake {
     }
 
     async fn discard(&self, discarded: Vec<Handed<String>>) -> Result<Vec<Recording>, Error> {
-        let names: Vec<Option<Name>> =
+        let names: Vec<Option<ResultName>> =
             discarded.iter().map(|Handed { organisation, what }| name(organisation, what)).collect();
-        let known: Vec<Name> = names.iter().flatten().cloned().collect();
+        let known: Vec<ResultName> = names.iter().flatten().cloned().collect();
         if !known.is_empty() {
             self.placing.uploads.discard(&known).await?;
         }
         let answer =
-            |name: &Option<Name>| if name.is_some() { Recording::Recorded } else { Recording::Refused };
+            |name: &Option<ResultName>| if name.is_some() { Recording::Recorded } else { Recording::Refused };
         Ok(names.iter().map(answer).collect())
     }
 }
@@ -142,7 +142,7 @@ fn accept(organisation: &str, result: NewResult) -> Option<(NewRecord, Option<uu
 }
 
 fn accept_file(
-    (organisation, id): &Name,
+    (organisation, id): &ResultName,
     file: NewResult,
     seal: Sealed,
     storage: Storage,

@@ -18,13 +18,13 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    configs::{Configs, stores::Stores},
+    configs::{ConfigName, Configs, stores::Stores},
     doubts::Doubts,
     recorder::{Recorder, Recording},
     result::{NewRecord, Storage},
     storage::place::Provider,
     storage_config::{State, StorageConfig},
-    uploads::{Key, Name, Uploads},
+    uploads::{Key, ResultName, Uploads},
     writing::write,
 };
 
@@ -88,7 +88,7 @@ impl Registered {
 
 /// The storage configs that decide about a call.
 pub struct Deciding {
-    named: HashMap<Name, StorageConfig>,
+    named: HashMap<ConfigName, StorageConfig>,
     defaults: HashMap<OrganisationId, StorageConfig>,
 }
 
@@ -231,7 +231,7 @@ impl Placing {
             return Ok(Vec::new());
         }
         let name = |record: &NewRecord| (record.organisation.clone(), record.id);
-        let names: Vec<Name> = given.iter().map(|(record, _)| name(record)).collect();
+        let names: Vec<ResultName> = given.iter().map(|(record, _)| name(record)).collect();
         let mut recorded = self.uploads.known(&names).await?;
         let fresh = || given.iter().filter(|(record, _)| !recorded.contains(&name(record)));
         let keys = fresh().map(|(record, config)| Key {
@@ -259,7 +259,7 @@ impl Placing {
     async fn record_as_stored(
         &self,
         mut stored: UnboundedReceiver<NewRecord>,
-    ) -> Result<HashSet<Name>, Error> {
+    ) -> Result<HashSet<ResultName>, Error> {
         let mut recorded = HashSet::new();
         while let Some(first) = stored.recv().await {
             let (mut together, until) = (vec![first], Instant::now() + GATHER_FOR);
@@ -275,9 +275,9 @@ impl Placing {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn record_stored(&self, stored: &[NewRecord]) -> Result<HashSet<Name>, Error> {
+    pub async fn record_stored(&self, stored: &[NewRecord]) -> Result<HashSet<ResultName>, Error> {
         let mut recorded = self.uploads.record(stored).await?;
-        let missing: Vec<Name> = stored
+        let missing: Vec<ResultName> = stored
             .iter()
             .map(|record| (record.organisation.clone(), record.id))
             .filter(|name| !recorded.contains(name))

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     storage::{
         credentials::Credentials,
-        keyring::Sealed,
+        keyring::Ciphertext,
         place::{Place, Provider},
     },
     time::Micros,
@@ -88,7 +88,7 @@ pub struct StorageConfig {
     /// Where it keeps data.
     pub place: Place,
     /// Its credentials; `None`: the service's own identity.
-    pub credentials: Option<Sealed>,
+    pub credentials: Option<Ciphertext>,
     /// For how long, and for whom.
     pub terms: Terms,
     /// What the last probe found.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::result::{Checksum, NewRecord, Sealed, Storage};
 
 /// A result's name: its organisation and its id.
-pub type Name = (OrganisationId, Uuid);
+pub type ResultName = (OrganisationId, Uuid);
 
 /// The uploads in the database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,11 +38,11 @@ impl Key {
 }
 
 /// Columns of names, for `unnest`.
-fn columns(names: &[Name]) -> (Vec<&str>, Vec<Uuid>) {
+fn columns(names: &[ResultName]) -> (Vec<&str>, Vec<Uuid>) {
     names.iter().map(|(organisation, id)| (organisation.as_str(), *id)).unzip()
 }
 
-fn name(row: &Row) -> Result<Name, Error> {
+fn name(row: &Row) -> Result<ResultName, Error> {
     Ok((row.try_get::<_, &str>("organisation")?.parse()?, row.try_get("id")?))
 }
 
@@ -108,7 +108,10 @@ impl Uploads {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn sealed(&self, names: &[Name]) -> Result<HashMap<Name, (Sealed, Option<Uuid>)>, Error> {
+    pub async fn sealed(
+        &self,
+        names: &[ResultName],
+    ) -> Result<HashMap<ResultName, (Sealed, Option<Uuid>)>, Error> {
         let (organisations, ids) = columns(names);
         let rows = query(&self.pool, include_str!("sql/uploads_sealed.sql"), &[&organisations, &ids]).await?;
         let read = |row: &Row| -> Result<_, Error> {
@@ -128,7 +131,7 @@ impl Uploads {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn begin(&self, mut keys: Vec<Key>) -> Result<HashSet<Name>, Error> {
+    pub async fn begin(&self, mut keys: Vec<Key>) -> Result<HashSet<ResultName>, Error> {
         keys.sort_unstable_by(|a, b| (&a.organisation, a.id).cmp(&(&b.organisation, b.id)));
         keys.dedup();
         let organisations: Vec<_> = keys.iter().map(|key| key.organisation.as_str()).collect();
@@ -142,7 +145,7 @@ impl Uploads {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn discard(&self, names: &[Name]) -> Result<(), Error> {
+    pub async fn discard(&self, names: &[ResultName]) -> Result<(), Error> {
         let (organisations, ids) = columns(names);
         query(&self.pool, include_str!("sql/uploads_discard.sql"), &[&organisations, &ids]).await.map(drop)
     }
@@ -151,7 +154,7 @@ impl Uploads {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn known(&self, names: &[Name]) -> Result<HashSet<Name>, Error> {
+    pub async fn known(&self, names: &[ResultName]) -> Result<HashSet<ResultName>, Error> {
         let (organisations, ids) = columns(names);
         query(&self.pool, include_str!("sql/known.sql"), &[&organisations, &ids])
             .await?
@@ -165,7 +168,7 @@ impl Uploads {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer: all or none were recorded.
-    pub async fn record(&self, records: &[NewRecord]) -> Result<HashSet<Name>, Error> {
+    pub async fn record(&self, records: &[NewRecord]) -> Result<HashSet<ResultName>, Error> {
         let mut records: Vec<&NewRecord> = records.iter().collect();
         let mut given = HashSet::new();
         records.retain(|record| given.insert((&record.organisation, record.id)));

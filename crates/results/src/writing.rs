@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use crate::{
-    configs::stores::Stores, doubts::Doubts, result::NewRecord, storage_config::StorageConfig, uploads::Name,
+    configs::{ConfigName, stores::Stores},
+    doubts::Doubts,
+    result::NewRecord,
+    storage_config::StorageConfig,
 };
 
 /// How long the objects of one call may take. The caller waits for 20 s, and the records
@@ -42,7 +45,7 @@ pub async fn write(
     written: UnboundedSender<NewRecord>,
 ) {
     let deadline = Instant::now() + WRITING_MAX;
-    let mut all: HashMap<Name, Writing<'_>> = HashMap::new();
+    let mut all: HashMap<ConfigName, Writing<'_>> = HashMap::new();
     for (record, config) in given {
         let name = (config.organisation.clone(), config.id);
         all.entry(name).or_insert_with(|| Writing { config, records: Vec::new() }).records.push(record);

@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     chunks,
+    configs::ConfigName,
     files::object_of,
     storage::{place::Provider, store::Store},
     storage_config::StorageConfig,
     time::Micros,
-    uploads::Name,
 };
 
 /// So many uploads are looked at together, at most.
@@ -38,7 +38,7 @@ const CONFIGS_AT_ONCE: usize = 4;
 /// An upload that is to be removed.
 struct Left {
     /// Whose, and where: nil is the built-in `db`.
-    keeper: Name,
+    keeper: ConfigName,
     id: Uuid,
     multipart: Option<String>,
     /// Its object is another upload's, or a record's.
@@ -66,7 +66,7 @@ impl Cleanup {
         let idle = self.upload_idle.as_secs_f64();
         while self.reap(began, idle).await? == REAPED_TOGETHER {}
         // How often each failed. One that does so often is left alone until the next round.
-        let mut failed: HashMap<Name, usize> = HashMap::new();
+        let mut failed: HashMap<ConfigName, usize> = HashMap::new();
         // The database has its sessions for others, too.
         let database = Mutex::new(());
         let (mut organisation, mut id, mut config) = (String::new(), Uuid::nil(), Uuid::nil());
@@ -76,7 +76,7 @@ impl Cleanup {
             let left: Vec<Left> = rows.iter().map(Left::read).collect::<Result<_, _>>()?;
             let Some(last) = left.last() else { break };
             (organisation, id, config) = (last.keeper.0.to_string(), last.id, last.keeper.1);
-            let mut of_each: BTreeMap<Name, Vec<Left>> = BTreeMap::new();
+            let mut of_each: BTreeMap<ConfigName, Vec<Left>> = BTreeMap::new();
             for upload in left {
                 if failed.get(&upload.keeper).is_none_or(|failed| *failed < removal::AT_ONCE) {
                     of_each.entry(upload.keeper.clone()).or_default().push(upload);
@@ -111,10 +111,10 @@ impl Cleanup {
     /// Removes uploads of one storage config, as far as it can.
     async fn remove_of_one(
         &self,
-        keeper: Name,
+        keeper: ConfigName,
         left: Vec<Left>,
         database: &Mutex<()>,
-    ) -> (Name, Removed<Left>) {
+    ) -> (ConfigName, Removed<Left>) {
         let (kept, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|upload| upload.is_kept);
         let mut removed = self.remove_these(&keeper, left, database).await.unwrap_or_else(|error| {
             let (organisation, storage_config) = &keeper;
@@ -127,7 +127,7 @@ impl Cleanup {
 
     async fn remove_these(
         &self,
-        keeper: &Name,
+        keeper: &ConfigName,
         left: Vec<Left>,
         database: &Mutex<()>,
     ) -> Result<Removed<Left>, Error> {
@@ -152,7 +152,7 @@ impl Cleanup {
     }
 
     /// The bucket of a storage config; `None`: it keeps its data in the database.
-    async fn bucket(&self, keeper: &Name) -> Result<Option<(Store, StorageConfig)>, Error> {
+    async fn bucket(&self, keeper: &ConfigName) -> Result<Option<(Store, StorageConfig)>, Error> {
         if keeper.1.is_nil() {
             return Ok(None);
         }

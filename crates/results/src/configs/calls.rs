@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Configs, New, not_found, probe::probe, stores::Stores};
 use crate::{
     result::parse_id,
-    storage::{credentials::Credentials, keyring::Sealed, open, place::Place},
+    storage::{credentials::Credentials, keyring::Ciphertext, open, place::Place},
     storage_config::{State, StorageConfig, change, draft, wire},
 };
 
@@ -198,7 +198,7 @@ impl ConfigCalls {
         credentials: &Credentials,
         place: &Place,
         organisation: &OrganisationId,
-    ) -> Result<Option<Sealed>, Error> {
+    ) -> Result<Option<Ciphertext>, Error> {
         open::check(place, credentials, self.stores.policy())
             .map_err(|fault| Error::invalid("storage_config.credentials", fault))?;
         if credentials.is_empty() {

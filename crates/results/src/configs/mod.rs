@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     sessions::Tenants,
-    storage::keyring::Sealed,
+    storage::keyring::Ciphertext,
     storage_config::{State, StorageConfig, Terms},
 };
 
@@ -32,9 +32,10 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 /// Most that are remembered.
 const REMEMBERED_MAX: usize = 10_000;
 
-type Name = (OrganisationId, Uuid);
+/// A storage config's name: its organisation and its id. Nil is the built-in `db`.
+pub type ConfigName = (OrganisationId, Uuid);
 /// What was read, and when.
-type Remembered = Cache<Name, (Instant, Arc<StorageConfig>)>;
+type Remembered = Cache<ConfigName, (Instant, Arc<StorageConfig>)>;
 
 /// The storage configs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ pub struct New<'a> {
     /// Its URL.
     pub url: String,
     /// Its credentials.
-    pub credentials: Option<Sealed>,
+    pub credentials: Option<Ciphertext>,
     /// Its terms.
     pub terms: Terms,
 }
@@ -63,7 +64,7 @@ fn not_found() -> Error {
     Error::not_found("storage config")
 }
 
-fn sealed_parts(sealed: Option<&Sealed>) -> (Option<&str>, Option<&[u8]>) {
+fn sealed_parts(sealed: Option<&Ciphertext>) -> (Option<&str>, Option<&[u8]>) {
     sealed.map(|sealed| (sealed.key.as_str(), &sealed.bytes[..])).unzip()
 }
 
@@ -166,7 +167,7 @@ impl Configs {
     pub async fn update(
         &self,
         read: &StorageConfig,
-        credentials: Option<&Sealed>,
+        credentials: Option<&Ciphertext>,
         terms: Terms,
     ) -> Result<Option<StorageConfig>, Error> {
         let (key, credentials) = sealed_parts(credentials);
@@ -279,7 +280,7 @@ impl Configs {
     ///
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
-    pub async fn reseal(&self, read: &StorageConfig, sealed: &Sealed) -> Result<(), Error> {
+    pub async fn reseal(&self, read: &StorageConfig, sealed: &Ciphertext) -> Result<(), Error> {
         let params: [&(dyn ToSql + Sync); 5] =
             [&read.organisation.as_str(), &read.id, &read.revision, &sealed.key, &sealed.bytes];
         self.query(include_str!("../sql/config_reseal.sql"), &params).await.map(drop)
@@ -305,7 +306,7 @@ impl Configs {
     pub async fn named(
         &self,
         names: impl IntoIterator<Item = (&OrganisationId, Uuid)>,
-    ) -> Result<HashMap<Name, StorageConfig>, Error> {
+    ) -> Result<HashMap<ConfigName, StorageConfig>, Error> {
         let named: HashSet<(&str, Uuid)> =
             names.into_iter().map(|(organisation, id)| (organisation.as_str(), id)).collect();
         if named.is_empty() {

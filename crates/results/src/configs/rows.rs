@@ -4,7 +4,7 @@ use sluice_service::Error;
 use tokio_postgres::Row;
 
 use crate::{
-    storage::keyring::Sealed,
+    storage::keyring::Ciphertext,
     storage_config::{State, StorageConfig, Terms},
 };
 
@@ -20,7 +20,7 @@ pub fn config(row: &Row) -> Result<StorageConfig, Error> {
         id: row.try_get("id")?,
         revision: row.try_get("revision")?,
         place: row.try_get::<_, &str>("url")?.parse().map_err(Error::internal)?,
-        credentials: key.zip(bytes).map(|(key, bytes)| Sealed { key, bytes }),
+        credentials: key.zip(bytes).map(|(key, bytes)| Ciphertext { key, bytes }),
         terms: Terms {
             signed_urls_enabled: row.try_get("signed_urls_enabled")?,
             signed_urls_seconds: i32::try_from(row.try_get::<_, i64>("signed_urls_seconds")?)

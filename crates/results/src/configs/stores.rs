@@ -6,12 +6,12 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 use sluice_service::OrganisationId;
 
-use super::Name;
+use super::ConfigName;
 use crate::{
     storage::{
         credentials::Credentials,
         guard::Policy,
-        keyring::{Keyring, Sealed},
+        keyring::{Ciphertext, Keyring},
         open,
         store::Store,
     },
@@ -22,7 +22,7 @@ use crate::{
 const OPEN_MAX: usize = 1000;
 
 /// Each with the revision that it was opened for.
-type Open = Cache<Name, (i64, Store)>;
+type Open = Cache<ConfigName, (i64, Store)>;
 
 /// Opens stores. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ impl Stores {
         credentials: &Credentials,
         organisation: &OrganisationId,
         url: &str,
-    ) -> Option<Sealed> {
+    ) -> Option<Ciphertext> {
         let text = serde_json::to_vec(credentials).ok()?;
         self.keys.seal(&text, &context(organisation, url))
     }

@@ -42,7 +42,7 @@ struct Key {
 
 /// Something encrypted, and the id of the key that did it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed {
+pub struct Ciphertext {
     /// The key's id.
     pub key: String,
     /// Nonce and ciphertext.
@@ -93,19 +93,19 @@ impl Keyring {
     /// Encrypts; `context` has to be the same when it is opened. `None` without a
     /// key.
     #[must_use]
-    pub fn seal(&self, text: &[u8], context: &str) -> Option<Sealed> {
+    pub fn seal(&self, text: &[u8], context: &str) -> Option<Ciphertext> {
         let key = self.0.first()?;
         let mut nonce = [0; NONCE_BYTES];
         rand::rng().fill_bytes(&mut nonce);
         let payload = Payload { msg: text, aad: context.as_bytes() };
         let cipher = XChaCha20Poly1305::new(&key.secret.into());
         let made = cipher.encrypt(&XNonce::from(nonce), payload).ok()?;
-        Some(Sealed { key: key.id.clone(), bytes: [&nonce[..], &made].concat() })
+        Some(Ciphertext { key: key.id.clone(), bytes: [&nonce[..], &made].concat() })
     }
 
     /// Decrypts. `None` if the key is gone, or it is not what was sealed.
     #[must_use]
-    pub fn open(&self, sealed: &Sealed, context: &str) -> Option<Vec<u8>> {
+    pub fn open(&self, sealed: &Ciphertext, context: &str) -> Option<Vec<u8>> {
         let key = self.find(&sealed.key)?;
         let (nonce, made) = sealed.bytes.split_first_chunk::<NONCE_BYTES>()?;
         let payload = Payload { msg: made, aad: context.as_bytes() };
