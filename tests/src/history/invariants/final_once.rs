@@ -59,7 +59,7 @@ fn agrees(
     }
     let first = attempts.iter().find_map(|attempt| Some((attempt, attempt.final_outcome()?)));
     let Some((first, (outcome, first_told))) = first else {
-        let may_be_first = |a: &&&Attempt<'_>| a.is_unknown() && a.call.began < duplicate.call.ended;
+        let may_be_first = |a: &&&Attempt<'_>| a.is_unknown() && a.call.began <= duplicate.call.ended;
         // Where all tries before it left nothing, it is the fifth invariant's.
         let nothing_left = attempts.iter().any(|a| a.left_nothing());
         if attempts.iter().filter(may_be_first).count() == 0 && !nothing_left {

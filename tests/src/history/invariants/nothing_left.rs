@@ -17,7 +17,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
         let attempts: Vec<_> = attempts.iter().map(|at| &index.attempts[*at]).collect();
         let nothing: Vec<_> = attempts.iter().filter(|a| a.left_nothing()).collect();
         for duplicate in attempts.iter().filter(|a| a.is(Outcome::Duplicate)) {
-            let first = attempts.iter().any(|a| a.may_be_final() && a.call.began < duplicate.call.ended);
+            let first = attempts.iter().any(|a| a.may_be_final() && a.call.began <= duplicate.call.ended);
             if !first && !nothing.is_empty() {
                 let places = nothing.iter().map(|a| a.place).chain([duplicate.place]);
                 findings.add(mark.name(), "what was not kept left a marker", places);
