@@ -15,7 +15,7 @@ use super::{
     recorder::{Recorder, data, record},
 };
 
-/// Pages of one walk at most.
+/// Pages of one walk at most. Some walks go on to their end.
 const PAGES_MAX: usize = 5;
 
 pub struct Consumer {
@@ -78,17 +78,23 @@ impl Consumer {
             State::Consumed => WireState::Consumed as i32,
             State::Expired => WireState::Expired as i32,
         };
+        let to_the_end = self.random.percent(30);
+        let (page_size, pages_max) = match to_the_end {
+            true => (100 + self.random.below(400), usize::MAX),
+            false => (5 + self.random.below(60), PAGES_MAX),
+        };
+        let poll = self.random.percent(30).then(|| format!("poll-{}", self.random.below(3)));
         let mut request = ListResultsRequest {
             states: states.iter().map(wire).collect(),
-            page_size: 5 + i32::try_from(self.random.below(60)).unwrap(),
-            poll: self.random.percent(30).then(|| format!("poll-{}", self.random.below(3))),
+            page_size: page_size.try_into().unwrap(),
+            poll: poll.clone(),
             ..ListResultsRequest::default()
         };
         request.set_order(if self.random.percent(30) { Order::OldestFirst } else { Order::NewestFirst });
         let began = self.recorder.now();
         let mut all = Vec::new();
-        let mut why = None;
-        for _ in 0..PAGES_MAX {
+        let (mut why, mut whole) = (None, false);
+        for _ in 0..pages_max {
             let mut results = self.any().results;
             match self.recorder.answer(results.list_results(request.clone())).await {
                 Answer::Said(page) => {
@@ -102,6 +108,7 @@ impl Consumer {
                 }
             }
             if request.page_token.is_empty() {
+                whole = true;
                 break;
             }
         }
@@ -111,7 +118,7 @@ impl Consumer {
             Some(why) if all.is_empty() => Answer::Unknown(why),
             _ => Answer::Said(all),
         };
-        self.record(began, Did::List { states, found });
+        self.record(began, Did::List { states, poll, whole, found });
         ids
     }
 

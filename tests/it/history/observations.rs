@@ -4,7 +4,7 @@
 
 use prost_types::Duration;
 use sluice_proto::ingest::v1::{Definition, Observation, observation::Content};
-use sluice_tests::history::{Rules, SECOND, Sent};
+use sluice_tests::history::{Labels, Rules, SECOND, Sent};
 
 use super::{random::Random, recorder::data};
 use crate::support::seconds;
@@ -118,11 +118,13 @@ impl Maker {
         if !good {
             text.pop();
         }
+        let labels = labels(random, ["application/json", "application/vnd.history+json"]);
         let sent = Sent {
             definition: definition.into(),
             chkpt: chkpt.clone(),
             nonce: nonce.clone(),
             key: matches!(definition, "once" | "both").then_some(key),
+            labels: labels.clone(),
             data: data(text.as_bytes()),
         };
         let content = if random.percent(50) { Content::Json(text) } else { Content::Data(text.into()) };
@@ -130,7 +132,9 @@ impl Maker {
             definition: definition.into(),
             chkpt,
             identifier: nonce,
-            poll: format!("poll-{}", random.below(3)),
+            poll: labels.poll,
+            task: labels.task,
+            r#type: labels.r#type,
             content: Some(content),
             ..Observation::default()
         };
@@ -144,7 +148,18 @@ impl Maker {
         let bytes = format!("{nonce}\n").repeat(lines + 1).into_bytes();
         let definition = if random.percent(20) { "few" } else { "plain" };
         let chkpt = format!("file/{}/{}", self.process, self.made);
-        let sent = Sent { definition: definition.into(), chkpt, nonce, key: None, data: data(&bytes) };
+        let labels = labels(random, ["text/plain", "application/octet-stream"]);
+        let sent =
+            Sent { definition: definition.into(), chkpt, nonce, key: None, labels, data: data(&bytes) };
         (sent, bytes)
+    }
+}
+
+/// What else a publisher says of an observation.
+fn labels(random: &mut Random, types: [&str; 2]) -> Labels {
+    Labels {
+        poll: format!("poll-{}", random.below(3)),
+        task: random.pick(&["", "task-0", "task-1"]).copied().unwrap_or_default().into(),
+        r#type: types[random.below(2)].into(),
     }
 }

@@ -33,13 +33,14 @@ impl Served {
 
 /// What is counted beside outcomes.
 const LISTS: &str = "lists with something in them";
+const WALKS: &str = "walks to the end with something in them";
 const LOOKS: &str = "looks at a result";
 const ACKNOWLEDGEMENTS: &str = "acknowledgements that changed something";
 const FOUND_AGAIN: &str = "lost answers that a duplicate told later";
 
 /// How much of each there has to be in a run, beside fresh successes of each replica, and
 /// under each definition of each organisation.
-const ENOUGH: [(&str, usize); 10] = [
+const ENOUGH: [(&str, usize); 11] = [
     ("Suppressed", 50),
     ("Throttled", 50),
     ("Duplicate", 50),
@@ -47,6 +48,7 @@ const ENOUGH: [(&str, usize); 10] = [
     ("Success over Stream", 50),
     ("Success over File", 10),
     (LISTS, 50),
+    (WALKS, 30),
     (LOOKS, 50),
     (ACKNOWLEDGEMENTS, 50),
     (FOUND_AGAIN, 3),
@@ -190,7 +192,12 @@ impl Tally {
                     self.add_outcome(mark(call, request_id, sent), told);
                 }
             }
-            Did::List { found: Answer::Said(found), .. } if !found.is_empty() => self.count(LISTS),
+            Did::List { found: Answer::Said(found), whole, .. } if !found.is_empty() => {
+                self.count(LISTS);
+                if *whole {
+                    self.count(WALKS);
+                }
+            }
             Did::Get { found: Answer::Said(Some(_)), .. }
             | Did::Download { found: Answer::Said(Some(_)), .. } => self.count(LOOKS),
             Did::Acknowledge { changed: Answer::Said(Some(changed)), .. } if !changed.is_empty() => {

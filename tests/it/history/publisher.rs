@@ -184,7 +184,9 @@ impl Publisher {
             definition: sent.definition.clone(),
             chkpt: sent.chkpt.clone(),
             identifier: sent.nonce.clone(),
-            r#type: "text/plain".into(),
+            poll: sent.labels.poll.clone(),
+            task: sent.labels.task.clone(),
+            r#type: sent.labels.r#type.clone(),
             checksum: sent.data.md5.clone(),
             ..FileMetadata::default()
         };

@@ -8,7 +8,9 @@ use std::{
 
 use md5::{Digest, Md5};
 use sluice_proto::{ingest::v1 as ingest, results::v1 as results};
-use sluice_tests::history::{Answer, Call, Data, Did, Event, History, Micros, Outcome, Record, State, Told};
+use sluice_tests::history::{
+    Answer, Call, Data, Did, Event, History, Labels, Micros, Outcome, Record, State, Told,
+};
 use tonic::{Code, Status};
 
 /// How long a caller waits for an answer.
@@ -169,6 +171,7 @@ pub fn record(of: &results::Result) -> Record {
         organisation: of.organisation.clone(),
         definition: of.definition.clone(),
         nonce: of.identifier.clone(),
+        labels: Labels { poll: of.poll.clone(), task: of.task.clone(), r#type: of.r#type.clone() },
         data: Data { md5: of.checksum.clone(), size: of.size },
         state,
         date_created: micros(of.date_created.as_ref().expect("a date")),

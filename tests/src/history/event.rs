@@ -124,10 +124,14 @@ pub enum Did {
         /// One outcome each, in order.
         told: Answer<Vec<Told>>,
     },
-    /// One page, or a whole walk.
+    /// Pages of one walk.
     List {
         /// The states that were asked for.
         states: Vec<State>,
+        /// The poll that was asked for; `None`: any.
+        poll: Option<String>,
+        /// Whether the walk came to its end.
+        whole: bool,
         /// What was listed.
         found: Answer<Vec<Record>>,
     },
@@ -167,8 +171,21 @@ pub struct Sent {
     pub nonce: String,
     /// The value at its `unique_by`, if it has one.
     pub key: Option<String>,
+    /// What its result is to say, too.
+    pub labels: Labels,
     /// Its content.
     pub data: Data,
+}
+
+/// What a publisher says of an observation, and the service keeps as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// The run that gathered it.
+    pub poll: String,
+    /// The unit of work in the run.
+    pub task: String,
+    /// The media type.
+    pub r#type: String,
 }
 
 /// Some bytes, by what they are known.
@@ -238,6 +255,8 @@ pub struct Record {
     pub definition: String,
     /// The publisher's name for it: the nonce.
     pub nonce: String,
+    /// Poll, task and type.
+    pub labels: Labels,
     /// Checksum and size.
     pub data: Data,
     /// Where it stands.

@@ -102,6 +102,17 @@ pub(super) struct Signing<'a> {
     pub record: Option<&'a Record>,
 }
 
+/// A list that was answered.
+pub(super) struct Walk<'a> {
+    pub place: Place,
+    pub call: &'a Call,
+    pub states: &'a [State],
+    pub poll: Option<&'a str>,
+    /// It came to its end: nothing is missing.
+    pub whole: bool,
+    pub found: &'a [Record],
+}
+
 /// A result in the end.
 pub(super) struct Last<'a> {
     pub place: Place,
@@ -130,6 +141,7 @@ pub(super) struct Index<'a> {
     pub kept: BTreeMap<ResultKey<'a>, (Place, &'a KeptRow)>,
     pub sightings: BTreeMap<ResultKey<'a>, Vec<Sighting<'a>>>,
     pub signings: BTreeMap<ResultKey<'a>, Vec<Signing<'a>>>,
+    pub walks: Vec<Walk<'a>>,
     pub leftovers: Vec<(Place, &'a Leftover)>,
     /// Whether the rows that the gate wrote are known.
     pub knows_gate: bool,
@@ -241,8 +253,11 @@ impl<'a> Index<'a> {
             Did::Publish { request_id, sent, told, .. } => {
                 self.add_attempts(place, call, request_id, sent, told)
             }
-            Did::List { found, .. } => {
-                for (item, record) in found.said().into_iter().flatten().enumerate() {
+            Did::List { states, poll, whole, found } => {
+                let Some(found) = found.said() else { return };
+                let poll = poll.as_deref();
+                self.walks.push(Walk { place, call, states, poll, whole: *whole, found });
+                for (item, record) in found.iter().enumerate() {
                     let place = Place { item: Some(item), ..place };
                     self.see(place, Some(call), &call.organisation, record);
                 }

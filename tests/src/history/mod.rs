@@ -19,8 +19,8 @@ mod seeded_tests;
 mod soundness_tests;
 
 pub use event::{
-    Answer, Call, Data, Did, Event, Found, GateRow, History, KeptRow, Kind, Leftover, Micros, Outcome,
-    Record, Rules, SECOND, Sent, State, Told, Via,
+    Answer, Call, Data, Did, Event, Found, GateRow, History, KeptRow, Kind, Labels, Leftover, Micros,
+    Outcome, Record, Rules, SECOND, Sent, State, Told, Via,
 };
 pub use violation::{Invariant, Place, Violation};
 

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::history::{
-    Answer, Call, Data, Did, Event, GateRow, History, KeptRow, Kind, Micros, Outcome, Record, Rules, SECOND,
-    Sent, State, Told, Via,
+    Answer, Call, Data, Did, Event, GateRow, History, KeptRow, Kind, Labels, Micros, Outcome, Record, Rules,
+    SECOND, Sent, State, Told, Via,
 };
 
 pub const ORGANISATIONS: [&str; 2] = ["acme", "globex"];
 /// The definitions; what is published under the last one is an error.
 pub const KINDS: [&str; 5] = ["plain", "once", "few", "both", "bad"];
+/// How many polls there are.
+pub const POLLS: u64 = 3;
 const MILLISECOND: Micros = 1000;
 
 /// What becomes of a call on its way.
@@ -39,7 +41,7 @@ pub struct Item {
 pub enum Step {
     Publish { organisation: usize, request: Option<u8>, items: Vec<Item>, fate: Fate },
     Resend { pick: usize, fate: Fate },
-    List { organisation: usize, all: bool },
+    List { organisation: usize, all: bool, poll: Option<u8> },
     Look { organisation: usize, pick: usize, download: bool },
     Acknowledge { organisation: usize, picks: Vec<usize>, fate: Fate },
 }
@@ -101,12 +103,15 @@ impl Model {
                 sent.retain(|sent| !request.is_empty() || !sent.chkpt.is_empty());
                 (organisation, self.publish(organisation, request, sent, *fate, number))
             }
-            Step::List { organisation, all } => {
+            Step::List { organisation, all, poll } => {
                 let states =
                     if *all { vec![State::Available, State::Consumed] } else { vec![State::Available] };
-                let own = self.results.iter().filter(|r| r.owner == *organisation);
-                let found = own.filter(|r| states.contains(&r.record.state)).map(|r| r.record.clone());
-                (*organisation, Did::List { states: states.clone(), found: Answer::Said(found.collect()) })
+                let poll = poll.map(|number| format!("poll-{number}"));
+                let own = self.results.iter().filter(|r| r.owner == *organisation).map(|r| &r.record);
+                let of_poll = own.filter(|r| poll.as_ref().is_none_or(|poll| r.labels.poll == *poll));
+                let found = of_poll.filter(|r| states.contains(&r.state)).cloned().collect();
+                let found = Answer::Said(found);
+                (*organisation, Did::List { states: states.clone(), poll, whole: true, found })
             }
             Step::Look { organisation, pick, download } => {
                 let result = self.results.get(pick % self.results.len().max(1)).cloned();
@@ -133,6 +138,11 @@ impl Model {
             chkpt: item.chkpt.map(|chkpt| format!("chkpt-{chkpt}")).unwrap_or_default(),
             nonce: format!("{}-{}", ORGANISATIONS[organisation], self.sent),
             key: is_unique.then(|| format!("key-{}", item.key)),
+            labels: Labels {
+                poll: format!("poll-{}", self.sent % POLLS),
+                task: format!("task-{}", self.sent),
+                r#type: "application/json".into(),
+            },
             data: Data { md5: format!("md5-{}", self.sent), size: self.sent },
         }
     }
@@ -243,6 +253,7 @@ impl Model {
             organisation: ORGANISATIONS[organisation].into(),
             definition: definition(),
             nonce: sent.nonce.clone(),
+            labels: sent.labels.clone(),
             data: sent.data.clone(),
             state: State::Available,
             date_created: self.now + MILLISECOND,

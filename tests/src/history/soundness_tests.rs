@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     Event, History, check,
-    model::{Fate, Item, KINDS, Model, Step},
+    model::{Fate, Item, KINDS, Model, POLLS, Step},
 };
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -33,7 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => publish,
         3 => (0..100_usize, fate()).prop_map(|(pick, fate)| Step::Resend { pick, fate }),
-        2 => (0..2_usize, any::<bool>()).prop_map(|(organisation, all)| Step::List { organisation, all }),
+        2 => (0..2_usize, any::<bool>(), proptest::option::of(0..POLLS as u8))
+            .prop_map(|(organisation, all, poll)| Step::List { organisation, all, poll }),
         2 => (0..2_usize, 0..200_usize, any::<bool>())
             .prop_map(|(organisation, pick, download)| Step::Look { organisation, pick, download }),
         3 => (0..2_usize, picks, fate())

@@ -7,8 +7,8 @@ use crate::history::{Answer, Did, Event, History};
 /// The invariants of the design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
-    /// 1: success means exactly one result, with those bytes; and no result
-    /// without an accepted observation.
+    /// 1: success means exactly one result, with those bytes, which no walk through
+    /// the lists misses; and no result without an accepted observation.
     OneResult,
     /// 2: one final outcome per mark, and duplicates name it.
     FinalOnce,

@@ -8,6 +8,7 @@ mod nothing_left;
 mod one_result;
 mod throttle;
 mod unique;
+mod walks;
 
 use crate::history::{Place, Violation, index::Index};
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::Findings;
+use super::{Findings, walks};
 use crate::history::{
     Answer, Did, Invariant, Outcome, Place, Violation,
     index::{Attempt, Index, Last},
@@ -29,6 +29,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     seen(index, &mut findings);
     asked(index, &mut findings);
     missed(index, &mut findings);
+    walks::check(index, &mut findings);
     kept(index, &mut findings);
 }
 
@@ -47,8 +48,11 @@ fn promised(index: &Index<'_>, attempt: &Attempt<'_>, findings: &mut Findings<'_
     let last = &index.last[results[0]];
     let sent = attempt.sent;
     // A duplicate may have had another content.
-    let same = last.record.nonce == sent.nonce && last.record.data == sent.data;
-    if first && (!same || last.record.definition != sent.definition) {
+    let same = last.record.nonce == sent.nonce
+        && last.record.data == sent.data
+        && last.record.labels == sent.labels
+        && last.record.definition == sent.definition;
+    if first && !same {
         findings.add(&told.id, "the result is not what was published", [attempt.place, last.place]);
     }
 }
@@ -134,6 +138,7 @@ fn seen(index: &Index<'_>, findings: &mut Findings<'_>) {
             let same = record.data == first.data
                 && record.nonce == first.nonce
                 && record.definition == first.definition
+                && record.labels == first.labels
                 && record.date_created == first.date_created;
             if !same {
                 findings.add(key.1, "it changed", [sightings[0].place, sighting.place]);

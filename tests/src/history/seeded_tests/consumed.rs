@@ -78,7 +78,7 @@ fn a_list_with_what_was_not_asked_for() {
     let mut history = right();
     let (id, states) = calls(&mut history)
         .find_map(|call| match &mut call.did {
-            Did::List { states, found: Answer::Said(found) } => Some((found.first()?.id.clone(), states)),
+            Did::List { states, found: Answer::Said(found), .. } => Some((found.first()?.id.clone(), states)),
             _ => None,
         })
         .unwrap();

@@ -9,10 +9,11 @@ mod nothing_left;
 mod one_result;
 mod throttle;
 mod unique;
+mod walks;
 
 use super::{
-    Answer, Call, Data, Did, Event, GateRow, History, Invariant, KeptRow, Kind, Outcome, Record, Rules,
-    SECOND, State, Told, check,
+    Answer, Call, Data, Did, Event, GateRow, History, Invariant, KeptRow, Kind, Labels, Outcome, Record,
+    Rules, SECOND, State, Told, check,
     model::{Fate, Item, Model, Step},
 };
 
@@ -36,11 +37,14 @@ fn right() -> History {
         publish(0, vec![(once, Some(2), 1)], told),
         publish(0, vec![(once, Some(3), 1)], told),
         Step::Resend { pick: 4, fate: told },
-        Step::List { organisation: 0, all: false },
+        Step::List { organisation: 0, all: false, poll: None },
+        Step::List { organisation: 1, all: false, poll: None },
+        // Of that of its only result.
+        Step::List { organisation: 1, all: false, poll: Some(0) },
         acknowledge(0, &[0, 3], told),
         // Consumed, and only a list says so.
         acknowledge(0, &[1], lost),
-        Step::List { organisation: 0, all: true },
+        Step::List { organisation: 0, all: true, poll: None },
         acknowledge(0, &[1], told),
         acknowledge(1, &[2], told),
         acknowledge(1, &[2], told),

@@ -28,6 +28,20 @@ fn a_result_of_other_bytes_or_another_definition() {
 }
 
 #[test]
+fn a_result_with_other_labels() {
+    let spoils: [fn(&mut Labels); 3] = [
+        |labels| labels.poll = "other".into(),
+        |labels| labels.task = "other".into(),
+        |labels| labels.r#type = "other".into(),
+    ];
+    for spoil in spoils {
+        let mut history = right();
+        spoil(&mut last(&mut history, SECOND_OF_KEY).0.labels);
+        finds(&history, INVARIANT, SECOND_OF_KEY, "the result is not what was published");
+    }
+}
+
+#[test]
 fn data_that_is_not_what_its_record_says() {
     let mut history = right();
     *last(&mut history, UNMARKED).1 = Data { md5: "other".into(), size: 1 };
@@ -75,11 +89,12 @@ fn a_lost_observation_without_a_trace() {
 
 #[test]
 fn a_result_that_changes() {
-    let spoils: [fn(&mut Record); 4] = [
+    let spoils: [fn(&mut Record); 5] = [
         |record| record.data.size += 1,
         |record| record.nonce = "other".into(),
         |record| record.definition = "few".into(),
         |record| record.date_created += 1,
+        |record| record.labels.task = "other".into(),
     ];
     for spoil in spoils {
         let mut history = right();
