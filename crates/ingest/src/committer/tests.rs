@@ -1,8 +1,12 @@
-//! The bounds of what may wait for the lanes. No lane runs here: nothing is taken.
+//! The bounds of what may wait for the lanes; and a lane that panics.
 
-use std::time::SystemTime;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::SystemTime,
+};
 
 use bytes::Bytes;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::{
     entry::{Rate, WAITING_BYTES_MAX, WAITING_JOBS_MAX},
@@ -111,6 +115,50 @@ async fn lanes_end_when_nobody_can_come_any_more_and_nothing_waits() {
     };
     let (end, ()) = tokio::join!(lanes[0].shared.seal(0), ending);
     assert!(end.is_none());
+}
+
+/// A log that panics at the first warning, wherever that comes from.
+#[derive(Default)]
+struct Fragile(AtomicBool);
+
+impl Subscriber for Fragile {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+
+    fn event(&self, _: &Event<'_>) {
+        assert!(self.0.swap(true, Relaxed), "a commit that panics");
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn a_lane_outlives_a_panic() {
+    // There is no database: the commit warns, and panics.
+    let _fragile = tracing::subscriber::set_default(Fragile::default());
+    let (committer, mut lanes) = committer();
+    let mut lane = tokio::spawn(lanes.remove(0).run());
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { candidates: vec![candidate(0)], revision: 0, reply, origin: Origin::default() };
+        committer.submit(job).unwrap();
+        tokio::select! {
+            answer = answer => told.push(answer),
+            ended = &mut lane => panic!("the lane ended: {ended:?}"),
+        }
+    }
+    assert!(matches!(told[..], [Err(_), Ok(Reply::Retry(_))]), "{told:?}");
+    drop(committer);
+    lane.await.unwrap();
 }
 
 #[test]

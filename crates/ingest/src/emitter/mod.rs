@@ -15,6 +15,9 @@ pub mod queue;
 mod trouble;
 pub mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{
         Arc,

@@ -1,0 +1,46 @@
+//! Emission without a database and a results service.
+
+use std::net::SocketAddr;
+
+use sluice_service::{
+    client::TokenInterceptor,
+    metrics::Registry,
+    peer::{ClientTls, Peer},
+    postgres::Database,
+};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::metrics::Metrics;
+
+/// An emitter whose database is there.
+fn emitter(database: SocketAddr) -> Emitter {
+    let database = Database::parse(&format!("postgres://nobody@{database}/none")).unwrap();
+    let pool = database.pool(crate::OUTBOX_SESSION, 1).unwrap();
+    let results = Peer::new(vec![], ClientTls::default()).unwrap();
+    let metrics = Metrics::register(&mut Registry::new("test", "0"), 0).emission;
+    let token = TokenInterceptor::new("token").unwrap();
+    let caller = Caller::new(results, token, pool, Uuid::nil(), metrics);
+    let (_, incoming) = mpsc::unbounded_channel();
+    let (_, found) = mpsc::channel(1);
+    let (done, _) = mpsc::unbounded_channel();
+    Emitter::new(incoming, found, caller, done, Arc::default())
+}
+
+/// They are still in the outbox, and nobody here knows of them any more.
+#[tokio::test]
+async fn a_hand_over_that_panics_lets_go_of_all_rows() {
+    let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut emitter = emitter(database.local_addr().unwrap());
+    emitter.queue.push_back(Row::found(Uuid::nil(), "acme".parse().unwrap(), 1, 1));
+    emitter.calls.spawn(async { panic!("a hand-over that panics") });
+    emitter.calls.spawn(std::future::pending());
+    let handed = emitter.calls.join_next().await.unwrap();
+    assert!(handed.is_err());
+    // All that it asks the database for is to release them; here it hangs up.
+    let asked = tokio::spawn(async move { drop(database.accept().await.unwrap()) });
+    emitter.finish(handed).await;
+    assert!(asked.is_finished(), "the database is asked");
+    assert!(emitter.queue.is_empty());
+    assert!(emitter.calls.is_empty(), "what was under way is others'");
+}
