@@ -1,8 +1,8 @@
 """Alerts and dashboard, prepared for promtool: `alerts.yaml` (the spec of the
 PrometheusRule), `queries.yaml` (the dashboard's and the adapter's queries as rules)
 and the alerts' tests go into a folder. Checks that every alert has a paragraph in
-the runbook and a link to it, a test that it fires, and one that it doesn't, and that
-what the runbook's commands name is there.
+the runbook and a link to it, a test that it fires, and one that it doesn't, that its
+metrics are on the dashboard, and that what the runbook's commands name is there.
 
     alerts.py deploy/observability deploy/RUNBOOK.md TARGET
 """
@@ -75,6 +75,10 @@ def main():
     dashboard = json.loads((folder / "dashboard.json").read_text())
     ids = [panel["id"] for panel in dashboard["panels"]]
     faults += ["two panels have the same id"] if len(ids) != len(set(ids)) else []
+    shown = set(re.findall(r"\bsluice_\w+", " ".join(expressions(dashboard))))
+    for rule in (rule for group in groups["groups"] for rule in group["rules"]):
+        unseen = set(re.findall(r"\bsluice_\w+", rule["expr"])) - shown
+        faults += [f"{rule['alert']}: {metric} is not on the dashboard" for metric in sorted(unseen)]
     queries = [q.replace("$__rate_interval", "5m").replace("$namespace", ".*") for q in expressions(dashboard)]
     adapter = yaml.safe_load((folder.parent / "kubernetes/components/autoscaling-backlog/adapter-rules.yaml").read_text())
     for rule in adapter["rules"]["custom"] + adapter["rules"]["external"]:

@@ -21,7 +21,7 @@ use crate::{http_support::Http, support::*};
 fn audit(replica: &Replica) -> Vec<Value> {
     let log = replica.log();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
-    let picked = ["message", "token", "organisation", "what", "thing", "reason"];
+    let picked = ["message", "token", "organisation", "what", "thing", "reason", "limit"];
     let only = |line: Value| {
         Value::Object(picked.map(|key| (key.to_owned(), line[key].clone())).into_iter().collect())
     };
@@ -29,11 +29,15 @@ fn audit(replica: &Replica) -> Vec<Value> {
 }
 
 fn changed(token: &str, organisation: &str, what: &str, thing: &str) -> Value {
-    json!({"message": "changed", "token": token, "organisation": organisation, "what": what, "thing": thing, "reason": null})
+    json!({"message": "changed", "token": token, "organisation": organisation, "what": what, "thing": thing, "reason": null, "limit": null})
 }
 
 fn refused(token: &str, organisation: &str, what: &str, reason: &str) -> Value {
-    json!({"message": "refused", "token": token, "organisation": organisation, "what": what, "thing": null, "reason": reason})
+    json!({"message": "refused", "token": token, "organisation": organisation, "what": what, "thing": null, "reason": reason, "limit": null})
+}
+
+fn limited(organisation: &str, limit: &str) -> Value {
+    json!({"message": "turned away at a limit", "token": null, "organisation": organisation, "what": null, "thing": null, "reason": null, "limit": limit})
 }
 
 async fn told(replica: &Replica, wanted: Value) {
@@ -137,4 +141,21 @@ async fn every_refused_call_is_told_and_no_secret_is() {
         }
         assert!(keys.token.iter().all(|entry| !log.contains(&entry.secret_sha256)), "a hash");
     }
+}
+
+#[tokio::test]
+async fn who_meets_a_limit_is_told_once_in_a_while() {
+    let pair = Pair::builder()
+        .processes()
+        .flag(Service::Results, "log-format", "json")
+        .flag(Service::Results, "organisation-requests-per-second-max", "1")
+        .start()
+        .await;
+    let (acme, results) = (pair.clients(Tenant::Acme), &pair.results[0]);
+    let mut refused = 0;
+    while refused < 2 {
+        let answer = acme.results.clone().list_results(ListResultsRequest::default()).await;
+        refused += usize::from(answer.is_err());
+    }
+    told(results, limited("acme", "organisation_requests_per_second_max")).await;
 }

@@ -53,14 +53,15 @@ impl AdmissionLayer {
     fn admit<B>(&self, request: &Request<B>) -> Result<Option<Place>, Error> {
         // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
         if header_list_bytes(request.headers()) > self.header_list_bytes_max {
-            self.refusals.headers.inc();
+            self.refusals.headers.met(None);
             return Err(Error::request_too_large());
         }
         if is_grpc(request) && is_open(request.uri().path()) {
             return Ok(None);
         }
         self.places.take().map(Some).ok_or_else(|| {
-            self.refusals.in_flight.inc();
+            // Whose it is, nobody has asked yet.
+            self.refusals.in_flight.met(None);
             Error::overloaded()
         })
     }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::{
     OrganisationId,
-    metrics::{Counter, Gauge, Requests},
+    met::Limit,
+    metrics::{Gauge, Requests},
     shares::Shares,
 };
 
@@ -23,7 +24,7 @@ pub struct AnswerMemory {
     /// By organisation; absent: the operator's.
     taken: Mutex<Shares<Option<OrganisationId>>>,
     in_flight: Gauge,
-    refused: Counter,
+    refused: Limit,
 }
 
 impl AnswerMemory {
@@ -49,7 +50,7 @@ impl AnswerMemory {
             let own = if organisation.is_some() { taken.of(&organisation.cloned()) } else { 0 };
             let free = self.bytes_max.saturating_sub(taken.all());
             if taken.all() > 0 && own.saturating_add(bytes) > free {
-                self.refused.inc();
+                self.refused.met(organisation);
                 return None;
             }
             return Some(self.take(taken, organisation, bytes));
@@ -153,7 +154,7 @@ mod tests {
         drop(part);
         assert_eq!((memory.used(), requests.answer_bytes.get()), (0, 0));
         assert!(memory.room(None, 3 * ONE).is_some(), "one alone always fits");
-        assert_eq!(requests.refusals.answers.get(), 1);
+        assert_eq!(requests.refusals.answers.count(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who changed what, and who was refused: one line each in the log, under the
+//! Who changed what, who was refused, and who meets a limit: one line each in the log, under the
 //! target `audit`, so that they can be kept apart and longer. Lines have the
 //! token's public id, never its secret, and no contents.
 
@@ -12,6 +12,11 @@ use crate::{OrganisationId, auth::Access};
 pub fn changed(access: &Access, organisation: Option<&OrganisationId>, what: &str, thing: impl fmt::Display) {
     let (token, organisation) = (access.token_id(), organisation.map_or("", OrganisationId::as_str));
     tracing::info!(target: "audit", token, organisation, what, %thing, "changed");
+}
+
+/// A line for an organisation that met a limit, which is a setting's name.
+pub(crate) fn limited(organisation: &OrganisationId, limit: &'static str) {
+    tracing::warn!(target: "audit", %organisation, limit, "turned away at a limit");
 }
 
 /// A line for a call that was refused: `what` was called, and the reason that was

@@ -14,12 +14,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{
-    Error, OrganisationId,
-    metrics::{Counter, Gauge},
-    places::Place,
-    shares::Shares,
-};
+use crate::{Error, OrganisationId, met::Limit, metrics::Gauge, places::Place, shares::Shares};
 
 /// A stream whose largest message is no larger keeps nothing worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
@@ -44,7 +39,7 @@ pub(crate) struct Measures {
     /// Bytes in use.
     pub(crate) in_flight: Gauge,
     /// What found no room, and may come again.
-    pub(crate) refused: Counter,
+    pub(crate) refused: Limit,
 }
 
 impl Budget {
@@ -72,12 +67,12 @@ impl Budget {
     }
 
     /// What is refused when there is no room: a request that would never fit is
-    /// too large, any other may come again.
-    pub(crate) fn refusal(&self, bytes: usize) -> Error {
+    /// too large, any other may come again. `organisation` is whose it is, if that is known.
+    pub(crate) fn refusal(&self, bytes: usize, organisation: Option<&OrganisationId>) -> Error {
         if bytes > self.bytes_max {
             return Error::request_too_large();
         }
-        self.measures.refused.inc();
+        self.measures.refused.met(organisation);
         Error::overloaded()
     }
 
@@ -180,6 +175,11 @@ impl Account {
         self.held().arrived.pop_front()
     }
 
+    /// Of which organisation the request is, if it is of one and that is known.
+    pub(crate) fn organisation(&self) -> Option<OrganisationId> {
+        self.held().place.as_ref().and_then(Place::organisation)
+    }
+
     /// Takes room for more of the message that is arriving.
     ///
     /// # Errors
@@ -249,9 +249,9 @@ mod tests {
         assert_eq!(account.grow(1), Err(11));
         drop(account);
         assert_eq!((budget.used(), measures.in_flight.get()), (0, 0));
-        assert_eq!(budget.refusal(10).reason(), "OVERLOADED");
-        assert_eq!(budget.refusal(11).reason(), "REQUEST_TOO_LARGE");
-        assert_eq!(measures.refused.get(), 1);
+        assert_eq!(budget.refusal(10, None).reason(), "OVERLOADED");
+        assert_eq!(budget.refusal(11, None).reason(), "REQUEST_TOO_LARGE");
+        assert_eq!(measures.refused.count(), 1);
     }
 
     #[test]

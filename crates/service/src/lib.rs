@@ -22,6 +22,7 @@ pub mod health;
 pub mod http;
 pub mod leaving;
 pub mod limits;
+mod met;
 pub mod metrics;
 mod observe;
 pub mod organisation;

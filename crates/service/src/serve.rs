@@ -114,7 +114,7 @@ pub async fn serve(listener: Listener, served: Served, shutdown: CancellationTok
             Ok((stream, _)) => {
                 // Closed at once: who is told nothing would wait, and try nobody else.
                 let Ok(place) = places.clone().try_acquire_owned() else {
-                    refused.inc();
+                    refused.met(None);
                     continue;
                 };
                 let (connection, cut_off, open) = (connection.clone(), cut_off.clone(), open.clone());

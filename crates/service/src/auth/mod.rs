@@ -119,11 +119,11 @@ impl Keys {
     ) -> Result<(), Error> {
         if let (Some(rates), Some(organisation)) = (&self.rates, organisation) {
             rates.take(organisation).inspect_err(|_| {
-                self.refusals.rate.inc();
+                self.refusals.rate.met(Some(organisation));
             })?;
         }
         if place.is_some_and(|place| !place.is_left_for(organisation)) {
-            self.refusals.in_flight.inc();
+            self.refusals.in_flight.met(organisation);
             return Err(Error::overloaded());
         }
         Ok(())

@@ -203,7 +203,8 @@ where
             if let Err(size) = self.account.grow(counted * HTTP_FOLD) {
                 self.ended = true;
                 self.account.shrink(size);
-                return Poll::Ready(Some(Err(self.budget.refusal(size).into())));
+                let whose = self.account.organisation();
+                return Poll::Ready(Some(Err(self.budget.refusal(size, whose.as_ref()).into())));
             }
         }
         Poll::Ready(frame)
@@ -240,7 +241,7 @@ where
                 Err(Stop::Refused(error)) => return self.refuse(error),
                 Err(Stop::NoRoom(size)) => {
                     if single || ready!(self.poll_room(context)).is_err() {
-                        let refusal = self.budget.refusal(size);
+                        let refusal = self.budget.refusal(size, account.organisation().as_ref());
                         return self.refuse(refusal);
                     }
                     continue;

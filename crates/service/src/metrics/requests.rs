@@ -6,7 +6,8 @@ use std::{fmt::Write as _, time::Duration};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use tonic::Code as GrpcCode;
 
-use super::{Counter, Family, Gauge, Histogram, Pair, Registry};
+use super::{Counter, Family, Gauge, Histogram, Label as _, Pair, Registry};
+use crate::met::{Limit, Named};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +76,7 @@ pub struct Requests {
 }
 
 crate::label! {
-    enum Limit {
+    enum Setting {
         Connections = "connections_max",
         InFlight = "requests_in_flight_max",
         Headers = "header_list_bytes_max",
@@ -88,12 +89,12 @@ crate::label! {
 /// What found no place, by the limit that was met.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusals {
-    pub(crate) connections: Counter,
-    pub(crate) in_flight: Counter,
-    pub(crate) headers: Counter,
-    pub(crate) bodies: Counter,
-    pub(crate) answers: Counter,
-    pub(crate) rate: Counter,
+    pub(crate) connections: Limit,
+    pub(crate) in_flight: Limit,
+    pub(crate) headers: Limit,
+    pub(crate) bodies: Limit,
+    pub(crate) answers: Limit,
+    pub(crate) rate: Limit,
 }
 
 impl Requests {
@@ -138,13 +139,15 @@ impl Refusals {
     fn register(registry: &mut Registry) -> Self {
         let help = "What found no place, by the limit that was met";
         let by = registry.add_by("sluice_refused_total", help, "limit", Counter::default);
+        let named = Named::default();
+        let limit = |setting: Setting| Limit::new(setting.word(), by.of(setting), &named);
         Self {
-            connections: by.of(Limit::Connections),
-            in_flight: by.of(Limit::InFlight),
-            headers: by.of(Limit::Headers),
-            bodies: by.of(Limit::Bodies),
-            answers: by.of(Limit::Answers),
-            rate: by.of(Limit::Rate),
+            connections: limit(Setting::Connections),
+            in_flight: limit(Setting::InFlight),
+            headers: limit(Setting::Headers),
+            bodies: limit(Setting::Bodies),
+            answers: limit(Setting::Answers),
+            rate: limit(Setting::Rate),
         }
     }
 }
