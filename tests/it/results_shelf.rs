@@ -1,11 +1,14 @@
 //! What the `results_*` tests share: a results service alone, fed through its
 //! intake as the ingest service does.
 
-use sluice::connection::{ANSWER_BYTES_MAX, Authorised};
-use sluice_proto::results::v1::{
-    ListResultsRequest, NewResult, RecordResultsRequest, Result as Record, ResultBatch,
-    record_results_response::Recording, results_intake_service_client::ResultsIntakeServiceClient,
-    results_service_client::ResultsServiceClient,
+use sluice::connection::Authorised;
+use sluice_proto::{
+    limits::ANSWER_BYTES_MAX,
+    results::v1::{
+        ListResultsRequest, NewResult, RecordResultsRequest, Result as Record, ResultBatch,
+        record_results_response::Recording, results_intake_service_client::ResultsIntakeServiceClient,
+        results_service_client::ResultsServiceClient,
+    },
 };
 use sluice_tests::{Pair, Service, Tenant};
 use tonic::{Code, Status};

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use sluice_proto::limits::RECORD_DATA_BYTES_MAX;
 use sluice_service::{
     auth,
     client::TokenInterceptor,
@@ -12,7 +13,7 @@ use sluice_service::{
 };
 use tonic::transport::Endpoint;
 
-use crate::{json, outbox};
+use crate::json;
 
 /// Which service it is, in metrics and traces.
 pub(crate) const PROGRAM: telemetry::Program =
@@ -62,8 +63,8 @@ sluice_service::settings! {
         organisation_files_max => bounds::count("organisation_files_max", *organisation_files_max);
         file_idle_seconds => bounds::seconds("file_idle_seconds", *file_idle_seconds);
         observations_max => bounds::count("observations_max", *observations_max);
-        observation_bytes_max => (*observation_bytes_max > outbox::RESULT_BYTES_MOST)
-            .then(|| format!("observation_bytes_max: must be at most {}", outbox::RESULT_BYTES_MOST));
+        observation_bytes_max => (*observation_bytes_max > RECORD_DATA_BYTES_MAX)
+            .then(|| format!("observation_bytes_max: must be at most {}", RECORD_DATA_BYTES_MAX));
         json_depth_max => bounds::within("json_depth_max", *json_depth_max, 1..=json::DEPTH_MAX);
         listen, tls => tls.faults(*listen);
         results_url, results_ca_file, results_client_certificate_file, results_client_key_file => {

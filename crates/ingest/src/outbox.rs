@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use sluice_proto::results::v1::{NewResult, ResultBatch};
+use sluice_proto::{
+    limits::RECORD_ITEMS_MAX,
+    results::v1::{NewResult, ResultBatch},
+};
 use sluice_service::{Error, OrganisationId, compress::compress, trace};
 use uuid::Uuid;
 
@@ -19,14 +22,9 @@ use crate::{
 pub const FORMAT: i16 = 1;
 /// Largest row before compression; an observation is never split.
 const ROW_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most results and discarded files in a row: as many as one `RecordResults`
-/// takes.
-const ROW_ITEMS_MAX: usize = 1000;
 /// What a result takes beside its data and labels, and what a discarded file takes, about.
 const RESULT_OVERHEAD_BYTES: usize = 256;
 const DISCARD_BYTES: usize = 64;
-/// Most data of one result: as much as one `RecordResults` takes.
-pub const RESULT_BYTES_MOST: usize = 16 * 1024 * 1024;
 /// A frame that claims more is not decoded.
 const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -97,7 +95,7 @@ impl OpenRow {
         let fitting = open.iter().rposition(|row| {
             row.organisation == *organisation
                 && row.bytes + bytes <= ROW_BYTES_MAX
-                && row.results.len() + row.discarded_files.len() < ROW_ITEMS_MAX
+                && row.results.len() + row.discarded_files.len() < RECORD_ITEMS_MAX
         });
         let place = fitting.unwrap_or_else(|| {
             let organisation = organisation.clone();

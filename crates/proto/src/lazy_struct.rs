@@ -19,6 +19,13 @@ pub struct LazyStruct {
 }
 
 impl LazyStruct {
+    /// About how long the JSON text is that a Struct of so many encoded bytes becomes, at
+    /// most: only control characters take more, six bytes for one.
+    #[must_use]
+    pub const fn text_bytes_max(encoded: usize) -> usize {
+        encoded.saturating_mul(5) / 2
+    }
+
     /// Looks into it.
     ///
     /// # Errors

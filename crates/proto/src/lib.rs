@@ -1,9 +1,10 @@
 //! Code generated from `proto/` at build time, the file descriptor set, and
-//! the scope each rpc needs. Little but [`LazyStruct`] is written by hand here:
+//! what each rpc needs and takes. Little but [`LazyStruct`] and [`limits`] is written by hand here:
 //! read `proto/`.
 
 mod codec;
 mod lazy_struct;
+pub mod limits;
 
 pub use lazy_struct::LazyStruct;
 

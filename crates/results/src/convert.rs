@@ -3,8 +3,11 @@
 
 use bytes::Bytes;
 use prost_types::Timestamp;
-use sluice_proto::results::v1::{
-    ListResultsRequest, Result as WireResult, SignedUrl, TimeRange, list_results_request, result,
+use sluice_proto::{
+    limits::PAGE_DATA_BYTES_MAX,
+    results::v1::{
+        ListResultsRequest, Result as WireResult, SignedUrl, TimeRange, list_results_request, result,
+    },
 };
 use sluice_service::{Error, OrganisationId, Violation};
 
@@ -15,7 +18,6 @@ use crate::{
 
 const PAGE_SIZE_DEFAULT: usize = 10;
 const PAGE_SIZE_MAX: usize = 1000;
-const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a list request asks for.
 #[derive(Clone, Debug)]
@@ -80,8 +82,8 @@ fn page_size(given: i32) -> Result<usize, Error> {
 
 fn data_bytes_max(given: u32) -> Result<usize, Error> {
     match usize::try_from(given) {
-        Ok(bytes) if bytes <= DATA_BYTES_MAX => Ok(bytes),
-        _ => Err(Error::invalid("data_bytes_max", format!("must be at most {DATA_BYTES_MAX}"))),
+        Ok(bytes) if bytes <= PAGE_DATA_BYTES_MAX => Ok(bytes),
+        _ => Err(Error::invalid("data_bytes_max", format!("must be at most {PAGE_DATA_BYTES_MAX}"))),
     }
 }
 

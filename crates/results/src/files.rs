@@ -8,7 +8,10 @@ use bytes::{Bytes, BytesMut};
 use deadpool_postgres::Pool;
 use futures_util::{FutureExt, Stream, StreamExt};
 use md5::{Digest, Md5};
-use sluice_proto::results::v1::{FileUpload, StoreFileRequest, store_file_request::Part};
+use sluice_proto::{
+    limits::CHUNK_BYTES_MAX,
+    results::v1::{FileUpload, StoreFileRequest, store_file_request::Part},
+};
 use sluice_service::{Error, Kind};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -30,8 +33,6 @@ use crate::{
     uploads::{Key, Uploads},
 };
 
-/// Largest chunk of a stream, in bytes.
-const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// So much of a file needs no room in the memory for parts.
 const UNCOUNTED_BYTES_MAX: usize = 256 * 1024;
 /// How often an upload under way gives a sign of life, at least.

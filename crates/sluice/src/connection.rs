@@ -7,6 +7,7 @@ use sluice_proto::{
     ingest::v1::{
         definition_service_client::DefinitionServiceClient, ingest_service_client::IngestServiceClient,
     },
+    limits::ANSWER_BYTES_MAX,
     results::v1::{
         results_service_client::ResultsServiceClient,
         storage_config_service_client::StorageConfigServiceClient,
@@ -20,8 +21,6 @@ use tonic::{
 
 use crate::failure::Failure;
 
-/// Largest answer that is read: a list page with 16 MiB of data and its records.
-pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that answers no ping for so long while a call is open is gone: a large

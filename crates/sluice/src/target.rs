@@ -7,6 +7,7 @@ use sluice_proto::{
     ingest::v1::{
         definition_service_client::DefinitionServiceClient, ingest_service_client::IngestServiceClient,
     },
+    limits::ANSWER_BYTES_MAX,
     results::v1::{
         results_service_client::ResultsServiceClient,
         storage_config_service_client::StorageConfigServiceClient,
@@ -15,7 +16,7 @@ use sluice_proto::{
 use sluice_service::peer::ClientTls;
 
 use crate::{
-    connection::{ANSWER_BYTES_MAX, Authorised, channel_with, is_reachable, token_interceptor},
+    connection::{Authorised, channel_with, is_reachable, token_interceptor},
     failure::Failure,
     ready::{self, Ready},
 };

@@ -13,7 +13,10 @@ use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use sluice_proto::results::v1::{FileUpload, StoreFileResponse};
+use sluice_proto::{
+    limits::CHUNK_BYTES_MAX,
+    results::v1::{FileUpload, StoreFileResponse},
+};
 use sluice_service::{Error, Kind, OrganisationId};
 use tokio::time::timeout;
 use tonic::Status;
@@ -30,9 +33,6 @@ use crate::{
     outcome::{Cause, Decision, Outcome, Retry, RetryReason},
     publisher::Publisher,
 };
-
-/// Largest chunk.
-const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Publishes files.
 #[derive(Clone, Debug)]

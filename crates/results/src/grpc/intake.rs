@@ -1,9 +1,12 @@
 //! ResultsIntakeService: the ingest service's way in.
 
 use futures_util::StreamExt;
-use sluice_proto::results::v1::{
-    RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
-    record_results_response::Recording as Wire, results_intake_service_server::ResultsIntakeService,
+use sluice_proto::{
+    limits::{RECORD_DATA_BYTES_MAX, RECORD_ITEMS_MAX},
+    results::v1::{
+        RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
+        record_results_response::Recording as Wire, results_intake_service_server::ResultsIntakeService,
+    },
 };
 use sluice_service::{Error, Kind, budget::Account};
 use tonic::{Request, Response, Status, Streaming};
@@ -12,11 +15,6 @@ use crate::{
     intake::{Handed, Intake as Calls},
     recorder::Recording,
 };
-
-/// Most results, and most discarded files, in one request.
-const RESULTS_MAX: usize = 1000;
-/// Most bytes of data in one request.
-const DATA_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The handlers.
 #[derive(Clone, Debug)]
@@ -82,11 +80,14 @@ fn within_limits(request: &RecordResultsRequest) -> Result<(), Error> {
     let results = || request.batches.iter().flat_map(|batch| &batch.results);
     let data_bytes: usize = results().map(|result| result.data.len()).sum();
     let discarded: usize = request.batches.iter().map(|batch| batch.discarded_files.len()).sum();
-    if results().count() <= RESULTS_MAX && discarded <= RESULTS_MAX && data_bytes <= DATA_BYTES_MAX {
+    if results().count() <= RECORD_ITEMS_MAX
+        && discarded <= RECORD_ITEMS_MAX
+        && data_bytes <= RECORD_DATA_BYTES_MAX
+    {
         return Ok(());
     }
     let limits = format!(
-        "at most {RESULTS_MAX} results, as many discarded files and {DATA_BYTES_MAX} bytes of data in one request"
+        "at most {RECORD_ITEMS_MAX} results, as many discarded files and {RECORD_DATA_BYTES_MAX} bytes of data in one request"
     );
     Err(Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", limits))
 }
@@ -108,8 +109,8 @@ mod tests {
     fn the_limits_hold_over_all_batches() {
         assert!(within_limits(&request(500, 1)).is_ok());
         assert!(within_limits(&request(501, 1)).is_err());
-        assert!(within_limits(&request(1, DATA_BYTES_MAX / 2)).is_ok());
-        let error = within_limits(&request(1, DATA_BYTES_MAX / 2 + 1)).unwrap_err();
+        assert!(within_limits(&request(1, RECORD_DATA_BYTES_MAX / 2)).is_ok());
+        let error = within_limits(&request(1, RECORD_DATA_BYTES_MAX / 2 + 1)).unwrap_err();
         assert_eq!(error.kind(), Kind::ResourceExhausted);
     }
 }

@@ -4,9 +4,13 @@ mod intake;
 mod results;
 mod storage_configs;
 
-use sluice_proto::results::v1::{
-    results_intake_service_server::ResultsIntakeServiceServer, results_service_server::ResultsServiceServer,
-    storage_config_service_server::StorageConfigServiceServer,
+use sluice_proto::{
+    limits::{ANSWER_BYTES_MAX, INTAKE_MESSAGE_BYTES_MAX},
+    results::v1::{
+        results_intake_service_server::ResultsIntakeServiceServer,
+        results_service_server::ResultsServiceServer,
+        storage_config_service_server::StorageConfigServiceServer,
+    },
 };
 use sluice_service::{Error, auth::Access};
 use tonic::{Request, codec::CompressionEncoding, service::Routes};
@@ -21,11 +25,6 @@ pub const SERVICES: [&str; 3] = [
     "sluice.results.v1.StorageConfigService",
 ];
 
-/// Largest request of the intake: its 16 MiB of data, and what describes it.
-const INTAKE_BYTES_MAX: usize = 20 * 1024 * 1024;
-/// Largest answer: a page of 1,000 records with 16 MiB of data.
-const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// Adds the three services to the base routes.
 pub fn routes(base: Routes, calls: Calls, intake: Intake, storage_configs: StorageConfigs) -> Routes {
     use CompressionEncoding::{Gzip, Zstd};
@@ -36,7 +35,7 @@ pub fn routes(base: Routes, calls: Calls, intake: Intake, storage_configs: Stora
     let intake = ResultsIntakeServiceServer::new(intake::Intake::new(intake))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
-        .max_decoding_message_size(INTAKE_BYTES_MAX);
+        .max_decoding_message_size(INTAKE_MESSAGE_BYTES_MAX);
     let storage_configs =
         StorageConfigServiceServer::new(storage_configs).accept_compressed(Gzip).accept_compressed(Zstd);
     base.add_service(results).add_service(intake).add_service(storage_configs)

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use sluice_proto::limits::RECORD_DATA_BYTES_MAX;
 use sluice_service::{OrganisationId, compress::compress};
 use uuid::Uuid;
 
@@ -13,8 +14,6 @@ use crate::result::{NewRecord, Placement, Record};
 /// Size of a block before compression, in bytes: reading one record opens its
 /// whole block. A larger record gets a block for itself.
 const BLOCK_BYTES_MAX: usize = 256 * 1024;
-/// No block is larger than this: the largest request there is, in bytes.
-const SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A block that is ready to be inserted.
 #[derive(Debug)]
@@ -101,7 +100,7 @@ impl Block<'_> {
     /// The bytes before compression. `None` if they are damaged.
     #[must_use]
     pub fn open(&self) -> Option<Vec<u8>> {
-        let size = usize::try_from(self.size).ok().filter(|size| *size <= SIZE_BYTES_MAX)?;
+        let size = usize::try_from(self.size).ok().filter(|size| *size <= RECORD_DATA_BYTES_MAX)?;
         zstd::bulk::decompress(self.bytes, size).ok().filter(|bytes| bytes.len() == size)
     }
 }

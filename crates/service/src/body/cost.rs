@@ -3,7 +3,7 @@
 //! one (millions of empty observations, each two bytes) is refused before it is
 //! decoded. One pass, no copies; the shapes of the messages come from `proto/`.
 
-use sluice_proto::{MESSAGES, Part};
+use sluice_proto::{LazyStruct, MESSAGES, Part};
 
 /// What a message within another takes: the struct, and as much again for a vector
 /// that has just grown.
@@ -15,8 +15,6 @@ const PACKED_FOLD: usize = 8;
 /// How many times as large a Struct is, once it is looked into: one after the other, so
 /// that counts once, for the largest of a message.
 const STRUCT_FOLD: usize = 16;
-/// What a Struct becomes, half as large again as it is: JSON text.
-const TEXT: (usize, usize) = (3, 2);
 /// Deepest nesting that the contracts have; more is malformed.
 const DEPTH_MAX: usize = 16;
 /// Longest varint, in bytes.
@@ -178,7 +176,7 @@ impl Meter {
             Some(Part::Struct) => {
                 let larger = bytes.saturating_sub(self.largest);
                 self.largest += larger;
-                let text = bytes.saturating_mul(TEXT.0) / TEXT.1;
+                let text = LazyStruct::text_bytes_max(bytes).saturating_sub(bytes);
                 text.saturating_add(larger.saturating_mul(STRUCT_FOLD))
             }
             None => 0,

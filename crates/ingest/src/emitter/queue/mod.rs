@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use sluice_proto::limits::RECORD_ITEMS_MAX;
 use sluice_service::OrganisationId;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -28,7 +29,7 @@ use super::{
 /// Kept messages beyond this are let go of.
 const MEMORY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Bounds of one call.
-const CALL_ITEMS_MAX: usize = 1000;
+const CALL_ITEMS_MAX: usize = RECORD_ITEMS_MAX;
 const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A call begins so long after the one before at the earliest, with many results and with
 /// few: each is a commit of the results service, which costs about the same for one result
