@@ -1,6 +1,6 @@
-//! Compiles `proto/` without an installed `protoc`, and writes two tables: the
-//! scope that each rpc needs (an rpc that states none does not build), and what
-//! the requests are made of, so that they can be measured before they are decoded.
+//! Compiles `proto/` without an installed `protoc`, and writes two tables: the rpcs, with
+//! the scope that each needs (an rpc that states none does not build), and what the
+//! requests are made of, so that they can be measured before they are decoded.
 
 use std::{env, fmt::Write, fs, path::PathBuf};
 
@@ -26,8 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(FILES)?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    fs::write(out.join("scopes.rs"), scopes(&compiler.descriptor_pool())?)?;
-    fs::write(out.join("requests.rs"), requests(&compiler.descriptor_pool())?)?;
+    fs::write(out.join("rpcs.rs"), rpcs(&compiler.descriptor_pool())?)?;
 
     tonic_prost_build::configure()
         .bytes(".")
@@ -37,48 +36,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The source of `&[("/package.Service/Method", "scope"), …]`, sorted by path.
-fn scopes(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
+/// The source of `(&[Rpc { … }, …], &[MESSAGE, …])`: each rpc, sorted by path, and the
+/// messages that are in any request.
+fn rpcs(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
     let option = pool
         .get_extension_by_name("sluice.common.v1.required_scope")
         .ok_or("the option sluice.common.v1.required_scope is not declared")?;
-    let mut rows = Vec::new();
-    for service in pool.services().filter(|s| s.full_name().starts_with("sluice.")) {
-        for method in service.methods() {
-            let path = format!("/{}/{}", service.full_name(), method.name());
-            match method.options().get_extension(&option).as_ref() {
-                Value::String(scope) if !scope.is_empty() => rows.push((path, scope.clone())),
-                _ => return Err(format!("{path} states no required_scope").into()),
-            }
-        }
-    }
-    rows.sort();
-    let mut source = String::from("&[\n");
-    for (path, scope) in rows {
-        writeln!(source, "    ({path:?}, {scope:?}),")?;
-    }
-    source.push_str("]\n");
-    Ok(source)
-}
-
-/// The source of `(&[("/package.Service/Method", Request { … }), …], &[MESSAGE, …])`:
-/// each rpc's request, sorted by path, and the messages that are in any of them.
-fn requests(pool: &DescriptorPool) -> Result<String, std::fmt::Error> {
     let mut rows = Vec::new();
     let mut messages = Vec::new();
     for service in pool.services().filter(|s| s.full_name().starts_with("sluice.")) {
         for method in service.methods() {
             let path = format!("/{}/{}", service.full_name(), method.name());
+            let options = method.options();
+            let scope = match options.get_extension(&option).as_ref() {
+                Value::String(scope) if !scope.is_empty() => scope.clone(),
+                _ => return Err(format!("{path} states no required_scope").into()),
+            };
+            let (streaming, answered_by_stream) =
+                (method.is_client_streaming(), method.is_server_streaming());
             let message = index(&mut messages, &method.input());
-            rows.push((path, method.is_client_streaming(), method.is_server_streaming(), message));
+            rows.push((path, scope, streaming, answered_by_stream, message));
         }
     }
     rows.sort();
     let mut source = String::from("(&[\n");
-    for (path, streaming, answered_by_stream, message) in rows {
+    for (path, scope, streaming, answered_by_stream, message) in rows {
         writeln!(
             source,
-            "    ({path:?}, Request {{ streaming: {streaming}, answered_by_stream: {answered_by_stream}, message: {message} }}),"
+            "    Rpc {{ path: {path:?}, scope: {scope:?}, streaming: {streaming}, \
+             answered_by_stream: {answered_by_stream}, message: {message} }},"
         )?;
     }
     source.push_str("], &[\n");

@@ -4,7 +4,7 @@
 
 use sluice::keys::{NewToken, append_entries};
 use sluice_proto::{
-    REQUIRED_SCOPES,
+    RPCS, Rpc,
     ingest::v1::Outcome,
     results::v1::{
         AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, DownloadResultRequest, GetResultRequest,
@@ -86,7 +86,7 @@ async fn no_rpc_answers_without_a_valid_token() {
         format!("Basic {good}"),
         good.to_owned(),
     ];
-    for (path, _) in REQUIRED_SCOPES {
+    for Rpc { path, .. } in RPCS {
         for authorization in &wrong {
             let answer = call(&pair, path, authorization, Named::default()).await;
             assert_eq!(code(&answer), Code::Unauthenticated, "{path} with {authorization:?}");
@@ -100,7 +100,7 @@ async fn add_tokens(pair: &Pair, tokens: &[NewToken]) {
     let entries: Vec<_> = tokens.iter().map(|token| token.entry.clone()).collect();
     append_entries(&pair.keys_file, &entries).unwrap();
     let last = format!("Bearer {}", tokens.last().unwrap().text);
-    for path in [REQUIRED_SCOPES[0].0, REQUIRED_SCOPES[REQUIRED_SCOPES.len() - 1].0] {
+    for path in [RPCS[0].path, RPCS[RPCS.len() - 1].path] {
         let known = || async {
             (code(&call(pair, path, &last, Named::default()).await) != Code::Unauthenticated).then_some(())
         };
@@ -110,8 +110,8 @@ async fn add_tokens(pair: &Pair, tokens: &[NewToken]) {
 
 #[tokio::test]
 async fn every_rpc_needs_its_own_scope_and_no_other() {
-    assert!(REQUIRED_SCOPES[0].0.starts_with("/sluice.ingest."));
-    assert!(REQUIRED_SCOPES[REQUIRED_SCOPES.len() - 1].0.starts_with("/sluice.results."));
+    assert!(RPCS[0].path.starts_with("/sluice.ingest."));
+    assert!(RPCS[RPCS.len() - 1].path.starts_with("/sluice.results."));
     let pair = Pair::start().await;
     let only: Vec<_> = SCOPES.iter().map(|scope| NewToken::new(None, [*scope])).collect();
     let all_but: Vec<_> = SCOPES
@@ -120,7 +120,7 @@ async fn every_rpc_needs_its_own_scope_and_no_other() {
         .collect();
     add_tokens(&pair, &only).await;
     add_tokens(&pair, &all_but).await;
-    for (path, scope) in REQUIRED_SCOPES {
+    for Rpc { path, scope, .. } in RPCS {
         let at = SCOPES.iter().position(|known| known == scope).expect("a scope that exists");
         let answer = call(&pair, path, &format!("Bearer {}", all_but[at].text), Named::default()).await;
         assert_eq!(code(&answer), Code::PermissionDenied, "{path} without {scope}");
@@ -135,7 +135,7 @@ async fn every_rpc_needs_its_own_scope_and_no_other() {
 async fn no_rpc_acts_for_another_organisation() {
     let pair = Pair::start().await;
     let acme = format!("Bearer {}", pair.token(Tenant::Acme));
-    for (path, scope) in REQUIRED_SCOPES {
+    for Rpc { path, scope, .. } in RPCS {
         let answer = match path.rsplit('/').next().unwrap() {
             // Its answer is a message with a status: see the tests of streams.
             "StreamObservations" => continue,
@@ -229,7 +229,7 @@ macro_rules! services_by_reflection {
 async fn reflection_of_both_versions_names_each_ones_own_services_without_a_token() {
     let pair = Pair::start().await;
     for (replica, package) in [(&pair.ingest[0], "sluice.ingest."), (&pair.results[0], "sluice.results.")] {
-        let services = REQUIRED_SCOPES.iter().map(|(path, _)| path.split('/').nth(1).unwrap());
+        let services = RPCS.iter().map(|rpc| rpc.path.split('/').nth(1).unwrap());
         let mut own: Vec<_> = services.filter(|service| service.starts_with(package)).collect();
         own.dedup();
         let url = replica.url();

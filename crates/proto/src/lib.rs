@@ -39,17 +39,18 @@ pub use sluice::{ingest, results};
 /// The encoded `google.protobuf.FileDescriptorSet` of all files, with comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Which scope each rpc needs, by its HTTP/2 path, sorted.
-pub const REQUIRED_SCOPES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/scopes.rs"));
-
-/// What an rpc's caller sends.
+/// An rpc of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Whether it is a stream of messages.
+pub struct Rpc {
+    /// Its HTTP/2 path.
+    pub path: &'static str,
+    /// The scope that a caller's token needs.
+    pub scope: &'static str,
+    /// Whether a caller sends a stream of messages.
     pub streaming: bool,
-    /// Whether its answer is one.
+    /// Whether the answer is one.
     pub answered_by_stream: bool,
-    /// Its message, as an index into [`MESSAGES`].
+    /// The message that a caller sends, as an index into [`MESSAGES`].
     pub message: usize,
 }
 
@@ -64,11 +65,17 @@ pub enum Part {
     Struct,
 }
 
-type Tables = (&'static [(&'static str, Request)], &'static [&'static [(u32, Part)]]);
-const TABLES: Tables = include!(concat!(env!("OUT_DIR"), "/requests.rs"));
+type Tables = (&'static [Rpc], &'static [&'static [(u32, Part)]]);
+const TABLES: Tables = include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
 
-/// The request of each rpc, by its HTTP/2 path, sorted.
-pub const REQUESTS: &[(&str, Request)] = TABLES.0;
+/// Every rpc, sorted by path.
+pub const RPCS: &[Rpc] = TABLES.0;
 /// The messages that requests are made of: of each, the fields that take more room
 /// decoded, by number.
 pub const MESSAGES: &[&[(u32, Part)]] = TABLES.1;
+
+/// The rpc of a path; `None` for what is not in the contract.
+#[must_use]
+pub fn rpc(path: &str) -> Option<&'static Rpc> {
+    RPCS.binary_search_by_key(&path, |rpc| rpc.path).ok().map(|at| &RPCS[at])
+}

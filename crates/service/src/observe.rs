@@ -213,9 +213,8 @@ fn http_span(method: &'static str) -> Span {
 
 /// The rpc of a path, if there is one.
 fn rpc(path: &str) -> &'static str {
-    let contract = sluice_proto::REQUIRED_SCOPES;
-    if let Ok(at) = contract.binary_search_by_key(&path, |(name, _)| name) {
-        return contract[at].0.trim_start_matches('/');
+    if let Some(rpc) = sluice_proto::rpc(path) {
+        return rpc.path.trim_start_matches('/');
     }
     let name = path.trim_start_matches('/');
     OPEN_RPCS.into_iter().find(|open| *open == name).unwrap_or(UNKNOWN)

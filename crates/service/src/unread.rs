@@ -18,7 +18,7 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use sluice_proto::REQUESTS;
+use sluice_proto::rpc;
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -26,7 +26,6 @@ use tower_service::Service;
 use crate::{
     Error,
     answer_memory::{AnswerMemory, SMALL_BYTES_MAX},
-    auth::rpc,
     http::OPENAPI_PATH,
     places::Place,
     stack::is_grpc,
@@ -91,11 +90,11 @@ impl Asked {
         if !is_grpc(request) {
             return Self { grpc: false, whole: path != OPENAPI_PATH, only_read: request.method().is_safe() };
         }
-        let known = REQUESTS.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| REQUESTS[at].1);
+        let rpc = rpc(path);
         Self {
             grpc: true,
-            whole: known.is_some_and(|request| !request.answered_by_stream),
-            only_read: rpc(path).is_some_and(|(_, scope)| scope.ends_with(".read")),
+            whole: rpc.is_some_and(|rpc| !rpc.answered_by_stream),
+            only_read: rpc.is_some_and(|rpc| rpc.scope.ends_with(".read")),
         }
     }
 

@@ -18,6 +18,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
+use sluice_proto::rpc;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -278,21 +279,14 @@ pub(crate) fn is_open(path: &str) -> bool {
     OPEN_SERVICES.iter().any(|open| path.starts_with(open))
 }
 
-/// An rpc's path and the scope it needs, `None` for paths that are not in the
-/// contract.
-pub(crate) fn rpc(path: &str) -> Option<(&'static str, &'static str)> {
-    let table = sluice_proto::REQUIRED_SCOPES;
-    table.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| table[at])
-}
-
 fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
     let path = request.uri().path();
     if is_open(path) {
         return Ok(());
     }
-    let (path, scope) =
+    let rpc =
         rpc(path).ok_or_else(|| Error::new(Kind::Unimplemented, "UNKNOWN_METHOD", "there is no such rpc"))?;
-    let access = keys.access(request, scope, path)?;
+    let access = keys.access(request, rpc.scope, rpc.path)?;
     request.extensions_mut().insert(access);
     Ok(())
 }

@@ -44,14 +44,14 @@ const GOOD: &str = "sluice_k1_s3cret";
 
 #[test]
 fn every_scope_in_the_contract_is_known_and_used() {
-    let used: BTreeSet<&str> = sluice_proto::REQUIRED_SCOPES.iter().map(|(_, scope)| *scope).collect();
+    let used: BTreeSet<&str> = sluice_proto::RPCS.iter().map(|rpc| rpc.scope).collect();
     assert_eq!(used, BTreeSet::from(SCOPES));
 }
 
 #[test]
 fn the_table_covers_every_rpc_of_the_descriptor_set() {
-    for (path, _) in sluice_proto::REQUIRED_SCOPES {
-        assert!(rpc(path).is_some(), "{path}");
+    for known in sluice_proto::RPCS {
+        assert_eq!(rpc(known.path), Some(known));
     }
     assert_eq!(rpc("/sluice.results.v1.ResultsService/Nonsense"), None);
 }

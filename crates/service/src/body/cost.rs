@@ -194,7 +194,7 @@ impl Meter {
 mod tests {
     use prost::Message;
     use sluice_proto::{
-        REQUESTS,
+        RPCS,
         ingest::v1::{Definition, Observation, PublishObservationsRequest, observation::Content},
         results::v1::{ListResultsRequest, NewResult, ResultBatch, StorageConfig},
     };
@@ -202,8 +202,7 @@ mod tests {
     use super::*;
 
     fn meter(rpc: &str) -> Meter {
-        let (_, request) = REQUESTS.iter().find(|(path, _)| path.ends_with(rpc)).unwrap();
-        Meter::new(request.message)
+        Meter::new(RPCS.iter().find(|known| known.path.ends_with(rpc)).unwrap().message)
     }
 
     /// The cost, however the message is cut; it must be the same.

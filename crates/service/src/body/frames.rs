@@ -85,6 +85,11 @@ impl Frames {
         }
     }
 
+    /// Whether there is but one message.
+    pub(super) fn is_single(&self) -> bool {
+        self.single
+    }
+
     /// Whether a caller is in the middle of a message.
     pub(super) fn is_partial(&self) -> bool {
         match &self.state {

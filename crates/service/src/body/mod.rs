@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::{Request, Response, header::HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Either;
-use sluice_proto::REQUESTS;
+use sluice_proto::{limits::INTAKE_MESSAGE_BYTES_MAX, rpc};
 use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
@@ -29,7 +29,7 @@ use tower_service::Service;
 
 use crate::{
     Error, Kind,
-    auth::{INTAKE_SCOPE, rpc},
+    auth::INTAKE_SCOPE,
     budget::{Account, Budget},
     places::Place,
     stack::is_grpc,
@@ -46,9 +46,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a stream waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Largest message between the services: it holds what callers were already
-/// allowed to send, and what describes it.
-const INTERNAL_BYTES_MAX: usize = 20 * 1024 * 1024;
 /// Largest message of the calls that need no token.
 const OPEN_BYTES_MAX: usize = 64 * 1024;
 
@@ -98,7 +95,7 @@ where
         let place = request.extensions().get::<Place>().cloned();
         let account = Account::open(self.bounds.budget.clone(), place);
         let surface = self.bounds.surface(&mut request);
-        let streaming = matches!(surface, Surface::Stream(_));
+        let streaming = matches!(&surface, Surface::Grpc(frames) if !frames.is_single());
         if streaming {
             request.extensions_mut().insert(account.clone());
         }
@@ -124,20 +121,15 @@ impl BodiesLayer {
         if encoding.is_some() {
             request.headers_mut().remove(GRPC_ENCODING);
         }
-        let path = request.uri().path();
-        let bytes_max = match rpc(path).map(|(_, scope)| scope) {
-            Some(INTAKE_SCOPE) => INTERNAL_BYTES_MAX,
+        let rpc = rpc(request.uri().path());
+        let bytes_max = match rpc.map(|rpc| rpc.scope) {
+            Some(INTAKE_SCOPE) => INTAKE_MESSAGE_BYTES_MAX,
             Some(_) => self.request_bytes_max,
             None => OPEN_BYTES_MAX.min(self.request_bytes_max),
         };
-        let known = REQUESTS.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| REQUESTS[at].1);
-        let meter = known.map(|request| Meter::new(request.message));
-        match known {
-            Some(request) if !request.streaming => {
-                Surface::Single(Frames::new(encoding, meter, bytes_max, true))
-            }
-            _ => Surface::Stream(Frames::new(encoding, meter, bytes_max, false)),
-        }
+        let meter = rpc.map(|rpc| Meter::new(rpc.message));
+        let single = rpc.is_some_and(|rpc| !rpc.streaming);
+        Surface::Grpc(Frames::new(encoding, meter, bytes_max, single))
     }
 }
 
@@ -146,10 +138,8 @@ impl BodiesLayer {
 enum Surface {
     /// Whatever the route reads, up to a limit; beyond, it only counts.
     Http { seen: usize, bytes_max: usize },
-    /// One gRPC message.
-    Single(Frames),
-    /// Any number of them.
-    Stream(Frames),
+    /// One gRPC message, or any number of them.
+    Grpc(Frames),
 }
 
 /// A body whose bytes are accounted for.
@@ -210,18 +200,18 @@ where
         Poll::Ready(frame)
     }
 
-    fn frames(&mut self) -> Option<(&mut Frames, bool)> {
+    fn frames(&mut self) -> Option<&mut Frames> {
         match &mut self.surface {
             Surface::Http { .. } => None,
-            Surface::Single(frames) => Some((frames, true)),
-            Surface::Stream(frames) => Some((frames, false)),
+            Surface::Grpc(frames) => Some(frames),
         }
     }
 
     fn poll_grpc(&mut self, context: &mut Context<'_>) -> Polled {
         let account = self.account.clone();
         loop {
-            let Some((frames, single)) = self.frames() else { return Poll::Ready(None) };
+            let Some(frames) = self.frames() else { return Poll::Ready(None) };
+            let single = frames.is_single();
             if let Some(bytes) = frames.pop() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
@@ -253,7 +243,7 @@ where
                     return self.refuse(Error::too_slow());
                 }
                 Poll::Ready(None) => {
-                    let partial = self.frames().is_some_and(|(frames, _)| frames.is_partial());
+                    let partial = self.frames().is_some_and(|frames| frames.is_partial());
                     return if partial { self.refuse(Error::malformed_request()) } else { Poll::Ready(None) };
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -263,7 +253,7 @@ where
                 Poll::Ready(Some(Ok(frame))) => {
                     self.pause = None;
                     match (frame.into_data(), self.frames()) {
-                        (Ok(bytes), Some((frames, _))) => frames.push(bytes),
+                        (Ok(bytes), Some(frames)) => frames.push(bytes),
                         (Ok(bytes), None) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                         (Err(other), _) => return Poll::Ready(Some(Ok(other))),
                     }
@@ -300,7 +290,7 @@ where
 
     /// Ready when the caller has paused for too long, or takes too long altogether.
     fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.frames().is_some_and(|(frames, _)| frames.is_awaited()) {
+        if !self.frames().is_some_and(|frames| frames.is_awaited()) {
             self.until = None;
             return Poll::Pending;
         }
@@ -323,7 +313,7 @@ impl<B> Bounded<B> {
         let inner = match surface {
             Surface::Http { .. } => Either::Left(body),
             // Streams may be cut anywhere and still hold whole messages.
-            Surface::Single(_) | Surface::Stream(_) => Either::Right(Whole::new(body)),
+            Surface::Grpc(_) => Either::Right(Whole::new(body)),
         };
         Self { inner, budget, account, surface, waiting: None, pause: None, until: None, ended: false }
     }
