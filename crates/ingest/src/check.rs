@@ -11,7 +11,7 @@ pub use fields::must_be_json;
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use sluice_service::OrganisationId;
+use sluice_service::{OrganisationId, text::shown};
 use uuid::Uuid;
 
 use crate::{
@@ -222,16 +222,6 @@ fn fault(reason: &'static str, details: impl Into<String>) -> Fault {
 
 fn about_definition(reason: &'static str, details: impl Into<String>) -> Fault {
     Fault { reason, details: details.into(), depends_on_definition: true }
-}
-
-/// A caller's text cut to a length that is fit for a message.
-#[must_use]
-pub fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(100).filter(|c| !c.is_control()).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 /// A document whose fields can't be read is refused for what it is before for

@@ -12,11 +12,10 @@ use sluice_proto::{
         observation::Content as Wire,
     },
 };
-
+use sluice_service::text::shown;
 use uuid::Uuid;
 
 use crate::{
-    check::shown,
     definition::{Definition, RawDraft},
     files::Published,
     observation::{Content, FIELD_BYTES_MAX, File, Observation},
@@ -25,11 +24,7 @@ use crate::{
 
 /// The largest integer that every double up to it can hold: 2^53 - 1.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
-/// Structs nest as deep as the JSON reader allows.
-const DEPTH_MAX: usize = crate::json::DEPTH_MAX;
-/// A body's text may be so many times as long as its encoding, and somewhat longer: only
-/// control characters take more, six bytes for one.
-const TEXT_FOLD: (usize, usize) = (5, 2);
+/// A body's text may be somewhat longer than its encoding tells.
 const TEXT_MORE: usize = 1024;
 
 /// An observation as it was sent.
@@ -84,15 +79,16 @@ pub fn file_response(chkpt: String, published: Published) -> PublishFileResponse
 
 /// A body as compact JSON with sorted keys.
 fn body_json(body: &LazyStruct) -> Result<Bytes, String> {
-    let bytes_max = body.encoded_len() * TEXT_FOLD.0 / TEXT_FOLD.1 + TEXT_MORE;
+    let bytes_max = LazyStruct::text_bytes_max(body.encoded_len()) + TEXT_MORE;
     let body = body.decode().map_err(|_| "the body is malformed, or nested deeper than 30 levels")?;
     struct_json(&body, bytes_max)
 }
 
-/// A Struct as compact JSON with sorted keys, of up to so many bytes.
+/// A Struct as compact JSON with sorted keys, of up to so many bytes. What was decoded is
+/// not nested deep.
 fn struct_json(body: &Struct, bytes_max: usize) -> Result<Bytes, String> {
     let mut text = Text { text: String::new(), bytes_max };
-    match text.write_struct(body, 0) {
+    match text.write_struct(body) {
         Ok(()) => Ok(Bytes::from(text.text)),
         // The keys on the way are the caller's, and of any length.
         Err(Unwritable { place, rule }) => Err(format!("{} {rule}", shown(&place))),
@@ -125,8 +121,7 @@ struct Text {
 }
 
 impl Text {
-    fn write_struct(&mut self, body: &Struct, depth: usize) -> Result<(), Unwritable> {
-        not_too_deep(depth)?;
+    fn write_struct(&mut self, body: &Struct) -> Result<(), Unwritable> {
         self.text.push('{');
         for (position, (key, value)) in body.fields.iter().enumerate() {
             if position > 0 {
@@ -134,32 +129,31 @@ impl Text {
             }
             self.write_string(key)?;
             self.text.push(':');
-            self.write_value(value, depth + 1).map_err(|fault| fault.inside(key))?;
+            self.write_value(value).map_err(|fault| fault.inside(key))?;
         }
         self.text.push('}');
         Ok(())
     }
 
-    fn write_value(&mut self, value: &Value, depth: usize) -> Result<(), Unwritable> {
+    fn write_value(&mut self, value: &Value) -> Result<(), Unwritable> {
         match &value.kind {
             None | Some(Kind::NullValue(_)) => self.text.push_str("null"),
             Some(Kind::BoolValue(flag)) => self.text.push_str(if *flag { "true" } else { "false" }),
             Some(Kind::NumberValue(number)) => self.write_number(*number)?,
             Some(Kind::StringValue(string)) => self.write_string(string)?,
-            Some(Kind::StructValue(body)) => self.write_struct(body, depth)?,
-            Some(Kind::ListValue(list)) => self.write_list(list, depth)?,
+            Some(Kind::StructValue(body)) => self.write_struct(body)?,
+            Some(Kind::ListValue(list)) => self.write_list(list)?,
         }
         Ok(())
     }
 
-    fn write_list(&mut self, list: &ListValue, depth: usize) -> Result<(), Unwritable> {
-        not_too_deep(depth)?;
+    fn write_list(&mut self, list: &ListValue) -> Result<(), Unwritable> {
         self.text.push('[');
         for (position, value) in list.values.iter().enumerate() {
             if position > 0 {
                 self.text.push(',');
             }
-            self.write_value(value, depth + 1).map_err(|fault| fault.inside(&position.to_string()))?;
+            self.write_value(value).map_err(|fault| fault.inside(&position.to_string()))?;
         }
         self.text.push(']');
         Ok(())
@@ -191,13 +185,6 @@ impl Text {
         }
         Ok(())
     }
-}
-
-fn not_too_deep(depth: usize) -> Result<(), Unwritable> {
-    if depth < DEPTH_MAX {
-        return Ok(());
-    }
-    Err(format!("nested deeper than {DEPTH_MAX} levels").as_str().into())
 }
 
 /// The answer to a batch: outcomes in order and their counts.
@@ -382,6 +369,17 @@ mod tests {
         let empty = vec![Value { kind: None }; 100_000];
         let fields = [("a".to_owned(), Value { kind: Some(Kind::ListValue(ListValue { values: empty })) })];
         assert!(body_json(&Struct { fields: fields.into() }.into()).is_ok());
+    }
+
+    #[test]
+    fn a_body_that_nests_deeper_than_json_may_is_never_decoded() {
+        let list = |value| Kind::ListValue(ListValue { values: vec![Value { kind: Some(value) }] });
+        for nest in [list, |value| Kind::StructValue(body(value))] {
+            let nested = |levels| (0..levels).fold(Kind::BoolValue(true), |inner, _| nest(inner));
+            assert!(body_json(&body(nested(10)).into()).is_ok());
+            let fault = body_json(&body(nested(crate::json::DEPTH_MAX / 2)).into()).unwrap_err();
+            assert!(fault.contains("nested deeper than 30 levels"), "{fault}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use sluice_service::{OrganisationId, Violation};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{json, schema::Schema};
@@ -248,6 +249,35 @@ impl Definition {
     ) -> Result<Self, String> {
         check_pointers(&draft.unique_by)?;
         Ok(Self { id, etag, draft, date_created, date_updated })
+    }
+
+    /// A definition as its row says.
+    ///
+    /// # Errors
+    /// If the row holds what no put could have written.
+    pub fn from_row(row: &Row) -> Result<Self, String> {
+        let organisation: String = row.get("organisation");
+        let throttle_count: Option<i64> = row.get("throttle_count");
+        let period_seconds: Option<i64> = row.get("throttle_period_seconds");
+        let throttle = match (throttle_count.and_then(|count| u32::try_from(count).ok()), period_seconds) {
+            (Some(count), Some(period_seconds)) => Some(Throttle { count, period_seconds }),
+            _ => None,
+        };
+        let draft = Draft {
+            organisation: match organisation.as_str() {
+                "" => None,
+                name => Some(name.parse().map_err(|_| "organisation")?),
+            },
+            path: row.get::<_, String>("path").parse()?,
+            description: row.get("description"),
+            unique_seconds: row.get("unique_seconds"),
+            unique_by: row.get("unique_by"),
+            throttle,
+            json_schema: row.get("json_schema"),
+            storage_config: row.get("storage_config"),
+            disabled: row.get("disabled"),
+        };
+        Self::new(row.get("id"), row.get("etag"), draft, row.get("date_created"), row.get("date_updated"))
     }
 
     /// Which parts make observations equal: JSON pointers.

@@ -10,10 +10,7 @@ use sluice_service::{
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::{
-    definition::{Definition, Draft},
-    registry::definition_from_row,
-};
+use crate::definition::{Definition, Draft};
 
 /// Longest page of a list.
 pub const PAGE_SIZE_MAX: i64 = 1000;
@@ -49,7 +46,7 @@ pub fn tenant(organisation: Option<&OrganisationId>) -> &str {
 }
 
 fn from_row(row: &tokio_postgres::Row) -> Result<Definition, Error> {
-    definition_from_row(row).map_err(Error::internal)
+    Definition::from_row(row).map_err(Error::internal)
 }
 
 fn check_etag(present: Option<&Definition>, wanted: &str) -> Result<(), Error> {

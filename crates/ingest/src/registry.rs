@@ -14,13 +14,8 @@ use sluice_service::{Error, OrganisationId, backoff::Rounds, postgres::query};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::{
-    definition::{Definition, Draft, Throttle},
-    schema::Schema,
-    schemas::Schemas,
-};
+use crate::{definition::Definition, schema::Schema, schemas::Schemas};
 
 /// How often changes are looked for when nobody asks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -111,36 +106,6 @@ impl Snapshot {
             self.paths.remove(path);
         }
     }
-}
-
-/// A definition as its row says.
-///
-/// # Errors
-/// If the row holds what no put could have written.
-pub fn definition_from_row(row: &Row) -> Result<Definition, String> {
-    let organisation: String = row.get("organisation");
-    let throttle_count: Option<i64> = row.get("throttle_count");
-    let period_seconds: Option<i64> = row.get("throttle_period_seconds");
-    let throttle = match (throttle_count.and_then(|count| u32::try_from(count).ok()), period_seconds) {
-        (Some(count), Some(period_seconds)) => Some(Throttle { count, period_seconds }),
-        _ => None,
-    };
-    let draft = Draft {
-        organisation: match organisation.as_str() {
-            "" => None,
-            name => Some(name.parse().map_err(|_| "organisation")?),
-        },
-        path: row.get::<_, String>("path").parse()?,
-        description: row.get("description"),
-        unique_seconds: row.get("unique_seconds"),
-        unique_by: row.get("unique_by"),
-        throttle,
-        json_schema: row.get("json_schema"),
-        storage_config: row.get("storage_config"),
-        disabled: row.get("disabled"),
-    };
-    let (created, updated): (SystemTime, SystemTime) = (row.get("date_created"), row.get("date_updated"));
-    Definition::new(row.get::<_, Uuid>("id"), row.get("etag"), draft, created, updated)
 }
 
 /// The definitions in force, and the way to a newer look at them.
@@ -265,7 +230,7 @@ fn apply(mut snapshot: Snapshot, rows: &[Row]) -> Snapshot {
             snapshot.remove(organisation, path);
             continue;
         }
-        match definition_from_row(row) {
+        match Definition::from_row(row) {
             Ok(definition) => snapshot.put(Arc::new(definition)),
             Err(fault) => tracing::error!(organisation, path, fault, "a kept definition is not usable"),
         }

@@ -12,8 +12,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
+use sluice_service::text::shown;
 
-use crate::{check::shown, json};
+use crate::json;
 use patterns::Pattern;
 use price::{Price, Pricer, Rule};
 use weigh::Weigher;

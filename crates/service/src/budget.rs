@@ -205,8 +205,8 @@ impl Account {
         held.arriving.budget.give_back(&held.arriving.owner, bytes);
     }
 
-    /// The message has arrived; says of what size it is.
-    pub(crate) fn arrived(&self) -> usize {
+    /// The message has arrived.
+    pub(crate) fn arrived(&self) {
         let mut held = self.held();
         let next = Share::none(held.arriving.budget.clone());
         let share = std::mem::replace(&mut held.arriving, next);
@@ -216,7 +216,6 @@ impl Account {
             held.largest = bytes;
         }
         held.arrived.push_back(share);
-        bytes
     }
 
     /// Whether this stream keeps a large buffer, and all such streams together keep
@@ -291,7 +290,7 @@ mod tests {
         let account = Account::open(budget.clone(), None);
         for bytes in [1, 2, 3] {
             account.grow(bytes).unwrap();
-            assert_eq!(account.arrived(), bytes);
+            account.arrived();
         }
         let first = account.of_message().unwrap();
         account.settle();

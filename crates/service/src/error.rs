@@ -11,6 +11,8 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::text::cut;
+
 /// The domain of `google.rpc.ErrorInfo`.
 const ERROR_DOMAIN: &str = "sluice";
 /// The reason of what needs something the operator did not set up.
@@ -303,15 +305,6 @@ impl IntoResponse for Error {
         }
         answer
     }
-}
-
-/// A text of up to so many bytes, whole characters; what is missing is shown by `…`.
-fn cut(mut text: String, bytes_max: usize) -> String {
-    if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8())));
-        text.push('…');
-    }
-    text
 }
 
 /// Violations as a status has them: the first ones, each with its share of the room.

@@ -38,6 +38,7 @@ pub mod shutdown;
 mod stack;
 mod stalls;
 pub mod telemetry;
+pub mod text;
 pub mod tls;
 pub mod trace;
 mod unread;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sluice_service::OrganisationId;
+use sluice_service::{OrganisationId, text::shown};
 use uuid::Uuid;
 
-use super::{about_definition, fault, fields::must_be_json, shown};
+use super::{about_definition, fault, fields::must_be_json};
 use crate::{
     definition::Definition,
     hash, json,

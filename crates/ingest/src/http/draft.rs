@@ -1,7 +1,7 @@
 //! A definition as JSON, up to the value that both surfaces check.
 
 use serde_json::{Map, Value};
-use sluice_service::{Error, OrganisationId, Violation};
+use sluice_service::{Error, OrganisationId, Violation, text::shown};
 
 use super::split;
 use crate::{definition::RawDraft, json as strict};
@@ -74,8 +74,7 @@ struct Reader {
 
 impl Reader {
     fn fault(&mut self, field: &str, description: &str) {
-        let field = field.chars().take(100).collect();
-        self.faults.push(Violation { field, description: description.into() });
+        self.faults.push(Violation { field: shown(field), description: description.into() });
     }
 
     /// The value as the field needs it, or its default and a fault.

@@ -5,8 +5,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-
-use crate::check::shown;
+use sluice_service::text::shown;
 
 /// Deepest chain of subschemas and references.
 const DEPTH_MAX: usize = 256;

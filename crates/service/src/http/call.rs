@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{Error, Violation, auth::Access};
+use crate::{Error, Violation, auth::Access, text::shown};
 
 /// How long a caller may pause within a body.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -219,8 +219,7 @@ impl Query {
             if known.contains(&&*name) {
                 parsed.0.entry(name.into_owned()).or_default().push(value.into_owned());
             } else {
-                let field = name.chars().take(100).collect();
-                faults.push(Violation { field, description: "unknown parameter".into() });
+                faults.push(Violation { field: shown(&name), description: "unknown parameter".into() });
             }
         }
         if form_urlencoded::parse(text.as_bytes()).nth(PARAMETERS_MAX).is_some() {
