@@ -10,12 +10,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
@@ -34,18 +32,20 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 
 /// Puts the limits around what answers.
 #[derive(Clone, Debug)]
-pub(crate) struct AdmissionLayer {
+pub(crate) struct Admission<S> {
     places: Arc<Places>,
     header_list_bytes_max: usize,
     refusals: Refusals,
+    inner: S,
 }
 
-impl AdmissionLayer {
-    pub(crate) fn new(limits: &Limits, refusals: Refusals) -> Self {
+impl<S> Admission<S> {
+    pub(crate) fn new(limits: &Limits, refusals: Refusals, inner: S) -> Self {
         Self {
             places: Places::new(limits.requests_in_flight_max),
             header_list_bytes_max: limits.header_list_bytes_max as usize,
             refusals,
+            inner,
         }
     }
 
@@ -71,21 +71,6 @@ fn header_list_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES).sum()
 }
 
-impl<S> Layer<S> for AdmissionLayer {
-    type Service = Admission<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Admission { inner, layer: self.clone() }
-    }
-}
-
-/// See [`AdmissionLayer`].
-#[derive(Clone, Debug)]
-pub(crate) struct Admission<S> {
-    inner: S,
-    layer: AdmissionLayer,
-}
-
 impl<S, B> Service<Request<B>> for Admission<S>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
@@ -100,7 +85,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.layer.admit(&request) {
+        match self.admit(&request) {
             Ok(None) => Box::pin(self.inner.call(request)),
             Ok(Some(place)) => {
                 let stalls = request.extensions().get::<Leaving>().map(|leaving| leaving.stalls.clone());
@@ -113,12 +98,8 @@ where
                     Ok(answer.map(|body| Body::new(Placed { body, stalls, stall, _place: place })))
                 })
             }
-            Err(error) if is_grpc(&request) => {
-                let answer = Status::from(error).into_http();
-                Box::pin(async move { Ok(answer) })
-            }
             Err(error) => {
-                let answer = error.into_response().map(Body::new);
+                let answer = error.into_answer(is_grpc(&request));
                 Box::pin(async move { Ok(answer) })
             }
         }

@@ -18,7 +18,6 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::{Code, Status, body::Body};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{Error, Kind};
@@ -79,21 +78,15 @@ fn given_time(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Puts the translation around a service.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AnswersLayer;
-
-impl<S> Layer<S> for AnswersLayer {
-    type Service = Answers<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Answers { inner }
-    }
-}
-
-/// See [`AnswersLayer`].
 #[derive(Clone, Debug)]
 pub(crate) struct Answers<S> {
     inner: S,
+}
+
+impl<S> Answers<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
 }
 
 impl<S, B> Service<Request<B>> for Answers<S>
@@ -115,7 +108,7 @@ where
         Box::pin(async move {
             let answer = match by(deadline, answer).await {
                 Ok(answer) => answer?,
-                Err(late) => return Ok(Status::from(late).into_http()),
+                Err(late) => return Ok(late.into_answer(true)),
             };
             let answer = match deadline {
                 None => answer,
@@ -248,7 +241,7 @@ mod tests {
         if let Some(timeout) = timeout {
             request = request.header("grpc-timeout", timeout);
         }
-        AnswersLayer.layer(handler).call(request.body(()).unwrap()).await.unwrap()
+        Answers::new(handler).call(request.body(()).unwrap()).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::text::cut;
@@ -280,6 +280,13 @@ struct HttpError<'a> {
     error: &'static str,
     message: &'a str,
     params: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+impl Error {
+    /// The answer on the surface that was called.
+    pub(crate) fn into_answer(self, grpc: bool) -> http::Response<Body> {
+        if grpc { Status::from(self).into_http() } else { self.into_response().map(Body::new) }
+    }
 }
 
 impl IntoResponse for Error {

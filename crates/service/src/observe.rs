@@ -16,7 +16,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code as GrpcCode, Status, body::Body};
-use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Instrument as _, Span, field::Empty};
 
@@ -48,23 +47,15 @@ pub(crate) struct Matched(pub(crate) &'static str);
 
 /// Puts the observer around everything else.
 #[derive(Clone, Debug)]
-pub(crate) struct ObserveLayer {
-    pub(crate) requests: Requests,
-}
-
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner, requests: self.requests.clone() }
-    }
-}
-
-/// See [`ObserveLayer`].
-#[derive(Clone, Debug)]
 pub(crate) struct Observe<S> {
-    inner: S,
     requests: Requests,
+    inner: S,
+}
+
+impl<S> Observe<S> {
+    pub(crate) fn new(requests: Requests, inner: S) -> Self {
+        Self { requests, inner }
+    }
 }
 
 impl<S, B> Service<Request<B>> for Observe<S>

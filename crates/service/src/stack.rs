@@ -12,18 +12,17 @@ use axum::Router;
 use http::{Request, Response, header};
 use http_body::Body as HttpBody;
 use tonic::{body::Body, service::Routes};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    admission::{Admission, AdmissionLayer},
-    answers::{Answers, AnswersLayer},
-    auth::{AuthLayer, AuthService},
-    body::{Bodies, BodiesLayer},
+    admission::Admission,
+    answers::Answers,
+    auth::Auth,
+    body::Bodies,
     budget::{Budget, Measures},
-    observe::{Observe, ObserveLayer},
+    observe::Observe,
     serve::Served,
-    unread::{Unread, UnreadLayer},
+    unread::Unread,
 };
 
 /// All that a request goes through.
@@ -32,38 +31,46 @@ pub(crate) type Stack = Observe<Admission<Unread<Bodies<Surfaces>>>>;
 /// What answers a request, from the outside in.
 pub(crate) fn stack(served: Served) -> Stack {
     let Served { routes, api, keys, requests, limits, answers } = served;
-    // 1. Observe: whatever happens inside is counted, and part of one span.
-    let admission = AdmissionLayer::new(&limits, requests.refusals.clone());
     let measures =
         Measures { in_flight: requests.body_bytes.clone(), refused: requests.refusals.bodies.clone() };
-    let observe = ObserveLayer { requests };
-    // 2. Admission: a request finds a place, or is refused before anything is
-    //    done for it.
-    // 3. Unread: what an answer takes is accounted for until its caller has read it.
-    let unread = UnreadLayer { memory: answers };
-    // 4. Bodies: whoever reads a body, on whichever surface, the process's memory
-    //    for bodies is taken first, and given back when the answer is there.
-    let bodies = BodiesLayer {
-        budget: Budget::new(limits.body_bytes_in_flight_max, measures),
-        request_bytes_max: limits.request_bytes_max,
-    };
-    // 5. Surfaces: the content type decides which surface is meant, so that gRPC
-    //    callers get gRPC's errors and all others JSON, whatever the path.
-    let surfaces = Surfaces {
-        // 6. Answers: the deadline counts from the first byte of the headers,
-        //    and nothing inside answers in tonic's words.
-        // 7. Auth: the token and its scope are settled before a body is read.
-        grpc: AnswersLayer.layer(AuthLayer::new(keys).layer(routes.prepare())),
-        // 6. The HTTP router: every route settles its own scope first.
-        http: api.into_router(),
-    };
-    observe.layer(admission.layer(unread.layer(bodies.layer(surfaces))))
+    let budget = Budget::new(limits.body_bytes_in_flight_max, measures);
+    // Whatever happens inside is counted, and part of one span.
+    Observe::new(
+        requests.clone(),
+        // A request finds a place, or is refused before anything is done for it.
+        Admission::new(
+            &limits,
+            requests.refusals,
+            // What an answer takes is accounted for until its caller has read it.
+            Unread::new(
+                answers,
+                // Whoever reads a body, on whichever surface, the process's memory for
+                // bodies is taken first, and given back when the answer is there.
+                Bodies::new(
+                    budget,
+                    limits.request_bytes_max,
+                    // The content type decides which surface is meant, so that gRPC callers
+                    // get gRPC's errors and all others JSON, whatever the path.
+                    Surfaces {
+                        // The deadline counts from the first byte of the headers, and
+                        // nothing inside answers in tonic's words.
+                        grpc: Answers::new(
+                            // The token and its scope are settled before a body is read.
+                            Auth::new(keys, routes.prepare()),
+                        ),
+                        // Every route settles its own scope first.
+                        http: api.into_router(),
+                    },
+                ),
+            ),
+        ),
+    )
 }
 
 /// Both surfaces as one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Surfaces {
-    grpc: Answers<AuthService<Routes>>,
+    grpc: Answers<Auth<Routes>>,
     http: Router,
 }
 

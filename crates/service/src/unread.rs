@@ -14,13 +14,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sluice_proto::rpc;
 use tonic::{Status, body::Body};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
@@ -33,24 +31,16 @@ use crate::{
 
 /// Accounts for the answers of a service.
 #[derive(Clone, Debug)]
-pub(crate) struct UnreadLayer {
-    /// What all answers share.
-    pub(crate) memory: Arc<AnswerMemory>,
-}
-
-impl<S> Layer<S> for UnreadLayer {
-    type Service = Unread<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Unread { inner, memory: self.memory.clone() }
-    }
-}
-
-/// See [`UnreadLayer`].
-#[derive(Clone, Debug)]
 pub(crate) struct Unread<S> {
-    inner: S,
+    /// What all answers share.
     memory: Arc<AnswerMemory>,
+    inner: S,
+}
+
+impl<S> Unread<S> {
+    pub(crate) fn new(memory: Arc<AnswerMemory>, inner: S) -> Self {
+        Self { memory, inner }
+    }
 }
 
 impl<S, B> Service<Request<B>> for Unread<S>
@@ -120,7 +110,7 @@ impl Asked {
                 // Known by now.
                 let organisation = place.and_then(|place| place.organisation());
                 let room = match memory.room(organisation.as_ref(), bytes.len()) {
-                    None if self.only_read => return self.refuse(),
+                    None if self.only_read => return Error::overloaded().into_answer(self.grpc),
                     None => memory.room_anyway(organisation.as_ref(), bytes.len()),
                     Some(room) => room,
                 };
@@ -131,11 +121,6 @@ impl Asked {
             None => None,
         };
         Response::from_parts(head, Body::new(Begun { first, rest }))
-    }
-
-    fn refuse(self) -> Response<Body> {
-        let error = Error::overloaded();
-        if self.grpc { Status::from(error).into_http() } else { error.into_response().map(Body::new) }
     }
 }
 
@@ -223,7 +208,7 @@ mod tests {
         if path.starts_with("/sluice") {
             request = request.header("content-type", "application/grpc");
         }
-        let mut service = UnreadLayer { memory: memory.clone() }.layer(Handler(bytes));
+        let mut service = Unread::new(memory.clone(), Handler(bytes));
         service.call(request.body(()).unwrap()).await.unwrap()
     }
 

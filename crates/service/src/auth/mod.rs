@@ -1,4 +1,4 @@
-//! Tokens and scopes. A tower layer finds the caller's token in the request's
+//! Tokens and scopes. A tower service finds the caller's token in the request's
 //! headers, looks its id up in the keys file and compares the secret in constant
 //! time; then the scope that the rpc needs (written beside it in `proto/`).
 //! What is not in that table is denied. HTTP routes can't be declared without
@@ -22,8 +22,7 @@ use sluice_proto::rpc;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
-use tower_layer::Layer;
+use tonic::body::Body;
 use tower_service::Service;
 
 pub use keys_file::{
@@ -293,37 +292,22 @@ fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), 
 
 /// Puts authentication in front of a service.
 #[derive(Clone, Debug)]
-pub struct AuthLayer {
+pub(crate) struct Auth<S> {
     keys: Arc<Keys>,
-}
-
-impl AuthLayer {
-    pub(crate) fn new(keys: Arc<Keys>) -> Self {
-        Self { keys }
-    }
-}
-
-impl<S> Layer<S> for AuthLayer {
-    type Service = AuthService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AuthService { inner, keys: self.keys.clone() }
-    }
-}
-
-/// See [`AuthLayer`].
-#[derive(Clone, Debug)]
-pub struct AuthService<S> {
     inner: S,
-    keys: Arc<Keys>,
 }
 
-impl<S, B, R> Service<http::Request<B>> for AuthService<S>
+impl<S> Auth<S> {
+    pub(crate) fn new(keys: Arc<Keys>, inner: S) -> Self {
+        Self { keys, inner }
+    }
+}
+
+impl<S, B> Service<http::Request<B>> for Auth<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<R>>,
+    S: Service<http::Request<B>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    R: Default + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -337,7 +321,7 @@ where
         match authorise(&self.keys, &mut request) {
             Ok(()) => Box::pin(self.inner.call(request)),
             Err(error) => {
-                let answer = Status::from(error).into_http();
+                let answer = error.into_answer(true);
                 Box::pin(async move { Ok(answer) })
             }
         }

@@ -82,8 +82,7 @@ fn call(budget: &Arc<Budget>, path: &str, content_type: &str) -> Call {
         .body(Sent(receiver, false))
         .unwrap();
     let inner = Inner::default();
-    let layer = BodiesLayer { budget: budget.clone(), request_bytes_max: 100 * KIB };
-    let answered = layer.layer(inner.clone()).call(request);
+    let answered = Bodies::new(budget.clone(), 100 * KIB, inner.clone()).call(request);
     let (request, answer) = inner.given.lock().unwrap().take().unwrap();
     let (head, body) = request.into_parts();
     Call { sender: Some(sender), body, account: head.extensions.get().cloned(), answer, answered }

@@ -24,7 +24,6 @@ use http_body_util::Either;
 use sluice_proto::{limits::INTAKE_MESSAGE_BYTES_MAX, rpc};
 use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
@@ -56,26 +55,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Puts bounds on the bodies of all requests to a service.
 #[derive(Clone, Debug)]
-pub(crate) struct BodiesLayer {
-    /// What all bodies share.
-    pub(crate) budget: Arc<Budget>,
-    /// Largest request, or message of a stream.
-    pub(crate) request_bytes_max: usize,
-}
-
-impl<S> Layer<S> for BodiesLayer {
-    type Service = Bodies<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Bodies { inner, bounds: self.clone() }
-    }
-}
-
-/// See [`BodiesLayer`].
-#[derive(Clone, Debug)]
 pub(crate) struct Bodies<S> {
+    /// What all bodies share.
+    budget: Arc<Budget>,
+    /// Largest request, or message of a stream.
+    request_bytes_max: usize,
     inner: S,
-    bounds: BodiesLayer,
 }
 
 impl<S, B> Service<Request<B>> for Bodies<S>
@@ -93,13 +78,13 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let place = request.extensions().get::<Place>().cloned();
-        let account = Account::open(self.bounds.budget.clone(), place);
-        let surface = self.bounds.surface(&mut request);
+        let account = Account::open(self.budget.clone(), place);
+        let surface = self.surface(&mut request);
         let streaming = matches!(&surface, Surface::Grpc(frames) if !frames.is_single());
         if streaming {
             request.extensions_mut().insert(account.clone());
         }
-        let body = |body| Bounded::new(body, self.bounds.budget.clone(), account.clone(), surface);
+        let body = |body| Bounded::new(body, self.budget.clone(), account.clone(), surface);
         let answer = self.inner.call(request.map(body));
         // What a stream holds, its body and its handler hold.
         let held = (!streaming).then_some(account);
@@ -111,7 +96,11 @@ where
     }
 }
 
-impl BodiesLayer {
+impl<S> Bodies<S> {
+    pub(crate) fn new(budget: Arc<Budget>, request_bytes_max: usize, inner: S) -> Self {
+        Self { budget, request_bytes_max, inner }
+    }
+
     fn surface<B>(&self, request: &mut Request<B>) -> Surface {
         if !is_grpc(request) {
             return Surface::Http { seen: 0, bytes_max: self.request_bytes_max };
