@@ -200,11 +200,18 @@ fn record_span(group: &[Job], results: usize) -> Span {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use bytes::Bytes;
+    use sluice_service::metrics::Registry;
+    use tracing::{
+        Dispatch, Event, Level, Metadata, Subscriber, span,
+        subscriber::{self, NoSubscriber},
+    };
     use uuid::Uuid;
 
     use super::*;
-    use crate::result::Labels;
+    use crate::{metrics::Metrics, result::Labels};
 
     pub(super) fn job(records: usize, data_bytes: usize) -> Job {
         let labels = Labels {
@@ -249,5 +256,49 @@ mod tests {
         let megabyte = 1024 * 1024;
         assert_eq!(groups((0..4).map(|_| job(1, 3 * megabyte / 2)).collect()).await, [2, 2]);
         assert_eq!(groups(vec![job(1, 5 * megabyte), job(1, 1)]).await, [1, 1]);
+    }
+
+    /// Panics at the first error in the log.
+    #[derive(Default)]
+    struct Panics(AtomicBool);
+
+    impl Subscriber for Panics {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.is_event() && *metadata.level() == Level::ERROR
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            assert!(self.0.swap(true, Relaxed), "the first");
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_panics_tells_the_callers_of_its_group_and_goes_on() {
+        // An outage is an error in the log, in the middle of a group.
+        let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
+        let metrics = Metrics::register(&mut Registry::new("results", "0"));
+        let (recorder, lanes) = Recorder::start(&nowhere, &Recent::new(0), &metrics.recording);
+        // Two of them, else other tests' threads settle what is logged.
+        let _one_more = Dispatch::new(NoSubscriber::default());
+        let _panics = subscriber::set_default(Panics::default());
+        let mut told = Vec::new();
+        for _ in 0..=LANES {
+            told.push(recorder.record(job(1, 1).records).await.unwrap_err().reason());
+        }
+        assert_eq!(told[0], "STOPPING", "its answer was lost");
+        assert!(told[1..].iter().all(|reason| *reason != "STOPPING"), "{told:?}");
+        drop(recorder);
+        for lane in lanes {
+            lane.await.unwrap();
+        }
     }
 }
