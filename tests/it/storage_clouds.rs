@@ -44,7 +44,7 @@ pub fn s3(server: &S3Server, secret: &str) -> StorageConfig {
 
 /// A results service that may use one endpoint.
 async fn storage(endpoint: &str) -> Storage {
-    Storage::with(|pair| allowing(endpoint, pair).flag(Service::Results, "upload-idle-seconds", "1")).await
+    Storage::with(|pair| allowing(endpoint, pair)).await
 }
 
 /// Its flag for that.
@@ -53,11 +53,14 @@ pub fn allowing(endpoint: &str, pair: PairBuilder) -> PairBuilder {
     pair.flag(Service::Results, "storage-endpoints", &origin)
 }
 
-/// A results service with an S3 bucket as the default of `acme`.
+/// A results service with an S3 bucket as the default of `acme`, that soon takes an upload
+/// for dead.
 pub async fn with_s3() -> (Storage, S3Server, StorageConfig) {
     let server = S3Server::start().await;
     server.create_bucket("bucket");
-    let storage = storage(&server.endpoint()).await;
+    let impatient =
+        |pair| allowing(&server.endpoint(), pair).flag(Service::Results, "upload-idle-seconds", "1");
+    let storage = Storage::with(impatient).await;
     let config = storage.create(s3(&server, S3Server::SECRET_ACCESS_KEY)).await.unwrap();
     assert_eq!(config.state(), ConfigState::Valid, "{}", config.state_details);
     storage.set_default(&config.id).await.unwrap();
