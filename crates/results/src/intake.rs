@@ -1,8 +1,11 @@
 //! What ingest hands over: results with their data, stored files that were let in,
 //! and files that were not. Each is checked, sent where it belongs, and answered for.
 
-use sluice_proto::results::v1::NewResult;
-use sluice_service::Error;
+use sluice_proto::{
+    limits::{RECORD_DATA_BYTES_MAX, RECORD_ITEMS_MAX},
+    results::v1::{NewResult, ResultBatch},
+};
+use sluice_service::{Error, Kind};
 
 use crate::{
     files::Files,
@@ -21,13 +24,39 @@ pub struct Intake {
     pub files: Files,
 }
 
-/// Something that was handed over, and whose it is.
+/// Something that was handed over, and whose it is: not yet checked.
+struct Handed<T> {
+    organisation: String,
+    what: T,
+}
+
+/// What became of what was handed over, in order.
 #[derive(Debug)]
-pub struct Handed<T> {
-    /// The tenant, not yet checked.
-    pub organisation: String,
-    /// What it is.
-    pub what: T,
+pub struct Taken {
+    /// Of the results.
+    pub recordings: Vec<Recording>,
+    /// Of the discarded files.
+    pub discards: Vec<Recording>,
+}
+
+fn handed<T>(organisation: &str, what: T) -> Handed<T> {
+    Handed { organisation: organisation.to_owned(), what }
+}
+
+fn within_limits(batches: &[ResultBatch]) -> Result<(), Error> {
+    let results = || batches.iter().flat_map(|batch| &batch.results);
+    let data_bytes: usize = results().map(|result| result.data.len()).sum();
+    let discarded: usize = batches.iter().map(|batch| batch.discarded_files.len()).sum();
+    if results().count() <= RECORD_ITEMS_MAX
+        && discarded <= RECORD_ITEMS_MAX
+        && data_bytes <= RECORD_DATA_BYTES_MAX
+    {
+        return Ok(());
+    }
+    let limits = format!(
+        "at most {RECORD_ITEMS_MAX} results, as many discarded files and {RECORD_DATA_BYTES_MAX} bytes of data in one request"
+    );
+    Err(Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", limits))
 }
 
 fn name(organisation: &str, id: &str) -> Option<ResultName> {
@@ -39,18 +68,20 @@ fn not_there() -> Error {
 }
 
 impl Intake {
-    /// Records results and gives up files; an answer for each, in order.
+    /// Records results and gives up files; an answer for each.
     ///
     /// # Errors
-    /// UNAVAILABLE if the database can't answer: some may be done, and all may be
-    /// handed over again.
-    pub async fn take(
-        &self,
-        results: Vec<Handed<NewResult>>,
-        discarded: Vec<Handed<String>>,
-    ) -> Result<(Vec<Recording>, Vec<Recording>), Error> {
+    /// RESOURCE_EXHAUSTED if there are too many of them or they are too large; UNAVAILABLE
+    /// if the database can't answer: some may be done, and all may be handed over again.
+    pub async fn take(&self, batches: Vec<ResultBatch>) -> Result<Taken, Error> {
+        within_limits(&batches)?;
+        let (mut results, mut discarded) = (Vec::new(), Vec::new());
+        for ResultBatch { organisation, results: of_it, discarded_files, .. } in batches {
+            discarded.extend(discarded_files.into_iter().map(|id| handed(&organisation, id)));
+            results.extend(of_it.into_iter().map(|result| handed(&organisation, result)));
+        }
         let (recordings, discards) = tokio::join!(self.record(results), self.discard(discarded));
-        Ok((recordings?, discards?))
+        Ok(Taken { recordings: recordings?, discards: discards? })
     }
 
     async fn record(&self, results: Vec<Handed<NewResult>>) -> Result<Vec<Recording>, Error> {
@@ -155,4 +186,26 @@ fn accept_file(
 fn labels(result: NewResult) -> Labels {
     let NewResult { definition, poll, task, identifier, r#type: media_type, .. } = result;
     Labels { definition, poll, task, identifier, media_type }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn batches(results: usize, data_bytes: usize) -> [ResultBatch; 2] {
+        let result = NewResult { data: Bytes::from(vec![0; data_bytes]), ..NewResult::default() };
+        let batch = ResultBatch { results: vec![result; results], ..ResultBatch::default() };
+        [batch.clone(), batch]
+    }
+
+    #[test]
+    fn the_limits_hold_over_all_batches() {
+        assert!(within_limits(&batches(500, 1)).is_ok());
+        assert!(within_limits(&batches(501, 1)).is_err());
+        assert!(within_limits(&batches(1, RECORD_DATA_BYTES_MAX / 2)).is_ok());
+        let error = within_limits(&batches(1, RECORD_DATA_BYTES_MAX / 2 + 1)).unwrap_err();
+        assert_eq!(error.kind(), Kind::ResourceExhausted);
+    }
 }

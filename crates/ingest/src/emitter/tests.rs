@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use sluice_proto::results::v1::ResultBatch;
 use sluice_service::{
     client::TokenInterceptor,
     metrics::Registry,
@@ -43,4 +44,21 @@ async fn a_hand_over_that_panics_lets_go_of_all_rows() {
     assert!(asked.is_finished(), "the database is asked");
     assert!(emitter.queue.is_empty());
     assert!(emitter.calls.is_empty(), "what was under way is others'");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_together_are_one_failure() {
+    // It reaches nobody.
+    let mut emitter = emitter(([127, 0, 0, 1], 1).into());
+    let mut row = Row::found(Uuid::now_v7(), "acme".parse().unwrap(), 1, 1);
+    row.message = Some(Arc::new(ResultBatch::default()));
+    emitter.queue.push_back(row);
+    for _ in 0..CALLS_MAX {
+        emitter.note(true).await;
+    }
+    emitter.dispatch(false);
+    assert_eq!(emitter.calls.len(), 0, "no pause");
+    tokio::time::advance(PAUSE_MIN).await;
+    emitter.dispatch(false);
+    assert_eq!(emitter.calls.len(), 1, "the first pause is over");
 }

@@ -1,20 +1,14 @@
 //! ResultsIntakeService: the ingest service's way in.
 
 use futures_util::StreamExt;
-use sluice_proto::{
-    limits::{RECORD_DATA_BYTES_MAX, RECORD_ITEMS_MAX},
-    results::v1::{
-        RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
-        record_results_response::Recording as Wire, results_intake_service_server::ResultsIntakeService,
-    },
+use sluice_proto::results::v1::{
+    RecordResultsRequest, RecordResultsResponse, StoreFileRequest, StoreFileResponse,
+    record_results_response::Recording as Wire, results_intake_service_server::ResultsIntakeService,
 };
-use sluice_service::{Error, Kind, budget::Account};
+use sluice_service::budget::Account;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{
-    intake::{Handed, Intake as Calls},
-    recorder::Recording,
-};
+use crate::{intake::Intake as Calls, recorder::Recording};
 
 /// The handlers.
 #[derive(Clone, Debug)]
@@ -34,21 +28,12 @@ impl ResultsIntakeService for Intake {
         &self,
         request: Request<RecordResultsRequest>,
     ) -> Result<Response<RecordResultsResponse>, Status> {
-        let request = request.into_inner();
-        within_limits(&request)?;
-        let (mut results, mut discarded) = (Vec::new(), Vec::new());
-        for batch in request.batches {
-            let organisation = batch.organisation;
-            let of = |id| Handed { organisation: organisation.clone(), what: id };
-            discarded.extend(batch.discarded_files.into_iter().map(of));
-            let of = |result| Handed { organisation: organisation.clone(), what: result };
-            results.extend(batch.results.into_iter().map(of));
-        }
-        let (recordings, discards) = self.calls.take(results, discarded).await?;
+        let taken = self.calls.take(request.into_inner().batches).await?;
         let wire = |recordings: Vec<Recording>| {
             recordings.into_iter().map(|recording| wire(recording) as i32).collect()
         };
-        Ok(Response::new(RecordResultsResponse { recordings: wire(recordings), discards: wire(discards) }))
+        let (recordings, discards) = (wire(taken.recordings), wire(taken.discards));
+        Ok(Response::new(RecordResultsResponse { recordings, discards }))
     }
 
     async fn store_file(
@@ -73,44 +58,5 @@ fn wire(recording: Recording) -> Wire {
         Recording::Recorded => Wire::Recorded,
         Recording::Deferred => Wire::Deferred,
         Recording::Refused => Wire::Refused,
-    }
-}
-
-fn within_limits(request: &RecordResultsRequest) -> Result<(), Error> {
-    let results = || request.batches.iter().flat_map(|batch| &batch.results);
-    let data_bytes: usize = results().map(|result| result.data.len()).sum();
-    let discarded: usize = request.batches.iter().map(|batch| batch.discarded_files.len()).sum();
-    if results().count() <= RECORD_ITEMS_MAX
-        && discarded <= RECORD_ITEMS_MAX
-        && data_bytes <= RECORD_DATA_BYTES_MAX
-    {
-        return Ok(());
-    }
-    let limits = format!(
-        "at most {RECORD_ITEMS_MAX} results, as many discarded files and {RECORD_DATA_BYTES_MAX} bytes of data in one request"
-    );
-    Err(Error::new(Kind::ResourceExhausted, "REQUEST_TOO_LARGE", limits))
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use sluice_proto::results::v1::{NewResult, ResultBatch};
-
-    use super::*;
-
-    fn request(results: usize, data_bytes: usize) -> RecordResultsRequest {
-        let result = NewResult { data: Bytes::from(vec![0; data_bytes]), ..NewResult::default() };
-        let batch = ResultBatch { results: vec![result; results], ..ResultBatch::default() };
-        RecordResultsRequest { batches: vec![batch.clone(), batch] }
-    }
-
-    #[test]
-    fn the_limits_hold_over_all_batches() {
-        assert!(within_limits(&request(500, 1)).is_ok());
-        assert!(within_limits(&request(501, 1)).is_err());
-        assert!(within_limits(&request(1, RECORD_DATA_BYTES_MAX / 2)).is_ok());
-        let error = within_limits(&request(1, RECORD_DATA_BYTES_MAX / 2 + 1)).unwrap_err();
-        assert_eq!(error.kind(), Kind::ResourceExhausted);
     }
 }
