@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::Future,
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -76,7 +77,23 @@ impl Calls {
     pub async fn download(&self, access: &Access, request: DownloadResultRequest) -> Result<Parts, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let record = self.shelf.get(&organisation, id(&request.id)?).await?;
-        self.data.download(&organisation, &record).await
+        self.give_out(&organisation, &record, None).await
+    }
+
+    /// The data of a record, whole, or a part of it.
+    pub async fn give_out(
+        &self,
+        organisation: &OrganisationId,
+        record: &Record,
+        part: Option<Range<u64>>,
+    ) -> Result<Parts, Error> {
+        let parts = match part {
+            None => self.data.download(organisation, record).await?,
+            Some(part) => self.data.read(organisation, record, part).await?,
+        };
+        let metrics = self.metrics.clone();
+        metrics.download();
+        Ok(parts.inspect_ok(move |bytes| metrics.downloaded(bytes.len())).boxed())
     }
 
     /// A record as it is told.
@@ -173,14 +190,6 @@ impl Calls {
             Err(error) if error.kind() == Kind::NotFound => Err(unknown()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Counts a download that begins, and the bytes given out of it.
-    #[must_use]
-    pub fn counted(&self, parts: Parts) -> Parts {
-        let metrics = self.metrics.clone();
-        metrics.download();
-        parts.inspect_ok(move |bytes| metrics.downloaded(bytes.len())).boxed()
     }
 
     /// Signs one result off.

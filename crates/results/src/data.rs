@@ -21,9 +21,9 @@ use crate::{
     chunks,
     configs::{Configs, stores::Stores},
     files::object_of,
-    result::{Record, State},
+    result::{Checksum, Record, State},
     sessions::Tenants,
-    shelf::Shelf,
+    shelf::{Shelf, data_expired, lost},
     signing::Signing,
     storage::{
         place::{Place, Provider},
@@ -54,15 +54,6 @@ pub struct Data {
 
 /// The bytes of some data.
 pub type Parts = BoxStream<'static, Result<Bytes, Error>>;
-
-fn expired() -> Error {
-    Error::new(Kind::FailedPrecondition, "EXPIRED", "its data was removed after the retention")
-}
-
-fn lost(organisation: &OrganisationId, id: Uuid) -> Error {
-    tracing::error!(%organisation, %id, "the data kept is damaged or lost");
-    Error::new(Kind::DataLoss, "CHECKSUM_MISMATCH", "the data kept is not what was published")
-}
 
 impl Data {
     /// The storage config of a record; `None`: the built-in `db`.
@@ -98,7 +89,7 @@ impl Data {
         }
         let parts = self.read(organisation, record, 0..record.size).await?;
         let (expected, organisation, id) = (record.checksum, organisation.clone(), record.id);
-        let parts = verified(parts, expected.to_uuid().into_bytes(), move || lost(&organisation, id));
+        let parts = verified(parts, expected, move || lost(&organisation, id));
         Ok(parts.boxed())
     }
 
@@ -113,7 +104,7 @@ impl Data {
         range: Range<u64>,
     ) -> Result<Parts, Error> {
         if record.state() == State::Expired {
-            return Err(expired());
+            return Err(data_expired());
         }
         if record.placement.is_some() {
             let data = self.shelf.inline_data(organisation, record.id).await?;
@@ -159,7 +150,7 @@ impl Data {
     /// Why data is not there: the clean-up may have come since the record was read.
     async fn why_missing(&self, organisation: &OrganisationId, id: Uuid) -> Error {
         match self.shelf.get(organisation, id).await {
-            Ok(now) if now.state() == State::Expired => expired(),
+            Ok(now) if now.state() == State::Expired => data_expired(),
             Ok(_) => lost(organisation, id),
             Err(error) => error,
         }
@@ -282,7 +273,7 @@ fn pieces(mut bytes: Bytes) -> impl Stream<Item = Result<Bytes, Error>> {
 /// of them together have another MD5.
 fn verified(
     parts: Parts,
-    expected: [u8; 16],
+    expected: Checksum,
     lost: impl FnOnce() -> Error + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     let state = Some((parts, Md5::new(), lost));
@@ -293,7 +284,7 @@ fn verified(
                 hash.update(&part);
                 Ok(Some((part, Some((parts, hash, lost)))))
             }
-            None if hash.finalize()[..] == expected => Ok(None),
+            None if Checksum::from(hash) == expected => Ok(None),
             None => Err(lost()),
         }
     });
@@ -309,7 +300,7 @@ mod tests {
     }
 
     async fn check(given: &[&'static [u8]]) -> Result<Vec<u8>, Error> {
-        let expected = Md5::digest(b"abc").into();
+        let expected = Checksum::of(b"abc");
         let whole: Vec<Bytes> =
             verified(parts(given), expected, || Error::internal("lost")).try_collect().await?;
         Ok(whole.concat())

@@ -187,7 +187,7 @@ impl Files {
                 touched = Instant::now();
             }
         }
-        let checksum = Checksum::from(Uuid::from_bytes(hash.finalize().into()));
+        let checksum = Checksum::from(hash);
         if asked.checksum.is_some_and(|declared| declared != checksum) {
             return Err(invalid("CHECKSUM_MISMATCH", "the bytes are not those of the checksum"));
         }

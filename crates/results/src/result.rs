@@ -61,6 +61,13 @@ impl Checksum {
     }
 }
 
+impl From<Md5> for Checksum {
+    /// Of all that it has seen.
+    fn from(hash: Md5) -> Self {
+        Self(hash.finalize().into())
+    }
+}
+
 impl From<Uuid> for Checksum {
     fn from(kept: Uuid) -> Self {
         Self(kept.into_bytes())

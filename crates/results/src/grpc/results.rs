@@ -69,7 +69,7 @@ impl ResultsService for Results {
         request: Request<DownloadResultRequest>,
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
         let (access, request) = opened(request)?;
-        let parts = self.calls.counted(self.calls.download(&access, request).await?);
+        let parts = self.calls.download(&access, request).await?;
         let answers = parts.map_ok(|data| DownloadResultResponse { data }).map_err(Status::from);
         Ok(Response::new(Box::pin(answers)))
     }

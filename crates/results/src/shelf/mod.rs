@@ -119,12 +119,9 @@ impl Shelf {
         .await;
         let (record, data) = session.settle(outcome)?.ok_or_else(not_found)?;
         if record.state() == State::Expired {
-            return Err(expired("its data was removed after the retention"));
+            return Err(data_expired());
         }
-        data?.ok_or_else(|| {
-            tracing::error!(%organisation, %id, "the data kept is damaged or lost");
-            Error::new(Kind::DataLoss, "CHECKSUM_MISMATCH", "the data kept is not what was published")
-        })
+        data?.ok_or_else(|| lost(organisation, id))
     }
 
     /// Moves a record from AVAILABLE to CONSUMED; `true` if this very call did.
@@ -224,6 +221,17 @@ fn not_found() -> Error {
 
 fn expired(message: &'static str) -> Error {
     Error::new(Kind::FailedPrecondition, "EXPIRED", message)
+}
+
+/// What is said of data that the clean-up has removed.
+pub fn data_expired() -> Error {
+    expired("its data was removed after the retention")
+}
+
+/// What is said of data that is not what was published, and what the operator is told.
+pub fn lost(organisation: &OrganisationId, id: Uuid) -> Error {
+    tracing::error!(%organisation, %id, "the data kept is damaged or lost");
+    Error::new(Kind::DataLoss, "CHECKSUM_MISMATCH", "the data kept is not what was published")
 }
 
 async fn get(

@@ -4,12 +4,11 @@
 //! space. A record points into its block.
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use sluice_proto::limits::RECORD_DATA_BYTES_MAX;
 use sluice_service::{OrganisationId, compress::compress};
 use uuid::Uuid;
 
-use crate::result::{NewRecord, Placement, Record};
+use crate::result::{Checksum, NewRecord, Placement, Record};
 
 /// Size of a block before compression, in bytes: reading one record opens its
 /// whole block. A larger record gets a block for itself.
@@ -111,7 +110,7 @@ pub fn slice<'a>(block: &'a [u8], record: &Record) -> Option<&'a [u8]> {
     let start = record.placement?.offset;
     let end = start.checked_add(usize::try_from(record.size).ok()?)?;
     let data = block.get(start..end)?;
-    (Md5::digest(data)[..] == record.checksum.to_uuid().as_bytes()[..]).then_some(data)
+    (Checksum::of(data) == record.checksum).then_some(data)
 }
 
 /// Which records' data goes along in an answer of `bytes_max` bytes: in the order of
