@@ -15,6 +15,7 @@ mod replica;
 mod server;
 mod signal;
 mod storage;
+mod tokens;
 
 use std::{
     future::Future,
@@ -23,12 +24,13 @@ use std::{
 
 pub use certificates::{Ca, Certificates, Issued};
 pub use cluster::{Database, Service, cluster, connect, encrypting_cluster, scratch};
-pub use pair::{Link, Pair, PairBuilder, Tenant};
+pub use pair::{Link, Pair, PairBuilder};
 pub use program::program;
 pub use proxy::{Cut, Proxy};
 pub use replica::Replica;
 pub use server::{OwnServer, Paused};
 pub use storage::{Answers, Azurite, GsServer, S3Server, install_tls};
+pub use tokens::Tenant;
 
 /// How long something may take that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -2,32 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::OnceLock};
 
-use sluice::{
-    connection::{Authorised, Clients, channel_with, token_interceptor},
-    keys::{NewToken, append_entries, tenant_scopes},
-};
-use sluice_service::auth::{INTAKE_SCOPE, SCOPES};
+use sluice::connection::{Authorised, Clients, channel_with, token_interceptor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::Channel;
 
-use crate::{Certificates, Database, OwnServer, Proxy, Replica, Service, cluster::scratch};
+use crate::{
+    Certificates, Database, OwnServer, Proxy, Replica, Service, Tenant, cluster::scratch, tokens::Tokens,
+};
 
 /// How many replicas may run at a time in one test process, so that parallel
 /// tests on many cores stay below the server's connections.
 const REPLICAS_MAX: u32 = 16;
-
-/// Who calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tenant {
-    /// The organisation `acme`, every tenant scope.
-    Acme,
-    /// The organisation `globex`, every tenant scope.
-    Globex,
-    /// All organisations, every scope.
-    Admin,
-    /// The ingest service itself: the intake scope only.
-    Intake,
-}
 
 /// A connection that can be led through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +32,7 @@ pub struct PairBuilder {
     results: u32,
     processes: bool,
     admin: bool,
-    own_server: bool,
+    own_servers: usize,
     tls: Option<Certificates>,
     links: Vec<Link>,
     ingest_flags: Vec<String>,
@@ -73,15 +58,8 @@ pub struct Pair {
     tls: Option<Certificates>,
     tokens: Tokens,
     proxies: Vec<(Link, Proxy)>,
-    server: Option<OwnServer>,
+    servers: Vec<OwnServer>,
     _permit: OwnedSemaphorePermit,
-}
-
-struct Tokens {
-    acme: String,
-    globex: String,
-    admin: String,
-    intake: String,
 }
 
 impl Pair {
@@ -98,7 +76,7 @@ impl Pair {
             results: 1,
             processes: false,
             admin: false,
-            own_server: false,
+            own_servers: 0,
             tls: None,
             links: vec![],
             ingest_flags: vec![],
@@ -111,12 +89,7 @@ impl Pair {
     /// The text of a token.
     #[must_use]
     pub fn token(&self, tenant: Tenant) -> &str {
-        match tenant {
-            Tenant::Acme => &self.tokens.acme,
-            Tenant::Globex => &self.tokens.globex,
-            Tenant::Admin => &self.tokens.admin,
-            Tenant::Intake => &self.tokens.intake,
-        }
+        self.tokens.of(tenant)
     }
 
     /// Clients of the first replicas.
@@ -175,13 +148,26 @@ impl Pair {
         self.proxies.iter().filter(move |(of, _)| *of == link).map(|(_, proxy)| proxy)
     }
 
-    /// The PostgreSQL of its own.
+    /// The PostgreSQL of its own; of two, that of ingest.
     ///
     /// # Panics
     /// If the pair was built without it.
     #[must_use]
     pub fn server(&mut self) -> &mut OwnServer {
-        self.server.as_mut().expect("the pair was built without a server of its own")
+        self.server_of(Service::Ingest)
+    }
+
+    /// The PostgreSQL of its own that a service's database is on.
+    ///
+    /// # Panics
+    /// If the pair was built without it.
+    #[must_use]
+    pub fn server_of(&mut self, service: Service) -> &mut OwnServer {
+        let server = match service {
+            Service::Ingest => self.servers.first_mut(),
+            Service::Results => self.servers.last_mut(),
+        };
+        server.expect("the pair was built without a server of its own")
     }
 }
 
@@ -210,7 +196,14 @@ impl PairBuilder {
     /// Its databases are on a PostgreSQL of their own, which may be killed.
     #[must_use]
     pub fn own_server(mut self) -> Self {
-        self.own_server = true;
+        self.own_servers = 1;
+        self
+    }
+
+    /// Each database is on a PostgreSQL of its own, see [`Pair::server_of`].
+    #[must_use]
+    pub fn own_servers(mut self) -> Self {
+        self.own_servers = 2;
         self
     }
 
@@ -274,15 +267,18 @@ impl PairBuilder {
         let permit = replicas.acquire_many_owned(wanted).await.expect("never closed");
 
         let files = scratch("pair");
-        let (tokens, keys_file) = tokens(&files);
+        let (tokens, keys_file) = Tokens::new(&files);
         let intake_file = files.join("intake-token");
-        std::fs::write(&intake_file, &tokens.intake).expect("intake token");
-        let server = if self.own_server { Some(OwnServer::start().await) } else { None };
+        std::fs::write(&intake_file, tokens.of(Tenant::Intake)).expect("intake token");
+        let mut servers = Vec::new();
+        for _ in 0..self.own_servers {
+            servers.push(OwnServer::start().await);
+        }
         let (ingest_database, results_database) = match &self.databases {
             Some(databases) => databases.clone(),
             None => (
-                database(server.as_ref(), Service::Ingest).await,
-                database(server.as_ref(), Service::Results).await,
+                database(servers.first(), Service::Ingest).await,
+                database(servers.last(), Service::Results).await,
             ),
         };
         let mut pair = Pair {
@@ -295,7 +291,7 @@ impl PairBuilder {
             tls: None,
             tokens,
             proxies: vec![],
-            server,
+            servers,
             _permit: permit,
         };
         let common = |url: String, keys: &std::path::Path| {
@@ -381,16 +377,4 @@ async fn database(server: Option<&OwnServer>, service: Service) -> Database {
         Some(server) => Database::create_on(server, service).await,
         None => Database::create(service).await,
     }
-}
-
-fn tokens(files: &std::path::Path) -> (Tokens, PathBuf) {
-    let acme = NewToken::new(Some("acme"), tenant_scopes());
-    let globex = NewToken::new(Some("globex"), tenant_scopes());
-    let admin = NewToken::new(None, SCOPES);
-    let intake = NewToken::new(None, [INTAKE_SCOPE]);
-    let keys_file = files.join("keys.toml");
-    let entries = [&acme, &globex, &admin, &intake].map(|token| token.entry.clone());
-    append_entries(&keys_file, &entries).expect("a keys file");
-    let tokens = Tokens { acme: acme.text, globex: globex.text, admin: admin.text, intake: intake.text };
-    (tokens, keys_file)
 }

@@ -104,7 +104,7 @@ async fn no_crash_and_no_race_breaks_an_invariant() {
     println!("SLUICE_HISTORY_SEED={seed}");
     let mut random = Random::new(seed);
     let mut pair = Pair::builder()
-        .own_server()
+        .own_servers()
         .processes()
         .ingest_replicas(2)
         .results_replicas(2)

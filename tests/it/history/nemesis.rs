@@ -1,10 +1,10 @@
-//! What breaks things while others work: processes are killed and paused, the
+//! What breaks things while others work: processes are killed and paused, either
 //! database crashes, connections are cut where it hurts most. The seed decides
 //! what, in which order, and for how long.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use sluice_tests::{Link, Pair, Paused, Proxy, Replica, eventually, eventually_within};
+use sluice_tests::{Link, Pair, Paused, Proxy, Replica, Service, eventually, eventually_within};
 
 use super::{
     points::Point,
@@ -29,10 +29,11 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(60);
 enum Step {
     KillIngest,
     KillResults,
-    CrashDatabase,
+    /// Of one service: what the other one knows is not lost.
+    CrashDatabase(Service),
     PauseIngest,
     PauseResults,
-    PauseDatabase,
+    PauseDatabase(Service),
     CutEverything,
     StallLinks,
     RefuseLinks,
@@ -44,10 +45,12 @@ fn steps() -> Vec<Step> {
     let others = [
         Step::KillIngest,
         Step::KillResults,
-        Step::CrashDatabase,
+        Step::CrashDatabase(Service::Ingest),
+        Step::CrashDatabase(Service::Results),
         Step::PauseIngest,
         Step::PauseResults,
-        Step::PauseDatabase,
+        Step::PauseDatabase(Service::Ingest),
+        Step::PauseDatabase(Service::Results),
         Step::CutEverything,
         Step::StallLinks,
         Step::RefuseLinks,
@@ -124,24 +127,24 @@ impl Nemesis<'_> {
     async fn step(&mut self, step: Step, is_first: bool) {
         let which = self.random.below(2);
         let a_while = match step {
-            Step::PauseIngest | Step::PauseDatabase if is_first => SILENCE,
+            Step::PauseIngest | Step::PauseDatabase(_) if is_first => SILENCE,
             Step::PauseResults if is_first => IDLENESS,
             _ => self.a_while(is_first),
         };
         self.recorder.fault(format!("{step:?} {which} for {a_while:?}"));
         match step {
             Step::KillIngest | Step::KillResults => self.kill(step, which, a_while).await,
-            Step::CrashDatabase => {
+            Step::CrashDatabase(of) => {
                 let with = if self.random.percent(50) { "-QUIT" } else { "-KILL" };
-                self.pair.server().crash(with).await;
+                self.pair.server_of(of).crash(with).await;
                 tokio::time::sleep(self.random.millis(500)).await;
-                self.pair.server().restart().await;
+                self.pair.server_of(of).restart().await;
             }
             Step::PauseIngest if is_first => self.silence(which, a_while).await,
             Step::PauseIngest => self.stand(self.pair.ingest[which].pause().await, a_while).await,
             Step::PauseResults => self.stand(self.pair.results[which].pause().await, a_while).await,
-            Step::PauseDatabase => {
-                let paused = self.pair.server().pause().await;
+            Step::PauseDatabase(of) => {
+                let paused = self.pair.server_of(of).pause().await;
                 self.stand(paused, a_while).await;
             }
             Step::Cut(point) => self.cut(point, which).await,
@@ -190,8 +193,12 @@ impl Nemesis<'_> {
     async fn power_cut(&mut self) {
         let pair = &mut *self.pair;
         pair.ingest.iter_mut().chain(&mut pair.results).for_each(Replica::kill);
-        pair.server().crash("-KILL").await;
-        pair.server().restart().await;
+        for of in [Service::Ingest, Service::Results] {
+            pair.server_of(of).crash("-KILL").await;
+        }
+        for of in [Service::Ingest, Service::Results] {
+            pair.server_of(of).restart().await;
+        }
         for replica in pair.results.iter_mut().chain(&mut pair.ingest) {
             replica.restart(true).await;
         }
