@@ -13,7 +13,11 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_types::StatusExt as _;
 
-use crate::{http_support::Http, ingest_streams::Stream, support::*};
+use crate::{
+    http_support::{Answer, Http},
+    ingest_streams::Stream,
+    support::*,
+};
 
 pub fn with(name: &str, value: &str) -> PairBuilder {
     builder().flag(Service::Ingest, name, value)
@@ -103,6 +107,27 @@ async fn so_many_requests_are_on_one_connection_and_the_others_wait() {
     third.await.unwrap().unwrap();
 }
 
+/// Asks with headers of so many bytes together, as RFC 9113 counts them: in HTTP/2 those of
+/// the request's line are among them.
+async fn with_headers(http: &Http, bytes: usize) -> Answer {
+    const PATH: &str = "/aecontent/v1/acme/observations";
+    let (request, authority) = (http.request(http::Method::GET, PATH), http.address.to_string());
+    let counted = |name: &str, value: &str| name.len() + value.len() + 32;
+    let line = match http.version {
+        http::Version::HTTP_2 => {
+            counted(":method", "GET")
+                + counted(":scheme", "http")
+                + counted(":authority", &authority)
+                + counted(":path", PATH)
+        }
+        _ => counted("host", &authority),
+    };
+    let token = request.headers_ref().unwrap()["authorization"].to_str().unwrap();
+    let others = line + counted("authorization", token) + counted("x-padding", "");
+    let padding = "x".repeat(bytes - others);
+    http.send(request.header("x-padding", padding), "").await
+}
+
 #[tokio::test]
 async fn headers_have_up_to_so_many_bytes() {
     let pair = with("header-list-bytes-max", "4096").start().await;
@@ -113,15 +138,14 @@ async fn headers_have_up_to_so_many_bytes() {
         request.metadata_mut().insert("x-padding", value);
         acme.definitions.clone().list_definitions(request).await.map(drop)
     };
-    let http = Http::ingest(&pair, Tenant::Acme);
-    let plain = async |bytes: usize| {
-        let request = http.request(http::Method::GET, "/aecontent/v1/acme/observations");
-        http.send(request.header("x-padding", "x".repeat(bytes)), "").await
-    };
+    let mut http = Http::ingest(&pair, Tenant::Acme);
     grpc(3000).await.unwrap();
     assert!(grpc(4100).await.is_err());
-    assert_eq!(plain(3000).await.status, 200);
-    assert_eq!(plain(4100).await.error(), (413, "limit-exceeded".into()));
+    assert_eq!(with_headers(&http, 4096).await.status, 200);
+    assert_eq!(with_headers(&http, 4097).await.error(), (413, "limit-exceeded".into()));
+    http.version = http::Version::HTTP_2;
+    assert_eq!(with_headers(&http, 4096).await.status, 200);
+    assert_eq!(with_headers(&http, 4097).await.status, 431);
     // Nobody else's requests suffer.
     call(&acme).await.unwrap();
 }

@@ -159,7 +159,8 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .keep_alive_timeout(Duration::from_secs(limits.keepalive_timeout_seconds))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits.header_list_bytes_max)
+        // h2 refuses what is as large as this.
+        .max_header_list_size(limits.header_list_bytes_max.saturating_add(1))
         .max_concurrent_streams(limits.streams_per_connection_max);
     builder
 }
