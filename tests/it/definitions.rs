@@ -217,6 +217,44 @@ async fn every_wrong_field_is_named_and_validation_says_the_same() {
 }
 
 #[tokio::test]
+async fn what_is_longest_is_kept_and_one_byte_more_is_not() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    // Bytes, not characters: 2048 times two.
+    let longest = Definition {
+        description: "é".repeat(2048),
+        unique_by: (10..42).map(|n| format!("/{n}{}", "x".repeat(509))).collect(),
+        json_schema: format!("{{{}}}", " ".repeat(64 * 1024 - 2)),
+        unique: seconds(LONG),
+        ..definition(&"p".repeat(255))
+    };
+    put(&acme, longest.clone()).await;
+    let kept = get(&acme, &longest.path).await.unwrap();
+    assert_eq!(
+        (&kept.description, &kept.unique_by, &kept.json_schema),
+        (&longest.description, &longest.unique_by, &longest.json_schema)
+    );
+    let fields: Vec<_> = longest.unique_by.iter().map(|pointer| format!("\"{}\":1", &pointer[1..])).collect();
+    let said = publish_one(&acme, json(&longest.path, &format!("{{{}}}", fields.join(",")))).await;
+    assert_eq!(told(&[said]), [(Outcome::Success, "")]);
+    let longer = |text: &str| format!("{text}x");
+    let pointer = vec![longer(&longest.unique_by[0])];
+    let pointers = [&longest.unique_by[..], &["/a".into()]].concat();
+    for (field, longer) in [
+        ("description", Definition { description: longer(&longest.description), ..longest.clone() }),
+        ("unique_by", Definition { unique_by: pointer, ..longest.clone() }),
+        ("unique_by", Definition { unique_by: pointers, ..longest.clone() }),
+        ("json_schema", Definition { json_schema: format!("{} ", longest.json_schema), ..longest.clone() }),
+        ("path", Definition { path: longer(&longest.path), ..longest.clone() }),
+    ] {
+        let status = try_put(&acme, longer).await.unwrap_err();
+        let violations = status.get_error_details().bad_request().unwrap().field_violations.clone();
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        assert_eq!(violations[0].field, format!("definition.{field}"));
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_schema_is_told_shortly() {
     let pair = Pair::start().await;
     let acme = pair.clients(Tenant::Acme);

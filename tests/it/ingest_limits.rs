@@ -6,7 +6,7 @@ use prost_types::{Struct, Value, value::Kind};
 use sluice_proto::ingest::v1::{
     Definition, Observation, Outcome, PublishObservationsRequest, observation::Content,
 };
-use sluice_tests::{Pair, Tenant};
+use sluice_tests::{Pair, Service, Tenant};
 use tonic::{Code, Status, codec::CompressionEncoding};
 use tonic_types::StatusExt;
 
@@ -182,6 +182,25 @@ async fn one_mebibyte_is_taken_and_one_byte_more_is_not() {
     );
     assert_eq!(answer.stats.unwrap().accepted_bytes, 2 * MIB as u64);
     adds_up(&pair, &acme, &accepted(&observations, &answer.observations)).await;
+}
+
+/// The largest content that results takes, as bytes that nothing makes smaller.
+#[tokio::test]
+async fn the_largest_observation_there_can_be_is_handed_over_and_one_byte_more_is_not_taken() {
+    let builder = builder().flag(Service::Ingest, "observation-bytes-max", &(16 * MIB).to_string());
+    let pair = builder.flag(Service::Ingest, "request-bytes-max", &(17 * MIB).to_string()).start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let of = |bytes: usize| {
+        let noise = (0..bytes as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8);
+        let bytes: Vec<u8> = noise.collect();
+        Observation { r#type: "application/octet-stream".into(), ..data("plain", bytes) }
+    };
+    let (largest, larger) = (of(16 * MIB), of(16 * MIB + 1));
+    let said = publish(&acme, vec![largest.clone()]).await;
+    assert_eq!(told(&said), [(Outcome::Success, "")]);
+    assert_eq!(told(&publish(&acme, vec![larger]).await), [(Outcome::Error, "TOO_LARGE")]);
+    adds_up(&pair, &acme, &accepted(&[largest], &said)).await;
 }
 
 #[tokio::test]
