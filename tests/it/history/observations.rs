@@ -136,7 +136,6 @@ impl Maker {
             task: labels.task,
             r#type: labels.r#type,
             content: Some(content),
-            ..Observation::default()
         };
         (sent, observation)
     }
