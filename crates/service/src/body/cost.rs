@@ -276,7 +276,7 @@ mod tests {
         let each = 2 * FIELD_COST + MESSAGE_COST;
         for sizes in [[10, 30, 20], [30, 20, 10], [10, 20, 30]] {
             let request = sizes.map(observation).concat();
-            let expected = 3 * each + 60 * TEXT.0 / TEXT.1 + 30 * STRUCT_FOLD;
+            let expected = 3 * each + (LazyStruct::text_bytes_max(60) - 60) + 30 * STRUCT_FOLD;
             assert_eq!(cost("PublishObservations", &request), Ok(expected), "{sizes:?}");
         }
     }

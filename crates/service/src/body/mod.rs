@@ -124,6 +124,7 @@ impl<S> Bodies<S> {
 
 /// What a body holds.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the larger one is that of most requests")]
 enum Surface {
     /// Whatever the route reads, up to a limit; beyond, it only counts.
     Http { seen: usize, bytes_max: usize },
