@@ -2,6 +2,7 @@
 //! markers, unique windows, throttle counters and the outbox; it knows nothing
 //! of buckets. The README walks one observation through these files.
 
+mod background;
 mod backlog;
 mod calls;
 mod check;
@@ -55,6 +56,7 @@ use tonic::codec::CompressionEncoding;
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
+use background::Background;
 pub use config::Settings;
 
 mod embedded {
@@ -163,29 +165,32 @@ pub async fn run(
 
     // Requests may still come and ask while the server drains.
     let drained = CancellationToken::new();
-    let mut upkeep = JoinSet::new();
-    upkeep.spawn(keys.clone().follow(drained.clone()));
+    let mut upkeep = Background::default();
+    upkeep.spawn("the keys file", keys.clone().follow(drained.clone()));
     if let Some(tls) = tls.clone() {
-        upkeep.spawn(tls.follow(drained.clone()));
+        upkeep.spawn("TLS files", tls.follow(drained.clone()));
     }
     if settings.migrate {
         let (migration, shutdown) = (settings.database.migration()?, shutdown.clone());
-        upkeep.spawn(async move { migration.run_when_possible(migrations, &shutdown).await });
+        upkeep.spawn("migrating", async move { migration.run_when_possible(migrations, &shutdown).await });
     }
-    upkeep.spawn(health::follow_database(
+    let healthy = health::follow_database(
         reporter.clone(),
         SERVICES.to_vec(),
         database.clone(),
         POOL_SESSION,
         Schema::of(&migrations()),
         shutdown.clone(),
-    ));
-    upkeep.spawn(retention::run(database.clone(), retention, metrics.gate.clone(), shutdown.clone()));
+    );
+    upkeep.spawn("health", healthy);
+    let cleanup = retention::run(database.clone(), retention, metrics.gate.clone(), shutdown.clone());
+    upkeep.spawn("the gate's clean-up", cleanup);
     // A session of its own: who changes definitions must not keep it from following.
     let (registry, follower) = registry::Registry::new(database.pool(POOL_SESSION, 1)?);
-    upkeep.spawn(follower.run(drained.clone()));
+    upkeep.spawn("reading definitions", follower.run(drained.clone()));
 
-    let pipeline = Pipeline::start(&settings, &database, registry.clone(), &metrics, &drained).await?;
+    let pipeline =
+        Pipeline::start(&settings, &database, registry.clone(), &metrics, (&mut upkeep, &drained))?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
@@ -202,8 +207,8 @@ pub async fn run(
     let read =
         |(name, pool): (_, deadpool_postgres::Pool)| (name, Box::new(move || pool.status()) as ReadStatus);
     exposed.add_pools(pools.map(read).into());
-    upkeep.spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
-    upkeep.spawn(probes::serve(probes, reporter.clone(), drained.clone()));
+    upkeep.spawn("the admin port", admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+    upkeep.spawn("probes", probes::serve(probes, reporter.clone(), drained.clone()));
     let bounds = definitions::Bounds {
         count_max: settings.organisation_definitions_max.into(),
         text_bytes_max: settings.organisation_schema_bytes_max.into(),
@@ -240,6 +245,7 @@ pub async fn run(
 
     // The publisher went with the server.
     let (lanes, emitter, deleter) = (pipeline.lanes, pipeline.emitter, pipeline.deleter);
+    let upkeep = upkeep.into_tasks();
     ending::Working { lanes, emitter, deleter, upkeep, drained }.end().await?;
     Ok(())
 }
@@ -259,12 +265,12 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    async fn start(
+    fn start(
         settings: &Settings,
         database: &Database,
         registry: registry::Registry,
         metrics: &metrics::Metrics,
-        stopped: &CancellationToken,
+        (background, stopped): (&mut Background, &CancellationToken),
     ) -> Result<Self, Failure> {
         let instance = Uuid::now_v7();
         let backlog = Arc::new(backlog::Backlog::new(
@@ -273,11 +279,12 @@ impl Pipeline {
         ));
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
         let token = TokenInterceptor::load(&settings.results_token_file)?;
-        tokio::spawn(token.clone().follow(settings.results_token_file.clone(), stopped.clone()));
+        let token_file = settings.results_token_file.clone();
+        background.spawn("the token file", token.clone().follow(token_file, stopped.clone()));
         let results = settings.results()?;
-        tokio::spawn(results.clone().follow_files(stopped.clone()));
+        background.spawn("certificates for results", results.clone().follow_files(stopped.clone()));
         let every = Duration::from_secs(settings.results_resolve_seconds);
-        tokio::spawn(results.clone().follow_names(every, stopped.clone()));
+        background.spawn("names of results", results.clone().follow_names(every, stopped.clone()));
         let caller = emitter::call::Caller::new(
             results.clone(),
             token.clone(),
@@ -287,7 +294,7 @@ impl Pipeline {
         );
         let files_pool = database.pool(FILES_SESSION, settings.database_connections)?;
         let uploads = files::uploads::Uploads::new(files_pool.clone(), instance);
-        tokio::spawn(uploads.clone().run(stopped.clone()));
+        background.spawn_until(stopped, "the look for dead uploads", uploads.clone().run());
 
         let (emit, emissions) = mpsc::unbounded_channel();
         let (hand, found) = mpsc::channel(FOUND_MAX);
@@ -302,15 +309,15 @@ impl Pipeline {
             at_gate: at_gate.clone(),
             found: hand,
         };
-        tokio::spawn(upkeep.run(stopped.clone()));
+        background.spawn_until(stopped, "upkeep of the outbox", upkeep.run());
         let beats = database.pool(emitter::heartbeat::SESSION, 1)?;
-        tokio::spawn(emitter::heartbeat::run(beats, instance, stopped.clone()));
+        background.spawn_until(stopped, "the heartbeat", emitter::heartbeat::run(beats, instance));
         let measure = emitter::measure::Measure {
             pool: database.pool(emitter::measure::SESSION, 1)?,
             backlog: backlog.clone(),
             metrics: metrics.outbox.clone(),
         };
-        tokio::spawn(measure.run(stopped.clone()));
+        background.spawn_until(stopped, "measuring the outbox", measure.run());
 
         let context = committer::LaneContext {
             database: database.clone(),

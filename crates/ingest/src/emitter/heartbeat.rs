@@ -8,7 +8,6 @@ use sluice_service::{
     backoff::Rounds,
     postgres::{Session, execute},
 };
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -27,14 +26,11 @@ pub const SESSION: Session = Session {
     ],
 };
 
-/// Beats until shutdown, on a pool of one session.
-pub async fn run(pool: Pool, instance: Uuid, shutdown: CancellationToken) {
+/// Beats, on a pool of one session.
+pub async fn run(pool: Pool, instance: Uuid) {
     let mut rounds = Rounds::new("the heartbeat", BEAT_EVERY, BEAT_EVERY_MAX);
     loop {
         let done = execute(&pool, include_str!("../sql/heartbeat.sql"), &[&instance]).await;
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(rounds.ended(&done)) => {}
-        }
+        tokio::time::sleep(rounds.ended(&done)).await;
     }
 }

@@ -13,7 +13,6 @@ use sluice_service::{
     backoff::Rounds,
     postgres::{Session, query},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{backlog::Backlog, metrics::Outbox};
 
@@ -45,17 +44,14 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// Measures until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Measures, again and again.
+    pub async fn run(self) {
         let mut rounds = Rounds::new("measuring the outbox", MEASURE_EVERY, MEASURE_EVERY_MAX);
         loop {
             let started = Instant::now();
             let done = self.once().await;
             let wait = rounds.ended(&done).max(started.elapsed() * PAUSE_TIMES);
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -11,7 +11,6 @@ use sluice_service::{
 };
 use tokio::sync::mpsc::{self, Permit};
 use tokio_postgres::types::ToSql;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Condition, call::set_aside, queue::Row};
@@ -59,15 +58,8 @@ struct Walk {
 }
 
 impl Upkeep {
-    /// Goes on until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.rounds() => {}
-        }
-    }
-
-    async fn rounds(&self) {
+    /// Round after round.
+    pub async fn run(self) {
         let mut walk = Walk::default();
         let mut rounds = Rounds::new("upkeep of the outbox", ROUND_EVERY, ROUND_EVERY_MAX);
         for round in 0_u64.. {

@@ -20,7 +20,6 @@ use sluice_service::{
     transaction,
 };
 use tokio_postgres::types::ToSql;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -107,8 +106,8 @@ impl Uploads {
         Ok(upload)
     }
 
-    /// Gives up what nobody sees to any more, until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Gives up what nobody sees to any more, again and again.
+    pub async fn run(self) {
         let mut looked_through = Uuid::nil();
         let mut rounds = Rounds::new("the look for dead uploads", LOOK_EVERY, LOOK_EVERY_MAX);
         loop {
@@ -122,10 +121,7 @@ impl Uploads {
             if count >= GIVE_UP_MAX {
                 pause = Duration::ZERO;
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 
