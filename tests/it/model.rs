@@ -107,7 +107,7 @@ fn expect(outcome: Outcome, reason: &'static str, id: &str) -> Expected {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Mark {
     Own(u8),
-    /// Request id, content, and its how-manieth occurrence.
+    /// Request id, content, and its ordinal among equal ones.
     Request(u8, String, usize),
 }
 

@@ -298,7 +298,7 @@ fn candidate(
 }
 
 /// The marker's hash: of the publisher's own chkpt, or of the request's id, the
-/// content and its how-manieth occurrence, in domains that can't meet.
+/// content and its ordinal among equal ones, in domains that can't meet.
 fn marker_key(
     request: &Request,
     observation: &Observation,

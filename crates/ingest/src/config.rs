@@ -16,8 +16,11 @@ use tonic::transport::Endpoint;
 use crate::json;
 
 /// Which service it is, in metrics and traces.
-pub(crate) const PROGRAM: telemetry::Program =
-    telemetry::Program { service: "sluice-ingest", version: env!("CARGO_PKG_VERSION") };
+pub(crate) const PROGRAM: telemetry::Program = telemetry::Program {
+    service: "sluice-ingest",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Takes observations, decides what gets in, and hands it over to the results service.",
+};
 
 sluice_service::settings! {
     /// Settings of the ingest service.

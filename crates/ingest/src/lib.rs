@@ -124,7 +124,7 @@ const FILES_SESSION: Session = Session {
 /// SIGTERM or SIGINT, or brings the schema up to date (`migrate`).
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
-    if let Some(code) = program::migrate(config::PROGRAM.service, Settings::TABLE, &args, migrations) {
+    if let Some(code) = program::migrate(config::PROGRAM, Settings::TABLE, &args, migrations) {
         return code;
     }
     program::main(

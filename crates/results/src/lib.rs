@@ -94,7 +94,7 @@ pub fn migrations() -> refinery::Runner {
 /// up to date (`migrate`).
 #[must_use]
 pub fn main(args: Vec<String>) -> ExitCode {
-    if let Some(code) = program::migrate(config::PROGRAM.service, Settings::TABLE, &args, migrations) {
+    if let Some(code) = program::migrate(config::PROGRAM, Settings::TABLE, &args, migrations) {
         return code;
     }
     let start = async |settings: Settings, shutdown| {

@@ -17,7 +17,7 @@ use crate::text::cut;
 const ERROR_DOMAIN: &str = "sluice";
 /// The reason of what needs something the operator did not set up.
 const UNCONFIGURED: &str = "UNCONFIGURED";
-/// The reason of a request that has more bytes than are taken.
+/// The reason of a request that exceeds the size limit.
 const REQUEST_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
 /// The reason of a body that is no JSON, or of the wrong shape.
 const INVALID_BODY: &str = "INVALID_BODY";
@@ -132,10 +132,10 @@ impl Error {
         Self::new(Kind::InvalidArgument, INVALID_BODY, message)
     }
 
-    /// The request has more bytes than are taken.
+    /// The request exceeds the size limit.
     #[must_use]
     pub fn request_too_large() -> Self {
-        Self::new(Kind::ResourceExhausted, REQUEST_TOO_LARGE, "the request is larger than is taken")
+        Self::new(Kind::ResourceExhausted, REQUEST_TOO_LARGE, "the request exceeds the size limit")
     }
 
     /// The process has no room for the request now.

@@ -22,6 +22,10 @@ const EXIT_USAGE: u8 = 64;
 /// How long the last spans may take to be delivered.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
+/// The flags that ask what the program is, and of what version.
+const HELP: [&str; 2] = ["--help", "-h"];
+const VERSION: [&str; 2] = ["--version", "-V"];
+
 /// Any failure that ends a service.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,15 +45,17 @@ const MIGRATE: &str = "migrate";
 /// (`migrate`, then flags); says what it did. Only what concerns the database is
 /// read; the rest of the settings may be there, or not. Exit codes as [`main`]'s.
 pub fn migrate(
-    program: &str,
+    program: telemetry::Program,
     table: &'static [Setting],
     args: &[String],
     runner: impl FnOnce() -> Runner,
 ) -> Option<ExitCode> {
     let (MIGRATE, args) = args.split_first().map(|(word, args)| (word.as_str(), args))? else { return None };
-    let program = format!("{program} {MIGRATE}");
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        print!("{}", help(&program, postgres::Settings::TABLE));
+    let program = format!("{} {MIGRATE}", program.service);
+    if asks_for(args, &HELP) {
+        let head = "Bring the database's schema up to date, and let the user of database_url serve";
+        print!("{head}.\n\nUsage: {program} [--SETTING VALUE]...\n\n{}\n", exit_codes());
+        print!("{}", help(postgres::Settings::TABLE));
         return Some(ExitCode::SUCCESS);
     }
     let mut source = Source::collect(table, args.iter().cloned(), environment());
@@ -85,6 +91,29 @@ pub fn migrate(
     })
 }
 
+fn asks_for(args: &[String], flags: &[&str]) -> bool {
+    args.iter().any(|arg| flags.contains(&arg.as_str()))
+}
+
+fn exit_codes() -> String {
+    format!("Exit codes: 0, it did what was asked; {EXIT_USAGE}, bad configuration; 1, anything else.\n")
+}
+
+/// What a service is and how it is called.
+fn usage(program: telemetry::Program) -> String {
+    let telemetry::Program { service, version, about } = program;
+    format!(
+        "{service} {version}\n{about}\n\n\
+         Usage:\n\
+         \x20 {service} [--SETTING VALUE]...          Serve until SIGTERM or SIGINT\n\
+         \x20 {service} migrate [--SETTING VALUE]...  Bring the database's schema up to date\n\
+         \x20 {service} {PRINT_CONFIG} ...            Print the settings and where each is from\n\
+         \x20 {service} --version                     Print the version\n\n\
+         {}",
+        exit_codes()
+    )
+}
+
 /// The environment, as far as it is text.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
@@ -105,8 +134,12 @@ pub fn main<S, Fut>(
 where
     Fut: Future<Output = Result<(), Failure>>,
 {
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        print!("{}", help(program.service, table));
+    if asks_for(&args, &HELP) {
+        print!("{}\n{}", usage(program), help(table));
+        return ExitCode::SUCCESS;
+    }
+    if asks_for(&args, &VERSION) {
+        println!("{} {}", program.service, program.version);
         return ExitCode::SUCCESS;
     }
     let env = environment();
@@ -155,4 +188,20 @@ where
     telemetry.stop(LAST_SPANS);
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_says_what_it_is_how_it_is_called_and_how_it_ends() {
+        let text = usage(telemetry::Program { service: "sluice-test", version: "1.2.3", about: "Tests." });
+        for wanted in
+            ["sluice-test 1.2.3", "Tests.", "sluice-test migrate", PRINT_CONFIG, "64, bad configuration"]
+        {
+            assert!(text.contains(wanted), "{wanted} in {text}");
+        }
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
 }

@@ -129,7 +129,7 @@ pub async fn serve(listener: Listener, served: Served, shutdown: CancellationTok
                 }));
             }
             Err(error) => {
-                tracing::warn!(%error, "no connection accepted");
+                tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }

@@ -14,7 +14,7 @@ use crate::{
 
 /// Where the pair lives.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The services see this command's environment: what flags don't say is set there, \
+#[command(after_help = "The services see this command's environment: other settings are taken from there, \
 such as SLUICE_STORAGE_ENDPOINTS=http://127.0.0.1:9000, the endpoints of object stores that storage configs \
 may name. Storage of type local lies in the data directory's folder `storage`.")]
 pub struct DevArgs {

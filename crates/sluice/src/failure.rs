@@ -4,6 +4,10 @@
 
 use std::{fmt, io};
 
+/// What every command's help says of them.
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0, it did what was asked; 1, it ran, and something is wrong; 2, it could \
+not run: usage, no connection, the token is refused.";
+
 /// Exit code of a command that ran and found something wrong.
 const EXIT_FAILED: u8 = 1;
 /// Exit code of a command that could not run.

@@ -25,8 +25,8 @@ mod text;
 
 use std::{future::Future, process::ExitCode};
 
-use clap::{Parser, Subcommand};
-use failure::{Context, Failure};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use failure::{Context, EXIT_CODES, Failure};
 use sluice_service::shutdown;
 use tokio::runtime::Builder;
 
@@ -74,7 +74,7 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(parse().command) {
         Ok(code) => code,
         Err(failure) => {
             let message = failure.to_string();
@@ -84,6 +84,22 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit())
         }
     }
+}
+
+/// The command line; every command's help ends in its exit codes.
+fn parse() -> Cli {
+    let matches = with_exit_codes(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|fault| fault.exit())
+}
+
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    let told = command.get_after_help().map(ToString::to_string);
+    let text = match told {
+        Some(told) if told.contains("Exit codes") => told,
+        Some(told) => format!("{told}\n\n{EXIT_CODES}"),
+        None => EXIT_CODES.to_owned(),
+    };
+    command.after_help(text).mut_subcommands(with_exit_codes)
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -144,5 +160,24 @@ fn invocation() -> &'static str {
         // The profile that is built already.
         (Some(_), true) => "cargo run -q --",
         (Some(_), false) => "cargo run -q --release --",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn silent(command: &clap::Command, found: &mut Vec<String>) {
+        if !command.get_after_help().is_some_and(|text| text.to_string().contains("Exit codes: 0")) {
+            found.push(command.get_name().to_owned());
+        }
+        command.get_subcommands().for_each(|below| silent(below, found));
+    }
+
+    #[test]
+    fn every_command_says_its_exit_codes() {
+        let mut found = Vec::new();
+        silent(&with_exit_codes(Cli::command()), &mut found);
+        assert!(found.is_empty(), "{found:?}");
     }
 }

@@ -103,6 +103,11 @@ pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
     if digits.is_empty() && !text.is_empty() { Ok(total) } else { Err(fault()) }
 }
 
+/// The same, and a bare number of seconds.
+pub(crate) fn parse_seconds_or_bare(text: &str) -> Result<u64, String> {
+    text.parse().or_else(|_| parse_seconds(text))
+}
+
 /// Seconds as [`parse_seconds`] reads them.
 pub(crate) fn seconds(mut total: u64) -> String {
     if total == 0 {
@@ -158,6 +163,8 @@ mod tests {
         for bad in ["", "15", "m", "1.5h", "-1s", "1y", "99999999999999999999s", "999999999999999999w"] {
             assert!(parse_seconds(bad).is_err(), "{bad}");
         }
+        assert_eq!([parse_seconds_or_bare("60"), parse_seconds_or_bare("5m")], [Ok(60), Ok(300)]);
+        assert!(parse_seconds_or_bare("-1").is_err());
         assert_eq!([seconds(0), seconds(90), seconds(90_000)], ["0s", "1m30s", "1d1h"]);
     }
 

@@ -70,15 +70,15 @@ fn published(outcome: PublicationOutcome) -> Published {
     }
 }
 
-/// An element of the list as an observation: the whole of it is the data. One that is
-/// larger than is taken is not looked into.
+/// An element of the list as an observation: the whole of it is the data. One that
+/// exceeds the size limit is not looked into.
 fn observation(data: Bytes, bytes_max: usize) -> Observation {
     let unreadable = |field, rule| {
         let unreadable = Some(Unreadable { field, rule });
         Observation { unreadable, ..Observation::of_json(data.clone()) }
     };
     if data.len() > bytes_max {
-        return unreadable("", "is larger than is taken");
+        return unreadable("", "exceeds the size limit");
     }
     let mut observation = Observation::of_json(data.clone());
     for member in split::members(&data) {

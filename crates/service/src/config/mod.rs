@@ -103,22 +103,43 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-/// The text of `--help`: what the program is and its table of settings.
+/// Longest line of a help text, in characters.
+const HELP_COLUMNS: usize = 100;
+
+/// The settings' part of a help text.
 #[must_use]
-pub fn help(program: &str, table: &[Setting]) -> String {
-    let mut text =
-        format!("{program}\n\nSettings (--flag, SLUICE_NAME, or a line of the TOML --config FILE):\n");
-    text.push_str("  --print-config  Say how it would be set up, and by what, and end.\n");
+pub fn help(table: &[Setting]) -> String {
+    let mut text = String::from(
+        "Settings: a line of the TOML file --config FILE, a variable SLUICE_NAME, or a flag; the later wins.\n",
+    );
     for setting in table {
         let flag = setting.name.replace('_', "-");
         let default = match setting.default {
             None => "required".to_owned(),
-            Some("") => "none".to_owned(),
-            Some(default) => default.to_owned(),
+            Some("") => "default: none".to_owned(),
+            Some(default) => format!("default: {default}"),
         };
-        text.push_str(&format!("  --{flag:<34} {} [{default}]\n", setting.meaning));
+        text.push_str(&format!("\n  --{flag} VALUE"));
+        wrap(&mut text, &format!("{} [{default}]", setting.meaning));
     }
+    text.push('\n');
     text
+}
+
+/// Adds a paragraph, indented, as lines of their own.
+fn wrap(text: &mut String, paragraph: &str) {
+    const INDENT: &str = "\n         ";
+    let mut column = HELP_COLUMNS;
+    for word in paragraph.split_whitespace() {
+        let length = word.chars().count() + 1;
+        if column + length > HELP_COLUMNS {
+            text.push_str(INDENT);
+            column = INDENT.len() - 1;
+        }
+        text.push(' ');
+        text.push_str(word);
+        column += length;
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +211,21 @@ mod tests {
         let settings = Example::load(args("--keys-file k --least 5"), []).unwrap();
         assert_eq!((settings.shared.least, settings.shared.most), (5, 5));
         assert!(settings.database_url.is_none());
+    }
+
+    #[test]
+    fn help_names_every_setting_in_lines_that_fit() {
+        let long = Setting {
+            name: "items_max",
+            default: Some("1000"),
+            meaning: "How many items there may be at the same time in the whole process; above, callers are told \
+                      to come again, each after a time of its own.",
+            secret: false,
+        };
+        let text = help(&[long]);
+        assert!(text.lines().all(|line| line.chars().count() <= HELP_COLUMNS), "{text}");
+        assert!(text.contains("\n  --items-max VALUE\n          How many items"), "{text}");
+        assert!(text.ends_with(" [default: 1000]\n"), "{text}");
     }
 
     #[test]

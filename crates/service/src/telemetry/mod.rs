@@ -49,6 +49,8 @@ pub struct Program {
     pub service: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// What it does, in a sentence.
+    pub about: &'static str,
 }
 
 /// Logs and traces under way.

@@ -70,13 +70,13 @@ pub struct WriteArgs {
     /// What it is, for people.
     #[arg(long, requires = "path")]
     description: Option<String>,
-    /// Answer its observations `error`.
+    /// Refuse all its observations with `error`.
     #[arg(long, requires = "path")]
     disabled: bool,
     /// Storage config that keeps the results.
     #[arg(long, value_name = "ID", requires = "path")]
     storage_config: Option<String>,
-    /// Only if this is the present one's etag.
+    /// Write only if the current etag is this.
     #[arg(long, requires = "path")]
     etag: Option<String>,
     /// For every organisation that has none of its own; needs a token for all.
@@ -119,7 +119,7 @@ pub struct ListArgs {
 pub struct DeleteArgs {
     /// Its path.
     path: String,
-    /// Only if this is the present one's etag.
+    /// Delete only if the current etag is this.
     #[arg(long)]
     etag: Option<String>,
     #[command(flatten)]

@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     publish::{Ended, outcome_name},
     target::TargetArgs,
-    text::{Table, clean, out},
+    text::{Table, clean, out, parse_seconds_or_bare},
 };
 use source::Source;
 use upload::{Uploaded, Uploader};
@@ -57,9 +57,9 @@ pub struct PublishArgs {
     /// is compared with what was sent all the same.
     #[arg(long)]
     no_checksum: bool,
-    /// For how long to try again, in seconds, while the service says `retry` or
-    /// is away. Without --chkpt only what was certainly not kept is sent again.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    /// For how long to try again while the service says `retry` or is away, such as
+    /// 5m; a bare number is seconds. Without --chkpt only what was certainly not kept is sent again.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_seconds_or_bare)]
     retry_for: u64,
     /// Print the outcome as a JSON line.
     #[arg(long)]

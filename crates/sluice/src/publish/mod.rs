@@ -31,7 +31,7 @@ use crate::{
     progress,
     retry::NOT_KEPT,
     target::{Target, TargetArgs},
-    text::out,
+    text::{out, parse_seconds_or_bare},
 };
 use lines::{Item, Lines};
 use sender::Sender;
@@ -39,6 +39,10 @@ pub(crate) use summary::{Ended, Summary, outcome_name};
 
 /// What to publish and how.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0, every observation is success, duplicate, suppressed or throttled; 1, at least one \
+is error or retry, or some call failed; 2, it could not run or go on: usage, no connection, the token is refused."
+)]
 pub struct PublishArgs {
     /// A file with one JSON object per line; `-` for standard input. The line's
     /// bytes are the data; `path` names the definition, and `chkpt`,
@@ -53,9 +57,9 @@ pub struct PublishArgs {
     /// Requests at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-    /// How long a batch is tried while the service says `retry` or is away, in
-    /// seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    /// How long a batch is tried while the service says `retry` or is away, such
+    /// as 5m; a bare number is seconds.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_seconds_or_bare)]
     retry_for: u64,
     /// Print one JSON line per outcome, in the order of completion.
     #[arg(long)]

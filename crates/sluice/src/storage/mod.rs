@@ -72,7 +72,8 @@ pub struct OneArgs {
 /// What to create.
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
-    /// `<type>://<bucket>/<path>` with the type local, s3, gs or az.
+    /// `<type>://<bucket>/<path>` with the type local, s3, gs or az; or `db://results`,
+    /// the results database.
     url: String,
     #[command(flatten)]
     credentials: Credentials,
