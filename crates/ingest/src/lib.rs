@@ -42,6 +42,7 @@ use sluice_service::{
     answer_memory::AnswerMemory,
     auth::Keys,
     client::TokenInterceptor,
+    follow::Unusable,
     health,
     metrics::{ReadStatus, Registry, Requests},
     postgres::{Database, Schema, Session},
@@ -155,6 +156,7 @@ pub async fn run(
     let tls = Tls::load(&settings.tls)?;
     let mut exposed = Registry::new(config::PROGRAM.service, config::PROGRAM.version);
     let requests = Requests::register(&mut exposed);
+    let unusable = Unusable::register(&mut exposed);
     let metrics = metrics::Metrics::register(&mut exposed, settings.outbox_bytes_max);
     let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate(), &requests)?;
     let database = settings.database.database()?;
@@ -166,9 +168,9 @@ pub async fn run(
     // Requests may still come and ask while the server drains.
     let drained = CancellationToken::new();
     let mut upkeep = Background::default();
-    upkeep.spawn("the keys file", keys.clone().follow(drained.clone()));
+    upkeep.spawn("the keys file", keys.clone().follow(unusable.clone(), drained.clone()));
     if let Some(tls) = tls.clone() {
-        upkeep.spawn("TLS files", tls.follow(drained.clone()));
+        upkeep.spawn("TLS files", tls.follow(unusable.clone(), drained.clone()));
     }
     if settings.migrate {
         let (migration, shutdown) = (settings.database.migration()?, shutdown.clone());
@@ -189,8 +191,14 @@ pub async fn run(
     let (registry, follower) = registry::Registry::new(database.pool(POOL_SESSION, 1)?);
     upkeep.spawn("reading definitions", follower.run(drained.clone()));
 
-    let pipeline =
-        Pipeline::start(&settings, &database, registry.clone(), &metrics, (&mut upkeep, &drained))?;
+    let pipeline = Pipeline::start(
+        &settings,
+        &database,
+        registry.clone(),
+        &metrics,
+        &unusable,
+        (&mut upkeep, &drained),
+    )?;
     let limits = observation::Limits {
         observations_max: settings.observations_max,
         observation_bytes_max: settings.observation_bytes_max,
@@ -270,6 +278,7 @@ impl Pipeline {
         database: &Database,
         registry: registry::Registry,
         metrics: &metrics::Metrics,
+        unusable: &Unusable,
         (background, stopped): (&mut Background, &CancellationToken),
     ) -> Result<Self, Failure> {
         let instance = Uuid::now_v7();
@@ -280,9 +289,11 @@ impl Pipeline {
         let outbox_pool = database.pool(OUTBOX_SESSION, settings.database_connections)?;
         let token = TokenInterceptor::load(&settings.results_token_file)?;
         let token_file = settings.results_token_file.clone();
-        background.spawn("the token file", token.clone().follow(token_file, stopped.clone()));
+        let reread = token.clone().follow(token_file, unusable.clone(), stopped.clone());
+        background.spawn("the token file", reread);
         let results = settings.results()?;
-        background.spawn("certificates for results", results.clone().follow_files(stopped.clone()));
+        let reread = results.clone().follow_files(unusable.clone(), stopped.clone());
+        background.spawn("certificates for results", reread);
         let every = Duration::from_secs(settings.results_resolve_seconds);
         background.spawn("names of results", results.clone().follow_names(every, stopped.clone()));
         let caller = emitter::call::Caller::new(

@@ -48,6 +48,7 @@ use sluice_service::{
     admin,
     answer_memory::AnswerMemory,
     auth::Keys,
+    follow::Unusable,
     health,
     metrics::{Registry, Requests},
     postgres::{Database, Migration, Schema, SharedPool},
@@ -126,6 +127,7 @@ pub async fn run(
     let tls = Tls::load(&settings.tls)?;
     let mut exposed = Registry::new(config::PROGRAM.service, config::PROGRAM.version);
     let requests = Requests::register(&mut exposed);
+    let unusable = Unusable::register(&mut exposed);
     let metrics = Metrics::register(&mut exposed);
     let database = settings.database.database()?;
     let keys = Keys::load(&settings.keys_file, settings.limits.organisation_rate(), &requests)?;
@@ -149,9 +151,9 @@ pub async fn run(
     let (reporter, _) = tonic_health::server::health_reporter();
     health::set(&reporter, &grpc::SERVICES, tonic_health::ServingStatus::NotServing).await;
     let tasks = TaskTracker::new();
-    tokio::spawn(keys.clone().follow(drained.clone()));
+    tokio::spawn(keys.clone().follow(unusable.clone(), drained.clone()));
     if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.follow(drained.clone()));
+        tokio::spawn(tls.follow(unusable, drained.clone()));
     }
     let migrating = settings.migrate.then(|| settings.database.migration()).transpose()?;
     tasks.spawn(look_after_schema(database.clone(), migrating, stop.clone()));

@@ -6,18 +6,40 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{Family, Gauge, Registry};
+
 /// How often they are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Where it is told which of the files that are followed can't be used. One per process.
+#[derive(Clone, Debug)]
+pub struct Unusable(Family<[(&'static str, &'static str); 1], Gauge>);
+
+impl Unusable {
+    /// Adds it to a registry.
+    pub fn register(registry: &mut Registry) -> Self {
+        let help = "1 for files that can't be used as they are now, so that what they said before holds";
+        Self(registry.add("sluice_files_unusable", help, Family::default()))
+    }
+}
+
+/// What is followed, as the log and the metric name it.
+pub(crate) struct Followed<'a> {
+    pub(crate) file: &'static str,
+    pub(crate) unusable: &'a Unusable,
+}
 
 /// Hands the contents of `paths`, in their order, to `take` whenever they have
 /// changed, until shutdown. Contents that can't be read or taken change nothing,
 /// and are logged once.
 pub(crate) async fn follow(
-    what: &'static str,
+    followed: Followed<'_>,
     paths: Vec<PathBuf>,
     shutdown: CancellationToken,
     mut take: impl FnMut(&[Vec<u8>]) -> Result<(), String>,
 ) {
+    let file = followed.file;
+    let unusable = followed.unusable.0.get_or_create(&[("file", file)]).clone();
     let mut taken: Option<Vec<Vec<u8>>> = None;
     let mut failed: Option<String> = None;
     loop {
@@ -30,10 +52,11 @@ pub(crate) async fn follow(
             Ok(contents) => take(&contents).map(|()| taken = Some(contents)),
             Err(fault) => Err(fault),
         };
+        unusable.set(outcome.is_err().into());
         match outcome {
             Ok(()) => failed = None,
             Err(fault) if failed.as_ref() != Some(&fault) => {
-                tracing::error!(%fault, "{what}: not usable, all stays as it was");
+                tracing::error!(%fault, "{file} unusable, keeping the previous version");
                 failed = Some(fault);
             }
             Err(_) => {}
@@ -43,12 +66,12 @@ pub(crate) async fn follow(
 
 /// [`follow`] for one file that holds text.
 pub(crate) async fn follow_text(
-    what: &'static str,
+    followed: Followed<'_>,
     path: PathBuf,
     shutdown: CancellationToken,
     mut take: impl FnMut(&str) -> Result<(), String>,
 ) {
-    follow(what, vec![path], shutdown, |contents| {
+    follow(followed, vec![path], shutdown, |contents| {
         let text = contents.first().map_or(Ok(""), |bytes| std::str::from_utf8(bytes));
         take(text.map_err(|fault| fault.to_string())?)
     })
@@ -81,15 +104,23 @@ mod tests {
             told.send(String::from_utf8_lossy(&contents[0]).into_owned()).unwrap();
             if good { Ok(()) } else { Err("bad".into()) }
         };
-        let following = tokio::spawn(follow("a test", vec![path.clone()], stop.clone(), take));
+        let unusable = Unusable::register(&mut Registry::new("sluice-test", "0"));
+        let told_of = unusable.0.get_or_create(&[("file", "a test")]).clone();
+        let (paths, stopped) = (vec![path.clone()], stop.clone());
+        let following = tokio::spawn(async move {
+            follow(Followed { file: "a test", unusable: &unusable }, paths, stopped, take).await;
+        });
         assert_eq!(seen.recv().await.unwrap(), "a");
         std::fs::write(&path, "bad").unwrap();
         assert_eq!(seen.recv().await.unwrap(), "bad");
+        // It is tried once more at the next look: by then the first has been told of.
+        assert_eq!((seen.recv().await.unwrap().as_str(), told_of.get()), ("bad", 1));
         std::fs::write(&path, "b").unwrap();
         while seen.recv().await.unwrap() != "b" {}
         stop.cancel();
         following.await.unwrap();
         assert!(seen.recv().await.is_none(), "taken twice");
+        assert_eq!(told_of.get(), 0);
         std::fs::remove_file(path).unwrap();
     }
 }

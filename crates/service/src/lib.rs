@@ -16,7 +16,7 @@ pub mod compress;
 pub mod config;
 mod descriptors;
 mod error;
-mod follow;
+pub mod follow;
 pub mod gathered;
 pub mod health;
 pub mod http;

@@ -158,7 +158,7 @@ async fn a_new_certificate_is_picked_up_and_open_connections_stay() {
     // Half a change: the old one stays, and the log says so once.
     let next = certificates.servers.issue(&["127.0.0.1"]);
     std::fs::write(certificates.path("server.key"), "nonsense").unwrap();
-    let noticed = || async { replica.log().contains("not usable").then_some(()) };
+    let noticed = || async { replica.log().contains("tls_certificate_file unusable").then_some(()) };
     eventually("a line in the log", noticed).await;
     assert_eq!(shown(&session(certificates, replica, b"h2").await), before);
 
@@ -169,7 +169,7 @@ async fn a_new_certificate_is_picked_up_and_open_connections_stay() {
     };
     let now = eventually("the new certificate", changed).await;
     assert_eq!(now, CertificateDer::from_pem_slice(next.certificate.as_bytes()).unwrap());
-    assert_eq!(replica.log().matches("not usable").count(), 1);
+    assert_eq!(replica.log().matches("tls_certificate_file unusable").count(), 1);
 
     send.send(request(vec![json("a/b", "{}")])).await.unwrap();
     assert_eq!(answers.message().await.unwrap().unwrap().observations.len(), 1);

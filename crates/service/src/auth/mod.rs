@@ -32,7 +32,7 @@ use keys_file::{Key, KeyTable, parse_keys, read_keys};
 
 use crate::{
     Error, Kind, OrganisationId, audit,
-    follow::follow_text,
+    follow::{Followed, Unusable, follow_text},
     limits::Rate,
     metrics::{Refusals, Requests},
     places::Place,
@@ -77,17 +77,22 @@ impl Keys {
     }
 
     /// Follows changes of the file until shutdown. A file that can't be read or
-    /// parsed leaves the keys as they are, and is logged once.
-    pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
-        follow_text("keys file", self.path.clone(), shutdown, |text| {
-            let table = parse_keys(text)?;
-            if **self.table.load() != table {
-                tracing::info!(tokens = table.len(), "keys reloaded");
-                self.table.store(Arc::new(table));
-                self.changed.send_replace(());
-            }
-            Ok(())
-        })
+    /// parsed leaves the keys as they are, is logged once, and told of by the metric.
+    pub async fn follow(self: Arc<Self>, unusable: Unusable, shutdown: CancellationToken) {
+        follow_text(
+            Followed { file: "keys_file", unusable: &unusable },
+            self.path.clone(),
+            shutdown,
+            |text| {
+                let table = parse_keys(text)?;
+                if **self.table.load() != table {
+                    tracing::info!(tokens = table.len(), "keys reloaded");
+                    self.table.store(Arc::new(table));
+                    self.changed.send_replace(());
+                }
+                Ok(())
+            },
+        )
         .await;
     }
 

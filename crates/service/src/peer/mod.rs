@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::follow::follow;
+use crate::follow::{Followed, Unusable, follow};
 pub use client_tls::ClientTls;
 pub use replica::Picked;
 use replica::Replica;
@@ -119,10 +119,11 @@ impl Peer {
     /// Follows changes of the certificates until shutdown: calls that come after
     /// use them, open ones end as they began. Files that don't fit together change
     /// nothing, and are logged once.
-    pub async fn follow_files(self, shutdown: CancellationToken) {
+    pub async fn follow_files(self, unusable: Unusable, shutdown: CancellationToken) {
         let inner = &self.0;
         let mut known = inner.tls.contents().ok();
-        follow("client certificates", inner.tls.paths(), shutdown, |contents| {
+        let followed = Followed { file: "results_client_certificate_file", unusable: &unusable };
+        follow(followed, inner.tls.paths(), shutdown, |contents| {
             if known.as_deref() == Some(contents) {
                 return Ok(());
             }

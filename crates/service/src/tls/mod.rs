@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use files::{certificates, key, provider, roots};
 
-use crate::{config::Faults, follow::follow};
+use crate::{
+    config::Faults,
+    follow::{Followed, Unusable, follow},
+};
 
 /// How long the handshake may take, and the first byte after it.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(4);
@@ -111,9 +114,10 @@ impl Tls {
     /// Follows changes of the files until shutdown: new connections get what they
     /// say, open ones stay. Files that don't fit together change nothing, and are
     /// logged once.
-    pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
+    pub async fn follow(self: Arc<Self>, unusable: Unusable, shutdown: CancellationToken) {
         let mut is_first = true;
-        follow("TLS files", self.paths.clone(), shutdown, |contents| {
+        let followed = Followed { file: "tls_certificate_file", unusable: &unusable };
+        follow(followed, self.paths.clone(), shutdown, |contents| {
             self.config.store(server_config(contents)?);
             if !std::mem::take(&mut is_first) {
                 tracing::info!("TLS certificates reloaded");
