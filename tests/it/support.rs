@@ -192,8 +192,9 @@ pub async fn adds_up(pair: &Pair, clients: &Clients, accepted: &Contents) {
 /// from a replica's memory, and as they are in the database.
 pub async fn are_the_results(clients: &Clients, accepted: &Contents) {
     are_these(accepted, &results(clients).await);
-    let from_the_database = list_in(clients, &[State::Available, State::Expired]).await;
-    are_these(accepted, &contents(clients, from_the_database).await);
+    let mut read = list_in(clients, &[State::Available, State::Expired]).await;
+    read.retain(|record| record.state() == State::Available);
+    are_these(accepted, &contents(clients, read).await);
 }
 
 fn are_these(accepted: &Contents, results: &Contents) {
