@@ -8,16 +8,19 @@ use sluice_proto::results::v1::{
     NewResult, ReconcileStorageConfigRequest, StorageConfig, reconcile_storage_config_response::Finding,
     record_results_response::Recording,
 };
-use sluice_tests::{Answers, Database, S3Server, Service, Tenant, eventually, eventually_within};
+use sluice_tests::{
+    Answers, Database, PairBuilder, S3Server, Service, Tenant, eventually, eventually_within,
+};
 use tokio_postgres::SimpleQueryMessage;
 use uuid::Uuid;
 
 use crate::{
     results_shelf::{ACME, new, record},
     storage_cleanup::looked_again,
-    storage_clouds::with_s3,
+    storage_clouds::{allowing, s3, with_s3},
     storage_files::discard,
     storage_support::{Storage, upload},
+    telemetry::exposition::scrape,
 };
 
 /// Less than a bucket has for a removal.
@@ -196,4 +199,31 @@ async fn ids_are_forgotten_after_a_day_so_many_at_a_time() {
     let statement = include_str!("../../crates/results/src/sql/uploads_forget.sql").replace("$1", "now()");
     let forgotten = async || sql.execute(&statement, &[]).await.unwrap();
     assert_eq!((forgotten().await, forgotten().await, forgotten().await), (5000, 1, 0));
+}
+
+#[tokio::test]
+async fn a_bucket_that_fails_so_often_is_left_alone_until_the_next_round() {
+    let server = S3Server::start().await;
+    server.create_bucket("bucket");
+    // Its rounds are those of a start.
+    let rarely = |pair: PairBuilder| {
+        allowing(&server.endpoint(), pair).admin().flag(Service::Results, "cleanup-interval-seconds", "86400")
+    };
+    let mut storage = Storage::with(rarely).await;
+    let config = storage.create(s3(&server, S3Server::SECRET_ACCESS_KEY)).await.unwrap();
+    storage.shelf.0.results[0].stop().await;
+    // More than are looked at together.
+    let sql = storage.shelf.0.results_database.sql().await;
+    let left = "INSERT INTO upload (organisation, id, storage_config, state, date_touched, size)
+                SELECT 'acme', gen_random_uuid(), $1, 3, 'epoch', 1 FROM generate_series(1, 1100)";
+    sql.execute(left, &[&id(&config.id)]).await.unwrap();
+    server.answer(Answers::Denied);
+    storage.shelf.0.results[0].restart(false).await;
+    let exposed = async || scrape(storage.shelf.0.results[0].admin()).await;
+    eventually("the rounds of both kinds", || async {
+        (exposed().await.sum("sluice_cleanup_rounds_total", &[]) >= 2.0).then_some(())
+    })
+    .await;
+    let failed = exposed().await.sum("sluice_cleanup_objects_total", &[("removal", "failed")]);
+    assert_eq!((failed, storage.uploads().await), (16.0, 1100));
 }
