@@ -12,14 +12,16 @@ use sluice_proto::{
     limits::CHUNK_BYTES_MAX,
     results::v1::{FileUpload, StoreFileRequest, store_file_request::Part},
 };
-use sluice_service::{Error, Kind};
+use sluice_service::{
+    Error, Kind, OrganisationId,
+    rations::{Ration, Rations},
+};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
     chunks::{self, ChunkWriter},
-    file_memory::{FileMemory, Room},
     metrics,
     placing::{Destination, Placing},
     result::{Checksum, NAME_BYTES_MAX, Sealed, is_text, parse_id, parse_new_id},
@@ -46,7 +48,7 @@ pub struct Files {
     /// Sessions for files in the results database.
     pub pool: Pool,
     /// Room for the parts that gather.
-    pub memory: Arc<FileMemory>,
+    pub memory: Arc<Rations<OrganisationId>>,
     /// An upload without a sign of life for so long is removed; a stream that
     /// pauses for longer is given up.
     pub idle: Duration,
@@ -229,8 +231,8 @@ struct Sink {
     /// The next part. Copied, since a chunk keeps more alive than itself, and many are small.
     gathered: BytesMut,
     /// For the part, once it is more than what needs none.
-    room: Option<Room>,
-    memory: Arc<FileMemory>,
+    room: Option<Ration<OrganisationId>>,
+    memory: Arc<Rations<OrganisationId>>,
     /// How long room is waited for.
     patience: Duration,
     target: Target,
@@ -306,7 +308,7 @@ impl Sink {
     async fn take_room(&mut self, bytes: usize) -> Result<(), Error> {
         let memory = self.memory.clone();
         let organisation = self.key.organisation.clone();
-        let mut room = Box::pin(memory.room(&organisation, bytes, self.patience));
+        let mut room = Box::pin(timeout(self.patience, memory.take(&organisation, bytes)));
         let room = match room.as_mut().now_or_never() {
             Some(room) => room,
             None => {
@@ -314,7 +316,7 @@ impl Sink {
                 room.await
             }
         };
-        self.room = Some(room.ok_or_else(Error::overloaded)?);
+        self.room = Some(room.map_err(|late| Error::overloaded().because(late))?);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //!
 //! `intake` takes results and files in, `placing` sends their data where it
 //! belongs (`writing` into buckets), `files` does so with what streams, as much at a time as
-//! `file_memory` has room for; `recorder` and `uploads` make the records, `recent`
+//! there are `rations` of memory for; `recorder` and `uploads` make the records, `recent`
 //! remembers the last of them; `shelf` and `data` give them out; `configs` are the
 //! storages, `doubts` looks into those that fail, `cleanup` empties them; `calls` are what
 //! consumers may ask, `grpc` and `http` are the surfaces.
@@ -17,7 +17,6 @@ mod configs;
 mod convert;
 mod data;
 mod doubts;
-mod file_memory;
 mod files;
 mod filter;
 mod grpc;
@@ -54,6 +53,7 @@ use sluice_service::{
     postgres::{Database, Migration, Schema, SharedPool},
     probes,
     program::{self, Failure},
+    rations::Rations,
     serve,
     shutdown::ENDING,
     tls::{Listener, Tls},
@@ -66,7 +66,6 @@ use cleanup::Cleanup;
 use configs::{Configs, calls::ConfigCalls, stores::Stores};
 use data::Data;
 use doubts::Doubts;
-use file_memory::FileMemory;
 use files::Files;
 use grpc::StorageConfigs;
 use intake::Intake;
@@ -204,7 +203,7 @@ pub async fn run(
     let files = Files {
         placing: placing.clone(),
         pool: pool.clone(),
-        memory: FileMemory::new(settings.file_bytes_in_flight_max, metrics.shelf.file_bytes()),
+        memory: Rations::new(settings.file_bytes_in_flight_max, metrics.shelf.file_bytes()),
         idle,
         db_file_bytes_max: settings.db_file_bytes_max,
         metrics: metrics.shelf.clone(),

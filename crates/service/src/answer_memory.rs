@@ -46,10 +46,12 @@ impl AnswerMemory {
     pub fn room(self: &Arc<Self>, organisation: Option<&OrganisationId>, bytes: usize) -> Option<Room> {
         if bytes > SMALL_BYTES_MAX {
             let taken = self.taken();
-            // The operator's have no bound but the whole.
-            let own = if organisation.is_some() { taken.of(&organisation.cloned()) } else { 0 };
-            let free = self.bytes_max.saturating_sub(taken.all());
-            if taken.all() > 0 && own.saturating_add(bytes) > free {
+            let is_left = match organisation {
+                Some(_) => taken.leaves(&organisation.cloned(), bytes, self.bytes_max),
+                // The operator's have no bound but the whole.
+                None => taken.fits(bytes, self.bytes_max),
+            };
+            if !is_left {
                 self.refused.met(organisation);
                 return None;
             }

@@ -32,6 +32,7 @@ pub mod postgres;
 pub mod probes;
 pub mod program;
 mod rate;
+pub mod rations;
 pub mod serve;
 pub mod shares;
 pub mod shutdown;

@@ -27,7 +27,7 @@ enum Owner {
 impl Owner {
     /// Whether one may have another place.
     fn may_take(&self, taken: &Shares<Self>, max: usize) -> bool {
-        *self == Self::Operator || taken.of(self) < max - taken.all()
+        *self == Self::Operator || taken.leaves(self, 1, max)
     }
 }
 

@@ -1,5 +1,5 @@
-//! How much of something is taken, and by whom. Pure; whoever shares it out puts a lock
-//! around it, and decides who may have how much.
+//! How much of something is taken, and by whom; and who may have more of it. Pure; whoever
+//! shares it out puts a lock around it.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -27,6 +27,20 @@ impl<K: Eq + Hash> Shares<K> {
     #[must_use]
     pub fn of(&self, owner: &K) -> usize {
         self.of.get(owner).copied().unwrap_or_default()
+    }
+
+    /// Whether so much more is free. Who is alone may have more than there is, so that nothing
+    /// is kept waiting, or refused, for ever.
+    #[must_use]
+    pub fn fits(&self, amount: usize, max: usize) -> bool {
+        self.all == 0 || amount <= max.saturating_sub(self.all)
+    }
+
+    /// Whether one may have so much more: together with what it has, as much as is still
+    /// free. So one that keeps all it gets leaves some for the others.
+    #[must_use]
+    pub fn leaves(&self, owner: &K, amount: usize, max: usize) -> bool {
+        self.fits(self.of(owner).saturating_add(amount), max)
     }
 
     /// One takes more.
