@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # Of other projects, without a schema here; those of Prometheus are read by promtool.
 CUSTOM = {"Issuer", "Certificate", "ServiceMonitor", "PrometheusRule"}
 SERVICES = ("sluice-ingest", "sluice-results")
-# After the deadline: what was accepted is flushed (the README says how long), the last
+# After the deadline: what was accepted is flushed (deploy/SETTINGS.md says how long), the last
 # spans go, the runtime ends.
-FLUSHED = r"^\| `shutdown_deadline_seconds` \|.* flushed, up to (\d+) seconds \|$"
-AFTER_DEADLINE_SECONDS = int(re.search(FLUSHED, (ROOT / "README.md").read_text(), re.M)[1]) + 2 + 1
+FLUSHED = r"^\| `shutdown_deadline_seconds` \|.* flushed, for up to (\d+) seconds \|$"
+AFTER_DEADLINE_SECONDS = int(re.search(FLUSHED, (ROOT / "deploy/SETTINGS.md").read_text(), re.M)[1]) + 2 + 1
 
 MIB = 1024 * 1024
 # What a process takes that nobody asks anything of, its definitions and sessions included.
@@ -48,7 +48,7 @@ def settings():
 def defaults():
     """The settings' defaults by name, from the same table. The same name may stand in it
     for each service; those asked for here are the same in both."""
-    rows = re.findall(r"^\| `(\w+)` \| \w+ \| `([^`]*)` \|", (ROOT / "README.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(\w+)` \| \w+ \| `([^`]*)` \|", (ROOT / "deploy/SETTINGS.md").read_text(), re.M)
     return {"SLUICE_" + name.upper(): value for name, value in rows}
 
 
