@@ -74,6 +74,13 @@ async fn system_wide_ones_are_for_all_and_written_by_few() {
     assert_eq!((&shown["account_id"], &shown["unique"]), (&Value::Null, &json!(60)));
     assert_eq!(acme.get(&format!("{ALL}/paths/a%2Fb")).await.json(), shown);
     assert_eq!(acme.get(&format!("{SYSTEM_WIDE}/ids/{stored}")).await.json(), shown);
+    // With its slashes as they are, too.
+    assert_eq!(acme.get(&format!("{SYSTEM_WIDE}/paths/a/b")).await.json(), shown);
+    assert_eq!(acme.get(&format!("{ALL}/paths/a/b")).await.json(), shown);
+    for unknown in ["a", "a/b/", "a//b", "/a/b"] {
+        let answer = acme.get(&format!("{ALL}/paths/{unknown}")).await;
+        assert_eq!(answer.error(), (404, "not-found".into()), "{unknown}");
+    }
     // What was got can be put as an own one: the etag is the other's.
     let own = id(&acme.post(ALL, shown.to_string()).await, StatusCode::CREATED, "stored");
     assert_ne!(own, stored);
@@ -96,7 +103,7 @@ async fn system_wide_ones_are_for_all_and_written_by_few() {
         assert_eq!(answer.error(), (403, "missing-scope".into()));
     }
     assert_eq!(acme.delete(&format!("{ALL}/paths/a%2Fb")).await.error(), (404, "not-found".into()));
-    let deleted = admin.delete(&format!("{SYSTEM_WIDE}/paths/a%2Fb")).await;
+    let deleted = admin.delete(&format!("{SYSTEM_WIDE}/paths/a/b")).await;
     assert_eq!(id(&deleted, StatusCode::OK, "deleted"), stored);
 }
 

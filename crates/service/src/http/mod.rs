@@ -46,7 +46,7 @@ enum Needs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Route {
     method: Method,
-    /// Its template, such as `/results/{id}`.
+    /// Its template, such as `/results/{id}`; `{*path}` may hold slashes.
     path: &'static str,
     needs: Needs,
 }
@@ -57,7 +57,8 @@ impl fmt::Display for Route {
             Needs::NoToken => "no token",
             Needs::Scope(scope) => scope,
         };
-        write!(f, "{} {} ({scope})", self.method, self.path)
+        // OpenAPI's templates can't say what may hold slashes.
+        write!(f, "{} {} ({scope})", self.method, self.path.replace("{*", "{"))
     }
 }
 
