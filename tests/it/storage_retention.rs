@@ -56,6 +56,31 @@ async fn a_longer_retention_holds_from_the_next_step_of_a_walk() {
 }
 
 #[tokio::test]
+async fn what_expired_is_counted_though_the_next_step_of_its_walk_fails() {
+    let storage = Storage::with(|pair| pair.admin()).await;
+    let config = StorageConfig { url: "db://results".into(), ..managed(1) };
+    let config = storage.create(config).await.unwrap();
+    let (first, later) = (apart(200, &config), apart(1, &config));
+    storage.shelf.record(&first).await;
+    storage.shelf.record(&later).await;
+    let fails = format!(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$;
+         CREATE TRIGGER fails BEFORE INSERT ON expired FOR EACH ROW
+         WHEN (NEW.first_id = '{}') EXECUTE FUNCTION fails()",
+        later[0].id
+    );
+    storage.shelf.0.results_database.sql().await.batch_execute(&fails).await.unwrap();
+    storage.age(2).await;
+    eventually("the first step", || async {
+        let told = scrape(storage.shelf.0.results[0].admin()).await;
+        let unconsumed = told.sum("sluice_cleanup_expired_results_total", &[("consumed", "no")]);
+        (unconsumed > 0.0).then(|| assert!((unconsumed - 200.0).abs() < 0.5, "{unconsumed}"))
+    })
+    .await;
+    assert_eq!(state(&storage, &later[0].id).await, State::Available);
+}
+
+#[tokio::test]
 async fn a_longer_retention_holds_for_what_is_there() {
     let storage = Storage::start().await;
     let config = storage.default_folder(managed(1)).await;

@@ -56,6 +56,26 @@ impl Bucket<'_> {
     }
 }
 
+/// What a walk has expired; logged when it ends. What nobody consumed is gone unseen: that
+/// is worth a warning.
+struct Expired<'a> {
+    of: &'a Lease,
+    results: u64,
+    unconsumed: u64,
+}
+
+impl Drop for Expired<'_> {
+    fn drop(&mut self) {
+        let Self { of: Lease { organisation, config: storage_config, .. }, results, unconsumed } = *self;
+        if results > 0 {
+            tracing::info!(%organisation, %storage_config, results, "results expired");
+        }
+        if unconsumed > 0 {
+            tracing::warn!(%organisation, %storage_config, results = unconsumed, "results expired unconsumed");
+        }
+    }
+}
+
 /// A batch that is EXPIRED, and whose files or objects may still be there.
 struct Marked {
     date_created: Micros,
@@ -146,7 +166,9 @@ impl Cleanup {
             return Ok(());
         }
         let retention = terms.retention_seconds as f64;
-        let (mut at, mut expired, mut unconsumed) = (lease.from, 0, 0);
+        let mut at = lease.from;
+        // Told of however the walk ends: each of its steps is committed.
+        let mut expired = Expired { of: lease, results: 0, unconsumed: 0 };
         loop {
             let params: [&(dyn ToSql + Sync); 4] =
                 [&lease.organisation.as_str(), &at, &lease.config, &retention];
@@ -154,29 +176,18 @@ impl Cleanup {
             let Some(row) = rows.first() else { break };
             // If not, something was acknowledged at this moment: the same once more.
             if !row.try_get("changed")? {
-                expired += row.try_get::<_, i64>("marked")?;
-                unconsumed += row.try_get::<_, i64>("unconsumed")?;
+                let results = row.try_get::<_, i64>("marked")?.unsigned_abs();
+                let unconsumed = row.try_get::<_, i64>("unconsumed")?.unsigned_abs();
+                self.metrics.expired(results, unconsumed);
+                expired.results += results;
+                expired.unconsumed += unconsumed;
                 at = row.try_get("date_created")?;
             }
             if !self.renew(lease, at).await? {
                 break;
             }
         }
-        self.expired(lease, expired.unsigned_abs(), unconsumed.unsigned_abs());
         Ok(())
-    }
-
-    /// Tells what a walk has expired. What nobody consumed is gone unseen: that is worth a
-    /// warning.
-    fn expired(&self, lease: &Lease, results: u64, unconsumed: u64) {
-        self.metrics.expired(results, unconsumed);
-        let (organisation, storage_config) = (&lease.organisation, lease.config);
-        if results > 0 {
-            tracing::info!(%organisation, %storage_config, results, "results expired");
-        }
-        if unconsumed > 0 {
-            tracing::warn!(%organisation, %storage_config, results = unconsumed, "results expired unconsumed");
-        }
     }
 
     /// How late the clean-up of a storage config is that fails.
