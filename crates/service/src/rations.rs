@@ -69,6 +69,8 @@ impl<K: Owner> Rations<K> {
     /// Waits for so much, behind what its owner asked for before. The only ration there is
     /// may be larger than all there is, so that nobody waits for ever.
     pub async fn take(self: &Arc<Self>, owner: &K, amount: usize) -> Ration<K> {
+        // Dropped after what it waits with, should it leave.
+        let _behind = Behind(self);
         loop {
             let (granted, ration) = oneshot::channel();
             self.state().push(owner, Waiter { amount, granted });
@@ -101,6 +103,15 @@ impl<K: Owner> Rations<K> {
     fn state(&self) -> MutexGuard<'_, State<K>> {
         // Whole after every step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who waits behind one that leaves: it may have held them up.
+struct Behind<'a, K: Owner>(&'a Arc<Rations<K>>);
+
+impl<K: Owner> Drop for Behind<'_, K> {
+    fn drop(&mut self) {
+        self.0.give();
     }
 }
 
@@ -227,6 +238,18 @@ mod tests {
         let large = large.now_or_never();
         assert!(large.is_some());
         assert!(small.as_mut().now_or_never().is_none(), "60 of its own are more than are free");
+        drop(large);
+        assert!(small.now_or_never().is_some());
+    }
+
+    #[test]
+    fn who_leaves_holds_up_nobody_behind() {
+        let rations = rations(100);
+        let _held = rations.take(&"acme", 40).now_or_never();
+        let mut large = Box::pin(rations.take(&"acme", 60));
+        assert!(large.as_mut().now_or_never().is_none());
+        let mut small = Box::pin(rations.take(&"acme", 1));
+        assert!(small.as_mut().now_or_never().is_none());
         drop(large);
         assert!(small.now_or_never().is_some());
     }
