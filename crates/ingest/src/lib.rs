@@ -295,7 +295,7 @@ impl Pipeline {
         let reread = results.clone().follow_files(unusable.clone(), stopped.clone());
         background.spawn("certificates for results", reread);
         let every = Duration::from_secs(settings.results_resolve_seconds);
-        background.spawn("names of results", results.clone().follow_names(every, stopped.clone()));
+        background.spawn_until(stopped, "names of results", results.clone().follow_names(every));
         let caller = emitter::call::Caller::new(
             results.clone(),
             token.clone(),

@@ -101,12 +101,11 @@ impl Peer {
         self.0.failed.notify_one();
     }
 
-    /// Resolves the names every so often, and when calls fail, until shutdown.
-    pub async fn follow_names(self, every: Duration, shutdown: CancellationToken) {
+    /// Resolves the names every so often, and when calls fail, as long as it is polled.
+    pub async fn follow_names(self, every: Duration) {
         loop {
             self.resolve().await;
             tokio::select! {
-                () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
                 () = self.0.failed.notified() => {
                     // Failures come in swarms.
