@@ -38,13 +38,14 @@ impl Backoff {
 }
 
 /// What is done again and again: as usual after it worked, and more and more seldom while
-/// it fails. An outage is one line in the log.
+/// it fails. An outage is one line in the log, and one more when it has another cause.
 #[derive(Debug)]
 pub struct Rounds {
     what: &'static str,
     usual: Duration,
     backoff: Backoff,
-    failing: bool,
+    /// Why it failed last, while it fails.
+    told: Option<String>,
 }
 
 impl Rounds {
@@ -52,7 +53,7 @@ impl Rounds {
     /// that to `longest`.
     #[must_use]
     pub const fn new(what: &'static str, usual: Duration, longest: Duration) -> Self {
-        Self { what, usual, backoff: Backoff::new(usual, longest), failing: false }
+        Self { what, usual, backoff: Backoff::new(usual, longest), told: None }
     }
 
     /// One ended: how long to wait before the next.
@@ -60,13 +61,14 @@ impl Rounds {
     pub fn ended<T>(&mut self, outcome: &Result<T, Error>) -> Duration {
         let Err(error) = outcome else {
             self.backoff.worked();
-            self.failing = false;
+            self.told = None;
             return self.usual;
         };
-        if !self.failing {
-            tracing::warn!(error = %chain(error), "{} fails", self.what);
+        let error = chain(error).to_string();
+        if self.told.as_ref() != Some(&error) {
+            tracing::warn!(error, "{} fails", self.what);
+            self.told = Some(error);
         }
-        self.failing = true;
         self.backoff.failed()
     }
 }
