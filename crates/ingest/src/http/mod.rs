@@ -36,17 +36,16 @@ pub fn api(keys: Arc<Keys>, ingest: &Ingest, calls: &DefinitionCalls) -> Result<
         ingest,
         aepublish::publish,
     );
-    // Alert Logic's SDK leaves the slashes of a definition's path as they are.
     api.route(Method::GET, "/aecontent/v1/{account_id}/observations", read, calls, list)
         .route(Method::POST, "/aecontent/v1/{account_id}/observations", write, calls, put)
-        .route(Method::GET, "/aecontent/v1/{account_id}/observations/paths/{*path}", read, calls, get)
-        .route(Method::DELETE, "/aecontent/v1/{account_id}/observations/paths/{*path}", write, calls, delete)
+        .route(Method::GET, "/aecontent/v1/{account_id}/observations/paths/{path}", read, calls, get)
+        .route(Method::DELETE, "/aecontent/v1/{account_id}/observations/paths/{path}", write, calls, delete)
         .route(Method::GET, "/aecontent/v1/{account_id}/observations/ids/{id}", read, calls, get)
         .route(Method::POST, "/aecontent/v1/{account_id}/validations/observations", read, calls, validate)
         .route(Method::GET, "/aecontent/v1/observations", read, calls, list)
         .route(Method::POST, "/aecontent/v1/observations", write, calls, put)
-        .route(Method::GET, "/aecontent/v1/observations/paths/{*path}", read, calls, get)
-        .route(Method::DELETE, "/aecontent/v1/observations/paths/{*path}", write, calls, delete)
+        .route(Method::GET, "/aecontent/v1/observations/paths/{path}", read, calls, get)
+        .route(Method::DELETE, "/aecontent/v1/observations/paths/{path}", write, calls, delete)
         .route(Method::GET, "/aecontent/v1/observations/ids/{id}", read, calls, get)
         .route(Method::POST, "/aecontent/v1/validations/observations", read, calls, validate)
         .documented_by(include_str!("openapi.json"))

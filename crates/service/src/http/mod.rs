@@ -46,7 +46,7 @@ enum Needs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Route {
     method: Method,
-    /// Its template, such as `/results/{id}`; `{*path}` may hold slashes.
+    /// Its template, such as `/results/{id}`. A `{path}` at its end may hold slashes.
     path: &'static str,
     needs: Needs,
 }
@@ -57,8 +57,7 @@ impl fmt::Display for Route {
             Needs::NoToken => "no token",
             Needs::Scope(scope) => scope,
         };
-        // OpenAPI's templates can't say what may hold slashes.
-        write!(f, "{} {} ({scope})", self.method, self.path.replace("{*", "{"))
+        write!(f, "{} {} ({scope})", self.method, self.path)
     }
 }
 
@@ -166,7 +165,12 @@ impl Api {
             answer.extensions_mut().insert(Matched(route.path));
             answer
         });
-        self.router = self.router.route(route.path, on(method, endpoint).layer(named));
+        // As axum writes it. Alert Logic's SDK leaves a path's slashes as they are.
+        let path = match route.path.strip_suffix("{path}") {
+            Some(before) => format!("{before}{{*path}}"),
+            None => route.path.to_owned(),
+        };
+        self.router = self.router.route(&path, on(method, endpoint).layer(named));
         self.routes.push(route);
         self
     }
