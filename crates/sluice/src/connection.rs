@@ -37,9 +37,9 @@ pub type Authorised = InterceptedService<Channel, TokenInterceptor>;
 /// Puts a token into every request.
 ///
 /// # Errors
-/// If no header can hold it. The text is not part of the error.
+/// If it is empty, or no header can hold it. The text is not part of the error.
 pub fn token_interceptor(token: &str) -> Result<TokenInterceptor, Failure> {
-    TokenInterceptor::new(token).map_err(|_| Failure::unusable("the token has characters that no token has"))
+    TokenInterceptor::new(token).map_err(|fault| Failure::unusable(format!("the token: {fault}")))
 }
 
 /// A channel to a service's URL, connected when first needed and again whenever

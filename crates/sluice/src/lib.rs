@@ -64,7 +64,7 @@ enum Command {
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Run one service.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = serve::EXIT_CODES)]
     Serve(serve::Service),
     /// Stop a private PostgreSQL when its owner is gone.
     #[command(hide = true)]

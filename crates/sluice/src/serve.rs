@@ -9,14 +9,18 @@ use rustix::process::{Signal, getpid, kill_process};
 /// input ends: the supervisor that held the other end is gone, however it went.
 pub const STOP_ON_STDIN_EOF: &str = "SLUICE_STOP_ON_STDIN_EOF";
 
+/// How the services themselves end.
+pub(crate) const EXIT_CODES: &str =
+    "Exit codes: 0, it stopped as it was asked to; 64, bad configuration; 1, anything else.";
+
 /// A service, with its own flags: see `sluice serve ingest --help`.
 #[derive(clap::Subcommand)]
 pub(crate) enum Service {
     /// Takes observations and decides the outcome of each.
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, after_help = EXIT_CODES)]
     Ingest(Verbatim),
     /// Keeps what was accepted, for consumers.
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, after_help = EXIT_CODES)]
     Results(Verbatim),
 }
 
