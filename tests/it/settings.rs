@@ -141,7 +141,7 @@ fn all_faults_are_told_at_once_whoever_asks() {
             "database_url",
             "shutdown_deadline_seconds",
             "json_depth_max",
-            "observation_bytes_max: must be at most 16777216",
+            "observation_bytes_max: must be from 1 to 16777216",
             "otlp_ca_file: of use with an https otlp_endpoint only",
         ] {
             assert!(text.contains(name), "{name} in {text}");
@@ -179,6 +179,11 @@ fn what_no_service_can_run_with_is_a_fault() {
         ("ingest", "file_idle_seconds", "0"),
         ("ingest", "observations_max", "0"),
         ("ingest", "json_depth_max", "0"),
+        ("ingest", "gate_retention_seconds", "3153600001"),
+        ("ingest", "observation_bytes_max", "0"),
+        ("ingest", "outbox_bytes_max", "0"),
+        ("ingest", "outbox_organisation_bytes_max", "0"),
+        ("ingest", "request_bytes_max", "0"),
         ("ingest", "results_token_file", "/dev/null"),
         ("results", "database_connections", "0"),
         ("results", "upload_idle_seconds", "0"),
@@ -187,15 +192,20 @@ fn what_no_service_can_run_with_is_a_fault() {
         ("results", "storage_identity_buckets", "nowhere"),
         ("results", "storage_keys", "a=00"),
         ("results", "storage_keys_file", "/none"),
+        ("results", "storage_keys_file", "/dev/null"),
         ("results", "signing_keys", "a=00"),
         ("results", "signing_keys_file", "/none"),
+        ("results", "signing_keys_file", "/dev/null"),
     ] {
         let told = faults(service, &format!("--{}={bad}", setting.replace('_', "-")));
         assert!(told.len() == 1 && told[0].contains(setting), "{setting}: {told:?}");
         assert!(!told[0].contains("=00"), "{told:?}");
     }
-    let least = "--json-depth-max=1 --lanes=1 --observations-max=1 --gate-retention-seconds=1";
+    let least = "--json-depth-max=1 --lanes=1 --observations-max=1 --gate-retention-seconds=1 \
+                 --observation-bytes-max=1 --outbox-bytes-max=1 --outbox-organisation-bytes-max=1 \
+                 --request-bytes-max=1";
     assert_eq!(faults("ingest", least), Vec::<String>::new());
+    assert_eq!(faults("ingest", "--gate-retention-seconds=3153600000"), Vec::<String>::new());
     let least = "--database-connections=1 --upload-idle-seconds=1 --cleanup-interval-seconds=1";
     assert_eq!(faults("results", least), Vec::<String>::new());
 }

@@ -19,7 +19,7 @@ use crate::json;
 pub(crate) const PROGRAM: telemetry::Program = telemetry::Program {
     service: "sluice-ingest",
     version: env!("CARGO_PKG_VERSION"),
-    about: "Takes observations, decides what gets in, and hands it over to the results service.",
+    about: "Takes observations, decides the outcome of each, and hands what is accepted over to results.",
 };
 
 sluice_service::settings! {
@@ -61,13 +61,17 @@ sluice_service::settings! {
         results_resolve_seconds => bounds::seconds("results_resolve_seconds", *results_resolve_seconds);
         lanes => bounds::count("lanes", *lanes);
         database_connections => bounds::count("database_connections", *database_connections);
-        gate_retention_seconds => bounds::at_least("gate_retention_seconds", *gate_retention_seconds, 1);
+        gate_retention_seconds =>
+            bounds::within("gate_retention_seconds", *gate_retention_seconds, 1..=100 * bounds::SECONDS_MOST);
+        outbox_bytes_max => bounds::at_least("outbox_bytes_max", *outbox_bytes_max, 1);
+        outbox_organisation_bytes_max =>
+            bounds::at_least("outbox_organisation_bytes_max", *outbox_organisation_bytes_max, 1);
         files_max => bounds::count("files_max", *files_max);
         organisation_files_max => bounds::count("organisation_files_max", *organisation_files_max);
         file_idle_seconds => bounds::seconds("file_idle_seconds", *file_idle_seconds);
         observations_max => bounds::count("observations_max", *observations_max);
-        observation_bytes_max => (*observation_bytes_max > RECORD_DATA_BYTES_MAX)
-            .then(|| format!("observation_bytes_max: must be at most {}", RECORD_DATA_BYTES_MAX));
+        observation_bytes_max =>
+            bounds::within("observation_bytes_max", *observation_bytes_max, 1..=RECORD_DATA_BYTES_MAX);
         json_depth_max => bounds::within("json_depth_max", *json_depth_max, 1..=json::DEPTH_MAX);
         listen, tls => tls.faults(*listen);
         results_url, results_ca_file, results_client_certificate_file, results_client_key_file => {

@@ -15,7 +15,7 @@ use crate::storage::{guard::Policy, keyring::Keyring};
 pub(crate) const PROGRAM: telemetry::Program = telemetry::Program {
     service: "sluice-results",
     version: env!("CARGO_PKG_VERSION"),
-    about: "Keeps what got in until it is consumed.",
+    about: "Keeps what was accepted until it is consumed or its retention ends.",
 };
 
 /// Least room for files: a part of the largest must find some.

@@ -36,6 +36,7 @@ settings! {
         shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM, requests still open are cut off after this long. Then what was accepted is flushed, for up to 8 seconds.";
     }
     checks {
+        request_bytes_max => bounds::at_least("request_bytes_max", *request_bytes_max, 1);
         request_bytes_max, body_bytes_in_flight_max => body_faults(*request_bytes_max, *body_bytes_in_flight_max);
         answer_bytes_in_flight_max =>
             bounds::at_least("answer_bytes_in_flight_max", *answer_bytes_in_flight_max, ANSWER_BYTES_LEAST);

@@ -72,6 +72,10 @@ impl Keyring {
             // What the parser says may quote a line, and with it a secret.
             let file: KeyringFile = toml::from_str(&text)
                 .map_err(|_| format!("{}: must be [[key]] tables with id and secret", path.display()))?;
+            // As of a pipe that was read before.
+            if file.key.is_empty() {
+                return Err(format!("{}: has no [[key]]", path.display()));
+            }
             for entry in file.key {
                 keys.push(Key::parse(&entry.id, &entry.secret)?);
             }
