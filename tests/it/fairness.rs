@@ -50,7 +50,7 @@ async fn one_organisations_flood_does_not_starve_anothers() {
     let before = waiting(&pair).await;
     eventually("the other one", || async { (waiting(&pair).await > before).then_some(()) }).await;
     shut.batch_execute("COMMIT").await.unwrap();
-    // Its turn comes with the next batch: before the flood has been worked off.
+    // Its turn comes with the next batch: before the flood has been processed.
     let mut done_before = 0;
     let said = loop {
         tokio::select! {

@@ -166,7 +166,7 @@ pub async fn streamer(load: Load, ready: Ready) {
     }
 }
 
-/// Lists, gets and signs off what globex has, which nobody else looks at.
+/// Lists, gets and acknowledges what globex has, which nobody else looks at.
 pub async fn consumer(load: Load, ready: Ready) {
     for n in 0.. {
         let mut results = ready.pick(n).results;

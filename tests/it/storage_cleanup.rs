@@ -76,7 +76,7 @@ async fn data_in_the_database_goes_after_its_retention() {
     let left = "SELECT (SELECT count(*) FROM data_block) + (SELECT count(*) FROM file_chunk)
                      + (SELECT count(*) FROM available)";
     assert_eq!(sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
-    // What was signed off before stays so; what was not no longer can be.
+    // What was acknowledged before stays so; what was not no longer can be.
     let mut results_client = storage.shelf.results(Tenant::Acme);
     assert!(!results_client.acknowledge_result(consumed).await.unwrap().into_inner().changed);
     let late = AcknowledgeResultRequest { organisation: String::new(), id: results[1].id.clone() };

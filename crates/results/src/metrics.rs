@@ -172,7 +172,7 @@ impl Shelf {
         Self {
             acknowledged: registry.add(
                 "sluice_acknowledged_results_total",
-                "Results signed off; each counts once",
+                "Results acknowledged; each counts once",
                 Counter::default(),
             ),
             listed: registry.add_by(

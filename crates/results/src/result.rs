@@ -235,7 +235,7 @@ impl NewRecord {
     }
 }
 
-/// Whether a result waits, was signed off, or loses its data to clean-up.
+/// Whether a result waits, was acknowledged, or loses its data to clean-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Waits for a consumer.

@@ -36,7 +36,7 @@ const FIELD_BYTES_MAX: usize = 64;
 const VIOLATION_BYTES: usize = 8;
 
 /// When callers that can't be served now are told to come again: about as long as it
-/// takes to work off what is there.
+/// takes to process what is there.
 pub const COME_AGAIN: Duration = Duration::from_secs(1);
 
 /// What kind of failure it is; each maps to one gRPC code.

@@ -216,7 +216,7 @@ impl Demo {
                     AcknowledgeResultRequest { id: result.id.clone(), ..AcknowledgeResultRequest::default() };
                 let answer = client.acknowledge_result(request).await?.into_inner();
                 if answer.changed != first {
-                    return Err(Failure::new(format!("{} was not signed off just once", result.id)));
+                    return Err(Failure::new(format!("{} was not acknowledged just once", result.id)));
                 }
             }
             out!("{}: acknowledged, and again without effect.", result.id)?;

@@ -1,4 +1,4 @@
-//! Results over HTTP: get, list, sign off one, sign off many.
+//! Results over HTTP: get, list, acknowledge one, acknowledge many.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -56,14 +56,14 @@ struct List {
     has_more: bool,
 }
 
-/// Which results to sign off.
+/// Which results to acknowledge.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ids {
     ids: Vec<String>,
 }
 
-/// How many were signed off by this call.
+/// How many were acknowledged by this call.
 #[derive(Serialize)]
 struct Acknowledged {
     acknowledged: usize,

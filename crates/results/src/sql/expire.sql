@@ -1,9 +1,10 @@
 -- Expires batches that one storage config keeps ($3; nil: the built-in `db`), past their
--- retention ($4 seconds), if that is still what it says. From now on their results are EXPIRED. Data in blocks is gone at once: blocks
--- that nobody needs any more go in the same commit. Files, and objects of a bucket, are about
--- to be removed, however long that takes. Returns where the walk ended, how many results it
--- expired, how many of these nobody had consumed, and whether a batch has changed since the
--- statement began: then nothing was done, and the same is to be asked for again.
+-- retention ($4 seconds), if that is still what it says. From now on their results are
+-- EXPIRED. Data in blocks is gone at once: blocks that nobody needs any more go in the same
+-- commit. Files, and objects of a bucket, are about to be removed, however long that takes.
+-- Returns where the walk ended, how many results it expired, how many of these nobody had
+-- consumed, and whether a batch has changed since the statement began: then nothing was
+-- done, and the same is to be asked for again.
 --
 -- Walks the key of `batch` from moment to moment, at most 200 batches and what else is of
 -- the last moment; the others are lookups by key, which OFFSET 0 keeps so on empty tables,

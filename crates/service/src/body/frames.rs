@@ -110,13 +110,13 @@ impl Frames {
         self.out.pop_front()
     }
 
-    /// More has arrived. All that came before must have been worked off.
+    /// More has arrived. All that came before must have been processed.
     pub(super) fn push(&mut self, chunk: Bytes) {
         self.chunk = chunk;
         (self.free, self.at) = (0, 0);
     }
 
-    /// Works off what has arrived. What may be passed on is there in any case.
+    /// Processes what has arrived. What may be passed on is there in any case.
     pub(super) fn advance(&mut self, account: &Account) -> Result<(), Stop> {
         let advanced = self.work(account);
         let free = self.chunk.split_to(self.free);

@@ -30,7 +30,7 @@ pub enum ResultsCommand {
     List(Box<list::ListArgs>),
     /// Show one result.
     Get(GetArgs),
-    /// Acknowledge results: each is signed off once.
+    /// Acknowledge results: each is consumed once.
     Ack(AckArgs),
     /// Download a result's data and check its MD5.
     Download(download::DownloadArgs),
