@@ -36,7 +36,7 @@ sluice_service::settings! {
         results_client_key_file: Option<PathBuf> = Some(""), "PEM file of that certificate's private key.";
         lanes: usize = Some("4"), "Gate transactions at the same time, at most; each has its own session.";
         database_connections: usize = Some("4"), "Sessions, at most, in each of three pools: definitions, outbox and files. Besides these: one for each lane, and six.";
-        gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept, at least; up to half as long again.";
+        gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept, at least; up to half as long again; never shorter than the longest `unique` or `throttle_period` of a definition.";
         outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry. One organisation may hold at most as much as is left for the others: half, if it is alone.";
         outbox_organisation_bytes_max: u64 = Some("1073741824"), "Upper limit of that for one organisation.";
         files_max: usize = Some("64"), "Files being published at the same time; above, callers are told to retry.";

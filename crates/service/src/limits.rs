@@ -31,7 +31,7 @@ settings! {
         connection_age_grace_seconds: u64 = Some("86400"), "How long requests that are open then, above all files, may still take before they are cut off. Streams end by themselves.";
         answer_pause_max_seconds: u64 = Some("60"), "A connection ends when its caller reads nothing of a waiting answer for this long (up to a third longer); its other requests get the same time again.";
         keepalive_interval_seconds: u64 = Some("30"), "How often an HTTP/2 connection is pinged.";
-        keepalive_timeout_seconds: u64 = Some("10"), "How long a ping may take to be answered before the connection is closed. A connection without any request, of HTTP/1.1 or HTTP/2, is closed after the sum of both.";
+        keepalive_timeout_seconds: u64 = Some("10"), "How long a ping may take to be answered before the connection is closed. A connection on which no request was ever made is closed after the sum of both.";
         shutdown_wait_seconds: u64 = Some("5"), "After SIGTERM the service is not ready at once, but takes requests for this long, until callers have gone elsewhere.";
         shutdown_deadline_seconds: u64 = Some("25"), "After SIGTERM, requests still open are cut off after this long. Then what was accepted is flushed, for up to 8 seconds.";
     }
