@@ -57,7 +57,7 @@ def main():
     faults += [f"{runbook}: no paragraph for {name}" for name in alerts if name not in headings]
     faults += [f"{runbook}: there is no alert {name}" for name in headings if name.startswith("Sluice") and name not in alerts]
 
-    # What the runbook's and the README's commands name is in one of the overlays.
+    # What the commands of deploy/RUNBOOK.md and deploy/README.md name is in one of the overlays.
     objects = [o for name in ("development", "production") for o in yaml.safe_load_all((target / f"{name}.yaml").read_text()) if o]
     there = {f"{o['kind'].lower()}/{o['metadata']['name']}" for o in objects}
     for document in (runbook, runbook.with_name("README.md")):

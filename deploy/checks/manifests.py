@@ -1,6 +1,6 @@
 """Rendered manifests against Kubernetes' schemas, against Pod Security
-*restricted*, and against each other: settings that exist, Secrets that the README
-lists, files that are mounted, addresses that are served, time to stop in.
+*restricted*, and against each other: settings that exist, Secrets that
+deploy/README.md lists, files that are mounted, addresses that are served, time to stop in.
 
     manifests.py RENDERED.yaml...
 
@@ -32,6 +32,12 @@ WINDOW = re.search(r"^const STREAM_WINDOW_BYTES: u32 = (\d+) \* 1024;$", (ROOT /
 WINDOW_BYTES = int(WINDOW[1]) * 1024
 
 
+def memory_bytes(quantity):
+    """Bytes of a limit such as 512Mi or 1Gi."""
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit] * MIB
+
+
 def settings():
     """Names of all settings by service, from the table in deploy/SETTINGS.md, which a
     test holds against the code."""
@@ -53,8 +59,8 @@ def defaults():
 
 
 def versions():
-    """The oldest Kubernetes that the README promises, and the newest whose schemas we
-    have; the texts must name these two."""
+    """The oldest Kubernetes that deploy/README.md promises, and the newest whose schemas
+    we have; the texts must name these two."""
     oldest = re.search(r"^Needed: Kubernetes ([\d.]+) or newer", (ROOT / "deploy/README.md").read_text(), re.M)[1]
     known = {kubernetes_validate.utils.major_minor(version): version for version in kubernetes_validate.utils.all_versions()}
     newest = kubernetes_validate.utils.major_minor(kubernetes_validate.utils.latest_version())
@@ -240,7 +246,7 @@ class Rendered:
             needed += of("SLUICE_FILE_BYTES_IN_FLIGHT_MAX") + of("SLUICE_RECENT_BYTES_MAX")
         else:
             needed += of("SLUICE_FILES_MAX") * of("SLUICE_OBSERVATION_BYTES_MAX")
-        limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * MIB
+        limit = memory_bytes(container["resources"]["limits"]["memory"])
         if needed > limit:
             self.fault(name, f"its settings let callers take {needed // MIB} MiB of {limit // MIB}")
 
