@@ -2,7 +2,8 @@
 PrometheusRule), `queries.yaml` (the dashboard's and the adapter's queries as rules)
 and the alerts' tests go into a folder. Checks that every alert has a paragraph in
 the runbook and a link to it, a test that it fires, and one that it doesn't, that its
-metrics are on the dashboard, and that what the runbook's commands name is there.
+metrics are on the dashboard, that what the runbook's commands name is there, and that
+`sluice storage` names an organisation in them.
 
     alerts.py deploy/observability deploy/RUNBOOK.md TARGET
 """
@@ -64,6 +65,13 @@ def main():
         named = set(re.findall(r"\b(?:deployment|service|statefulset|certificate)/[a-z][\w-]*", document.read_text()))
         named |= {f"deployment/{name}" for name in re.findall(r"app\.kubernetes\.io/name=([\w-]+)", document.read_text())}
         faults += [f"{document}: there is no {name}" for name in sorted(named - there)]
+
+    # The operator's token is for all organisations: such a command must name one.
+    prose, *code = re.split(r"^ *```.*\n", runbook.read_text(), flags=re.M)
+    spans = [span for text in (prose, *code[1::2]) for span in re.findall(r"`([^`]+)`", text)]
+    commands = spans + [line for block in code[::2] for line in block.splitlines()]
+    for command in (c for c in commands if re.search(r"\bsluice storage [a-z]", c) and "--organisation" not in c):
+        faults.append(f"{runbook}: names no organisation: {command.strip()}")
 
     fires, silent = set(), set()
     for test in (test for file in written for test in yaml.safe_load(file.read_text())["tests"]):
