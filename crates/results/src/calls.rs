@@ -192,7 +192,7 @@ impl Calls {
         }
     }
 
-    /// Signs one result off.
+    /// Acknowledges one result.
     pub async fn acknowledge(
         &self,
         access: &Access,

@@ -110,7 +110,7 @@ impl Demo {
         heading("Download one and compare it with its line")?;
         self.download(&results).await?;
 
-        heading("Sign them off: some one by one, the rest at once")?;
+        heading("Acknowledge them: some one by one, the rest at once")?;
         self.acknowledge(&results).await?;
 
         heading("Publish the same file again, as a publisher does that lost its place")?;

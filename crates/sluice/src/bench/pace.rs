@@ -85,7 +85,7 @@ impl Flow {
         self.published.fetch_add(observations, Relaxed);
     }
 
-    /// So many more were signed off.
+    /// So many more were acknowledged.
     pub(super) fn acknowledge(&self, observations: u64) {
         self.acknowledged.fetch_add(observations, Relaxed);
     }
@@ -95,7 +95,7 @@ impl Flow {
         self.published.load(Relaxed)
     }
 
-    /// Accepted and not yet signed off.
+    /// Accepted and not yet acknowledged.
     pub(super) fn under_way(&self) -> u64 {
         self.so_far().saturating_sub(self.acknowledged.load(Relaxed))
     }

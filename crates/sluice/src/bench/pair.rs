@@ -204,7 +204,7 @@ impl Bench {
     }
 
     /// Publishes for the given time, waits until all of it is listed, and then
-    /// measures how fast it can be signed off.
+    /// measures how fast it can be acknowledged.
     pub(super) async fn acknowledge(&self) -> Result<Report, Failure> {
         let schedule = self.schedule(Duration::ZERO, self.measured);
         let mut published = Seen::default();

@@ -23,7 +23,7 @@ pub(crate) use list::table;
 /// How many ids one batch acknowledges; the contract's limit.
 const ACK_BATCH: usize = 10_000;
 
-/// Fetch results and sign them off.
+/// List, download and acknowledge results.
 #[derive(Debug, clap::Subcommand)]
 pub enum ResultsCommand {
     /// List results, the newest first.
