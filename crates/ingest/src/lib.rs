@@ -2,7 +2,6 @@
 //! markers, unique windows, throttle counters and the outbox; it knows nothing
 //! of buckets. The README walks one observation through these files.
 
-mod background;
 mod backlog;
 mod calls;
 mod check;
@@ -41,6 +40,7 @@ use sluice_service::{
     admin,
     answer_memory::AnswerMemory,
     auth::Keys,
+    background::Background,
     client::TokenInterceptor,
     follow::Unusable,
     health,
@@ -57,7 +57,6 @@ use tonic::codec::CompressionEncoding;
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
-use background::Background;
 pub use config::Settings;
 
 mod embedded {

@@ -100,7 +100,7 @@ impl Publisher {
     pub async fn begin(&self, batch: Batch) -> Result<Pending, Error> {
         let mut pending = Pending::new(self, batch);
         pending.taken = Some(self.tally.take_in(&pending.request));
-        pending.round(self.registry.snapshot()).await?;
+        pending.round(None).await?;
         Ok(pending)
     }
 
@@ -124,7 +124,7 @@ impl Publisher {
         organisation: &OrganisationId,
         observation: Observation,
     ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
-        self.check_by(self.registry.snapshot(), organisation, observation).await
+        self.check_by(None, organisation, observation).await
     }
 
     /// The same by the definitions as they are now: for what is settled by them before
@@ -137,18 +137,18 @@ impl Publisher {
         organisation: &OrganisationId,
         observation: Observation,
     ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
-        self.check_by(self.registry.refresh().await?, organisation, observation).await
+        self.check_by(Some(self.registry.refresh().await?), organisation, observation).await
     }
 
     async fn check_by(
         &self,
-        definitions: Arc<Snapshot>,
+        fresh: Option<Arc<Snapshot>>,
         organisation: &OrganisationId,
         observation: Observation,
     ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
         let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
         let mut pending = Pending::new(self, batch);
-        let (mut checked, _) = pending.checked(&[0], definitions).await?;
+        let (mut checked, _) = pending.checked(&[0], fresh).await?;
         if let Some(outcome) = pending.outcomes.pop().flatten() {
             return Ok(Err(outcome));
         }
@@ -170,7 +170,7 @@ impl Publisher {
     ) -> Result<Outcome, Error> {
         let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
         let mut pending = Pending::new(self, batch);
-        pending.round(self.registry.snapshot()).await?;
+        pending.round(None).await?;
         let mut outcomes = pending.finish().await?;
         outcomes.pop().ok_or_else(|| Error::internal("an observation has no outcome"))
     }
@@ -203,7 +203,7 @@ impl Pending {
                 break;
             }
             match self.publisher.registry.refresh().await {
-                Ok(definitions) => self.round(definitions).await?,
+                Ok(fresh) => self.round(Some(fresh)).await?,
                 Err(_) => break,
             }
         }
@@ -220,28 +220,30 @@ impl Pending {
 
     /// One round: check what is undecided, answer what is at fault, hand the
     /// rest to the lanes.
-    async fn round(&mut self, definitions: Arc<Snapshot>) -> Result<(), Error> {
+    async fn round(&mut self, fresh: Option<Arc<Snapshot>>) -> Result<(), Error> {
         let undecided: Vec<usize> =
             (0..self.outcomes.len()).filter(|i| self.outcomes[*i].is_none()).collect();
-        let (checked, revision) = self.checked(&undecided, definitions).await?;
+        let (checked, revision) = self.checked(&undecided, fresh).await?;
         self.submit(&undecided, checked, revision);
         Ok(())
     }
 
-    /// What the check says of each, and the revision it goes by. Who can't be
+    /// What the check says of each, and the revision it goes by: of `fresh` definitions, the
+    /// look at which began after the request arrived, or of those at hand. Who can't be
     /// checked now has an outcome afterwards.
     async fn checked(
         &mut self,
         undecided: &[usize],
-        definitions: Arc<Snapshot>,
+        fresh: Option<Arc<Snapshot>>,
     ) -> Result<(Vec<Checked>, i64), Error> {
-        let mut definitions = definitions;
+        let is_fresh = fresh.is_some();
+        let mut definitions = fresh.unwrap_or_else(|| self.publisher.registry.snapshot());
         let mut checked = self.check(undecided, &definitions).await?;
         // A fault that a change of definitions could take away is told only
-        // after a look at the database that began after the request arrived.
+        // after such a look.
         let doubtful =
             |checked: &Checked| matches!(checked, Checked::Fault(fault, _) if fault.depends_on_definition);
-        if checked.iter().any(doubtful) {
+        if !is_fresh && checked.iter().any(doubtful) {
             match self.publisher.registry.refresh().await {
                 Ok(fresh) if fresh.revision() == definitions.revision() => {}
                 Ok(fresh) => {

@@ -47,6 +47,7 @@ use sluice_service::{
     admin,
     answer_memory::AnswerMemory,
     auth::Keys,
+    background::Background,
     follow::Unusable,
     health,
     metrics::{Registry, Requests},
@@ -59,7 +60,7 @@ use sluice_service::{
     tls::{Listener, Tls},
 };
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use calls::Calls;
 use cleanup::Cleanup;
@@ -149,24 +150,25 @@ pub async fn run(
     let _drained = drained.clone().drop_guard();
     let (reporter, _) = tonic_health::server::health_reporter();
     health::set(&reporter, &grpc::SERVICES, tonic_health::ServingStatus::NotServing).await;
-    let tasks = TaskTracker::new();
-    tokio::spawn(keys.clone().follow(unusable.clone(), drained.clone()));
+    let (mut upkeep, mut to_the_end) = (Background::default(), Background::default());
+    to_the_end.spawn("the keys file", keys.clone().follow(unusable.clone(), drained.clone()));
     if let Some(tls) = tls.clone() {
-        tokio::spawn(tls.follow(unusable, drained.clone()));
+        to_the_end.spawn("TLS files", tls.follow(unusable, drained.clone()));
     }
     let migrating = settings.migrate.then(|| settings.database.migration()).transpose()?;
-    tasks.spawn(look_after_schema(database.clone(), migrating, stop.clone()));
-    tasks.spawn(health::follow_database(
+    upkeep.spawn("the schema", look_after_schema(database.clone(), migrating, stop.clone()));
+    let healthy = health::follow_database(
         reporter.clone(),
         grpc::SERVICES.to_vec(),
         database,
         sessions::UPKEEP,
         Schema::of(&migrations()),
         stop.clone(),
-    ));
+    );
+    upkeep.spawn("health", healthy);
 
-    let admin = tokio::spawn(admin::serve(admin, exposed, reporter.clone(), drained.clone()));
-    let probes = tokio::spawn(probes::serve(probes, reporter.clone(), drained.clone()));
+    to_the_end.spawn("the admin port", admin::serve(admin, exposed, reporter.clone(), drained.clone()));
+    to_the_end.spawn("probes", probes::serve(probes, reporter.clone(), drained.clone()));
 
     let address = listener.local_addr()?;
     let answers = AnswerMemory::new(settings.limits.answer_bytes_in_flight_max, &requests);
@@ -181,10 +183,12 @@ pub async fn run(
         upload_idle: idle,
         metrics: metrics.cleanup.clone(),
     };
-    tasks.spawn(cleanup.run(stop.clone()));
-    tasks.spawn(recent.age(stop.clone()));
-    tasks.spawn(configs::probe::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
-    tasks.spawn(configs::reseal::keep(storage.configs.clone(), storage.stores.clone(), stop.clone()));
+    upkeep.spawn("the clean-up", cleanup.run(stop.clone()));
+    upkeep.spawn("forgetting what is recent", recent.age(stop.clone()));
+    let probing = configs::probe::keep(storage.configs.clone(), storage.stores.clone(), stop.clone());
+    upkeep.spawn("probing storage configs", probing);
+    let resealing = configs::reseal::keep(storage.configs.clone(), storage.stores.clone(), stop.clone());
+    upkeep.spawn("resealing credentials", resealing);
 
     let calls = Calls {
         shelf: storage.data.shelf.clone(),
@@ -219,9 +223,8 @@ pub async fn run(
     serve::serve(Listener::new(listener, tls), served, shutdown).await;
 
     stop.cancel();
-    tasks.close();
     let ended = async {
-        tasks.wait().await;
+        upkeep.into_tasks().join_all().await;
         for lane in lanes {
             if let Err(error) = lane.await {
                 tracing::error!(%error, "a lane of the recorder failed");
@@ -232,8 +235,7 @@ pub async fn run(
         tracing::warn!("background work was cut off");
     }
     drained.cancel();
-    admin.await?;
-    probes.await?;
+    to_the_end.into_tasks().join_all().await;
     Ok(())
 }
 

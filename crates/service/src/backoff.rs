@@ -37,6 +37,27 @@ impl Backoff {
     }
 }
 
+/// What of an outage is news: that it began, or has another cause now.
+#[derive(Debug, Default)]
+pub struct Outage {
+    /// Why it failed last, while it fails.
+    told: Option<String>,
+}
+
+impl Outage {
+    /// What to tell of the last outcome: its fault, unless the one before had the same.
+    pub fn news(&mut self, fault: Option<String>) -> Option<&str> {
+        let is_new = self.told != fault;
+        self.told = fault;
+        self.told.as_deref().filter(|_| is_new)
+    }
+
+    /// The same of what may fail with an error: its messages, and those of its causes.
+    pub fn news_of<T>(&mut self, outcome: &Result<T, Error>) -> Option<&str> {
+        self.news(outcome.as_ref().err().map(|error| chain(error)))
+    }
+}
+
 /// What is done again and again: as usual after it worked, and more and more seldom while
 /// it fails. An outage is one line in the log, and one more when it has another cause.
 #[derive(Debug)]
@@ -44,8 +65,7 @@ pub struct Rounds {
     what: &'static str,
     usual: Duration,
     backoff: Backoff,
-    /// Why it failed last, while it fails.
-    told: Option<String>,
+    outage: Outage,
 }
 
 impl Rounds {
@@ -53,23 +73,20 @@ impl Rounds {
     /// that to `longest`.
     #[must_use]
     pub const fn new(what: &'static str, usual: Duration, longest: Duration) -> Self {
-        Self { what, usual, backoff: Backoff::new(usual, longest), told: None }
+        Self { what, usual, backoff: Backoff::new(usual, longest), outage: Outage { told: None } }
     }
 
     /// One ended: how long to wait before the next.
     #[must_use]
     pub fn ended<T>(&mut self, outcome: &Result<T, Error>) -> Duration {
-        let Err(error) = outcome else {
-            self.backoff.worked();
-            self.told = None;
-            return self.usual;
-        };
-        let error = chain(error).to_string();
-        if self.told.as_ref() != Some(&error) {
+        if let Some(error) = self.outage.news_of(outcome) {
             tracing::warn!(error, "{} fails", self.what);
-            self.told = Some(error);
         }
-        self.backoff.failed()
+        if outcome.is_err() {
+            return self.backoff.failed();
+        }
+        self.backoff.worked();
+        self.usual
     }
 }
 
@@ -133,6 +150,15 @@ mod tests {
         };
         let waits: Vec<_> = (0..50).map(longest).collect();
         assert!(waits.iter().any(|wait| *wait != waits[0]));
+    }
+
+    #[test]
+    fn an_outage_is_news_once_and_when_its_cause_changes() {
+        let mut outage = Outage::default();
+        let told = [None, Some("a"), Some("a"), Some("b"), None, Some("b")]
+            .map(|fault| outage.news(fault.map(str::to_owned)).map(str::to_owned));
+        let expected = [None, Some("a"), None, Some("b"), None, Some("b")];
+        assert_eq!(told.each_ref().map(Option::as_deref), expected);
     }
 
     #[test]

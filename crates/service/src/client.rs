@@ -13,7 +13,7 @@ use tonic::{
     service::Interceptor,
 };
 
-use crate::follow::{Followed, Unusable, follow_text};
+use crate::follow::{Unusable, follow_text};
 
 /// Puts a bearer token into every call. Clones share it.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl TokenInterceptor {
     /// Follows changes of the file that holds the token, until shutdown. A file that
     /// can't be read or holds no token leaves it as it is, and is logged once.
     pub async fn follow(self, path: PathBuf, unusable: Unusable, shutdown: CancellationToken) {
-        follow_text(Followed { file: "results_token_file", unusable: &unusable }, path, shutdown, |token| {
+        follow_text(unusable.of("results_token_file"), path, shutdown, |token| {
             let value = authorization(token)?;
             if **self.authorization.load() != value {
                 tracing::info!("token reloaded");

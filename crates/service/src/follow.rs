@@ -6,7 +6,10 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Family, Gauge, Registry};
+use crate::{
+    backoff::Outage,
+    metrics::{Family, Gauge, Registry},
+};
 
 /// How often they are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -21,27 +24,31 @@ impl Unusable {
         let help = "1 for files that can't be used as they are now, so that what they said before holds";
         Self(registry.add("sluice_files_unusable", help, Family::default()))
     }
+
+    /// Of the files of this setting.
+    pub(crate) fn of(&self, file: &'static str) -> Followed {
+        Followed { file, unusable: self.0.get_or_create_owned(&[("file", file)]) }
+    }
 }
 
 /// What is followed, as the log and the metric name it.
-pub(crate) struct Followed<'a> {
-    pub(crate) file: &'static str,
-    pub(crate) unusable: &'a Unusable,
+pub(crate) struct Followed {
+    file: &'static str,
+    unusable: Gauge,
 }
 
 /// Hands the contents of `paths`, in their order, to `take` whenever they have
 /// changed, until shutdown. Contents that can't be read or taken change nothing,
 /// and are logged once.
 pub(crate) async fn follow(
-    followed: Followed<'_>,
+    followed: Followed,
     paths: Vec<PathBuf>,
     shutdown: CancellationToken,
     mut take: impl FnMut(&[Vec<u8>]) -> Result<(), String>,
 ) {
-    let file = followed.file;
-    let unusable = followed.unusable.0.get_or_create(&[("file", file)]).clone();
+    let Followed { file, unusable } = followed;
     let mut taken: Option<Vec<Vec<u8>>> = None;
-    let mut failed: Option<String> = None;
+    let mut outage = Outage::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -53,20 +60,15 @@ pub(crate) async fn follow(
             Err(fault) => Err(fault),
         };
         unusable.set(outcome.is_err().into());
-        match outcome {
-            Ok(()) => failed = None,
-            Err(fault) if failed.as_ref() != Some(&fault) => {
-                tracing::error!(%fault, "{file} unusable, keeping the previous version");
-                failed = Some(fault);
-            }
-            Err(_) => {}
+        if let Some(fault) = outage.news(outcome.err()) {
+            tracing::error!(fault, "{file} unusable, keeping the previous version");
         }
     }
 }
 
 /// [`follow`] for one file that holds text.
 pub(crate) async fn follow_text(
-    followed: Followed<'_>,
+    followed: Followed,
     path: PathBuf,
     shutdown: CancellationToken,
     mut take: impl FnMut(&str) -> Result<(), String>,
@@ -104,12 +106,9 @@ mod tests {
             told.send(String::from_utf8_lossy(&contents[0]).into_owned()).unwrap();
             if good { Ok(()) } else { Err("bad".into()) }
         };
-        let unusable = Unusable::register(&mut Registry::new("sluice-test", "0"));
-        let told_of = unusable.0.get_or_create(&[("file", "a test")]).clone();
-        let (paths, stopped) = (vec![path.clone()], stop.clone());
-        let following = tokio::spawn(async move {
-            follow(Followed { file: "a test", unusable: &unusable }, paths, stopped, take).await;
-        });
+        let followed = Unusable::register(&mut Registry::new("sluice-test", "0")).of("a test");
+        let told_of = followed.unusable.clone();
+        let following = tokio::spawn(follow(followed, vec![path.clone()], stop.clone(), take));
         assert_eq!(seen.recv().await.unwrap(), "a");
         std::fs::write(&path, "bad").unwrap();
         assert_eq!(seen.recv().await.unwrap(), "bad");

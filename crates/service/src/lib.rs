@@ -8,6 +8,7 @@ pub mod answer_memory;
 pub mod answers;
 pub mod audit;
 pub mod auth;
+pub mod background;
 pub mod backoff;
 mod body;
 pub mod budget;

@@ -54,7 +54,7 @@ pub fn migrate(
     let program = format!("{} {MIGRATE}", program.service);
     if asks_for(args, &HELP) {
         let head = "Bring the database's schema up to date, and let the user of database_url serve";
-        print!("{head}.\n\nUsage: {program} [--SETTING VALUE]...\n\n{}\n", exit_codes());
+        print!("{head}.\n\nUsage: {program} [--SETTING VALUE]...\n\n{EXIT_CODES}\n\n");
         print!("{}", help(postgres::Settings::TABLE));
         return Some(ExitCode::SUCCESS);
     }
@@ -95,9 +95,8 @@ fn asks_for(args: &[String], flags: &[&str]) -> bool {
     args.iter().any(|arg| flags.contains(&arg.as_str()))
 }
 
-fn exit_codes() -> String {
-    format!("Exit codes: 0, it did what was asked; {EXIT_USAGE}, bad configuration; 1, anything else.\n")
-}
+/// What help says of how a service ends.
+pub const EXIT_CODES: &str = "Exit codes: 0, it did what was asked; 64, bad configuration; 1, anything else.";
 
 /// What a service is and how it is called.
 fn usage(program: telemetry::Program) -> String {
@@ -109,8 +108,7 @@ fn usage(program: telemetry::Program) -> String {
          \x20 {service} migrate [--SETTING VALUE]...  Bring the database's schema up to date\n\
          \x20 {service} {PRINT_CONFIG} ...            Print the settings and where each is from\n\
          \x20 {service} --version                     Print the version\n\n\
-         {}",
-        exit_codes()
+         {EXIT_CODES}\n"
     )
 }
 

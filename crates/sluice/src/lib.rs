@@ -27,7 +27,7 @@ use std::{future::Future, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use failure::{Context, EXIT_CODES, Failure};
-use sluice_service::shutdown;
+use sluice_service::{program, shutdown};
 use tokio::runtime::Builder;
 
 /// Publish observations once, and consume what was accepted.
@@ -64,7 +64,7 @@ enum Command {
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Run one service.
-    #[command(subcommand, after_help = serve::EXIT_CODES)]
+    #[command(subcommand, after_help = program::EXIT_CODES)]
     Serve(serve::Service),
     /// Stop a private PostgreSQL when its owner is gone.
     #[command(hide = true)]

@@ -4,14 +4,11 @@
 use std::{io, process::ExitCode};
 
 use rustix::process::{Signal, getpid, kill_process};
+use sluice_service::program::EXIT_CODES;
 
 /// With this variable set to `1`, a service stops cleanly when its standard
 /// input ends: the supervisor that held the other end is gone, however it went.
 pub const STOP_ON_STDIN_EOF: &str = "SLUICE_STOP_ON_STDIN_EOF";
-
-/// How the services themselves end.
-pub(crate) const EXIT_CODES: &str =
-    "Exit codes: 0, it stopped as it was asked to; 64, bad configuration; 1, anything else.";
 
 /// A service, with its own flags: see `sluice serve ingest --help`.
 #[derive(clap::Subcommand)]

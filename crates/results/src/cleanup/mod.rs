@@ -9,7 +9,7 @@ mod uploads;
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId, postgres::query};
+use sluice_service::{Error, OrganisationId, backoff::Outage, postgres::query};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -61,30 +61,29 @@ impl Cleanup {
     }
 
     async fn keep_removing_uploads(&self) {
-        let mut failing = false;
+        let mut outage = Outage::default();
         loop {
             let done = self.remove_uploads().await;
-            self.ended(&done, &mut failing);
+            self.ended(&done, &mut outage);
             sleep(self.every).await;
         }
     }
 
     async fn keep_expiring(&self) {
-        let (mut before, mut failing) = (Before { forgot: None, looked: Instant::now() }, false);
+        let (mut before, mut outage) = (Before { forgot: None, looked: Instant::now() }, Outage::default());
         loop {
             let done = self.once(&mut before).await;
-            self.ended(&done, &mut failing);
+            self.ended(&done, &mut outage);
             sleep(self.every).await;
         }
     }
 
-    /// A round ended. An outage is one line in the log.
-    fn ended(&self, done: &Result<(), Error>, failing: &mut bool) {
-        if let (Err(error), false) = (done, *failing) {
-            tracing::warn!(%error, "clean-up fails");
+    /// A round ended.
+    fn ended(&self, done: &Result<(), Error>, outage: &mut Outage) {
+        if let Some(error) = outage.news_of(done) {
+            tracing::warn!(error, "clean-up fails");
         }
-        *failing = done.is_err();
-        self.metrics.round(!*failing);
+        self.metrics.round(done.is_ok());
     }
 
     async fn once(&self, before: &mut Before) -> Result<(), Error> {

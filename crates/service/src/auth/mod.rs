@@ -32,7 +32,7 @@ use keys_file::{Key, KeyTable, parse_keys, read_keys};
 
 use crate::{
     Error, Kind, OrganisationId, audit,
-    follow::{Followed, Unusable, follow_text},
+    follow::{Unusable, follow_text},
     limits::Rate,
     metrics::{Refusals, Requests},
     places::Place,
@@ -79,20 +79,15 @@ impl Keys {
     /// Follows changes of the file until shutdown. A file that can't be read or
     /// parsed leaves the keys as they are, is logged once, and told of by the metric.
     pub async fn follow(self: Arc<Self>, unusable: Unusable, shutdown: CancellationToken) {
-        follow_text(
-            Followed { file: "keys_file", unusable: &unusable },
-            self.path.clone(),
-            shutdown,
-            |text| {
-                let table = parse_keys(text)?;
-                if **self.table.load() != table {
-                    tracing::info!(tokens = table.len(), "keys reloaded");
-                    self.table.store(Arc::new(table));
-                    self.changed.send_replace(());
-                }
-                Ok(())
-            },
-        )
+        follow_text(unusable.of("keys_file"), self.path.clone(), shutdown, |text| {
+            let table = parse_keys(text)?;
+            if **self.table.load() != table {
+                tracing::info!(tokens = table.len(), "keys reloaded");
+                self.table.store(Arc::new(table));
+                self.changed.send_replace(());
+            }
+            Ok(())
+        })
         .await;
     }
 

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::follow::{Followed, Unusable, follow};
+use crate::follow::{Unusable, follow};
 pub use client_tls::ClientTls;
 pub use replica::Picked;
 use replica::Replica;
@@ -121,7 +121,7 @@ impl Peer {
     pub async fn follow_files(self, unusable: Unusable, shutdown: CancellationToken) {
         let inner = &self.0;
         let mut known = inner.tls.contents().ok();
-        let followed = Followed { file: "results_client_certificate_file", unusable: &unusable };
+        let followed = unusable.of("results_client_certificate_file");
         follow(followed, inner.tls.paths(), shutdown, |contents| {
             if known.as_deref() == Some(contents) {
                 return Ok(());

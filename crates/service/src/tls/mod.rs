@@ -24,7 +24,7 @@ pub(crate) use files::{certificates, key, provider, roots};
 
 use crate::{
     config::Faults,
-    follow::{Followed, Unusable, follow},
+    follow::{Unusable, follow},
 };
 
 /// How long the handshake may take, and the first byte after it.
@@ -116,7 +116,7 @@ impl Tls {
     /// logged once.
     pub async fn follow(self: Arc<Self>, unusable: Unusable, shutdown: CancellationToken) {
         let mut is_first = true;
-        let followed = Followed { file: "tls_certificate_file", unusable: &unusable };
+        let followed = unusable.of("tls_certificate_file");
         follow(followed, self.paths.clone(), shutdown, |contents| {
             self.config.store(server_config(contents)?);
             if !std::mem::take(&mut is_first) {
