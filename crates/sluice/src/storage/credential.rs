@@ -1,7 +1,11 @@
 //! `--credential NAME=VALUE`: a part of a storage config's credentials, given as
-//! it is, in a file or in the environment.
+//! it is, in a file, on standard input or in the environment.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Read},
+};
 
 use sluice_service::config::{Secret, Value as _};
 
@@ -18,22 +22,35 @@ pub(super) fn verbatim(text: &str) -> Result<Secret, String> {
 /// # Errors
 /// If one is malformed, can't be read or is given twice. The error shows no value.
 pub(super) fn read(given: &[Secret]) -> Result<HashMap<String, String>, Failure> {
+    read_with(given, io::stdin())
+}
+
+fn read_with(given: &[Secret], stdin: impl Read) -> Result<HashMap<String, String>, Failure> {
+    let mut stdin = Some(stdin);
     let mut credentials = HashMap::new();
     for one in given {
         let (name, value) =
             one.expose().split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
                 Failure::unusable("--credential: expected NAME=VALUE, NAME=@FILE or NAME=env:VARIABLE")
             })?;
-        if credentials.insert(name.to_owned(), value_of(value)?).is_some() {
+        if credentials.insert(name.to_owned(), value_of(value, &mut stdin)?).is_some() {
             return Err(Failure::unusable(format!("--credential {name} is given twice")));
         }
     }
     Ok(credentials)
 }
 
-fn value_of(given: &str) -> Result<String, Failure> {
+/// One value. `stdin` is there until it was read.
+fn value_of(given: &str, stdin: &mut Option<impl Read>) -> Result<String, Failure> {
     if let Some(path) = given.strip_prefix('@') {
-        let text = fs::read_to_string(path).map_err(|fault| Failure::unusable(format!("{path}: {fault}")))?;
+        let text = match path {
+            "-" => {
+                let twice = || Failure::unusable("--credential: standard input can hold one value only");
+                io::read_to_string(stdin.take().ok_or_else(twice)?)
+            }
+            path => fs::read_to_string(path),
+        };
+        let text = text.map_err(|fault| Failure::unusable(format!("{path}: {fault}")))?;
         // Editors and `echo` end a file with a new line that is no part of it.
         let line = text.strip_suffix('\n').unwrap_or(&text);
         return Ok(line.strip_suffix('\r').unwrap_or(line).to_owned());
@@ -49,7 +66,7 @@ mod tests {
 
     fn of(texts: &[&str]) -> Result<HashMap<String, String>, Failure> {
         let given: Result<Vec<Secret>, String> = texts.iter().map(|text| verbatim(text)).collect();
-        read(&given.unwrap())
+        read_with(&given.unwrap(), &b"typed\r\n"[..])
     }
 
     #[test]
@@ -57,9 +74,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("sluice-credential-{}", std::process::id()));
         fs::write(&path, "se=cret\n").unwrap();
         let file = format!("b=@{}", path.display());
-        let read = of(&["a=x=y", &file, "c=env:CARGO_PKG_NAME", "d="]).unwrap();
+        let read = of(&["a=x=y", &file, "c=env:CARGO_PKG_NAME", "d=", "e=@-"]).unwrap();
         fs::remove_file(&path).unwrap();
-        let expected = [("a", "x=y"), ("b", "se=cret"), ("c", "sluice"), ("d", "")];
+        let expected = [("a", "x=y"), ("b", "se=cret"), ("c", "sluice"), ("d", ""), ("e", "typed")];
         assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     }
 
@@ -69,6 +86,7 @@ mod tests {
             (&["a=@/nonexistent"][..], "/nonexistent"),
             (&["a=env:SLUICE_NO_SUCH_VARIABLE"], "SLUICE_NO_SUCH_VARIABLE"),
             (&["a=secret", "a=secret"], "twice"),
+            (&["a=@-", "b=@-"], "standard input"),
             (&["secret"], "NAME=VALUE"),
             (&["=secret"], "NAME=VALUE"),
         ] {

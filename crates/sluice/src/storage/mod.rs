@@ -129,8 +129,8 @@ pub struct UpdateArgs {
 /// What the storage is reached with.
 #[derive(Debug, clap::Args)]
 struct Credentials {
-    /// A part of its credentials: NAME=VALUE; NAME=@FILE or NAME=env:VARIABLE keep
-    /// a secret off the command line. Given several times; all of them together
+    /// A part of its credentials: NAME=VALUE; NAME=@FILE (- is standard input) or
+    /// NAME=env:VARIABLE keep a secret off the command line. Given several times; all of them together
     /// replace those before. s3: access_key_id, secret_access_key, session_token,
     /// region, endpoint, virtual_hosted_style. gs: service_account_key, endpoint.
     /// az: account, access_key, sas_token, client_id, client_secret, tenant_id,
