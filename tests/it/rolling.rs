@@ -11,7 +11,7 @@ use std::{
 
 use sluice::connection::{Clients, is_serving};
 use sluice_proto::{
-    ingest::v1::Outcome,
+    ingest::v1::{Outcome, PutDefinitionRequest},
     results::v1::{AcknowledgeResultRequest, ListResultsRequest},
 };
 use sluice_tests::{Pair, Service, Tenant, eventually};
@@ -50,6 +50,35 @@ async fn every_replica_of_results_takes_its_share_and_the_others_that_of_one_tha
     }
     drained(&pair).await;
     are_the_results(&acme, &all).await;
+}
+
+/// Sessions have prepared what a later build's migration changes under them.
+#[tokio::test]
+async fn replicas_go_on_when_a_migration_adds_columns() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("before")).await;
+    let mut all = Contents::new();
+    let mut arrives = async |path: &str| {
+        let observation = json(path, &format!("{path:?}"));
+        let let_in = || async {
+            let said = publish_one(&acme, observation.clone()).await;
+            (said.outcome() == Outcome::Success).then_some(said)
+        };
+        let said = eventually("a publish that is let in", let_in).await;
+        all.extend(accepted(&[observation], &[said]));
+        adds_up(&pair, &acme, &all).await;
+    };
+    arrives("before").await;
+    let add = |table: &str| format!("ALTER TABLE {table} ADD COLUMN later int");
+    pair.ingest_database.sql().await.batch_execute(&add("definition")).await.unwrap();
+    pair.results_database.sql().await.batch_execute(&add("storage_config")).await.unwrap();
+    eventually("a definition", || async {
+        let put = PutDefinitionRequest { definition: Some(definition("after")) };
+        acme.definitions.clone().put_definition(put).await.ok()
+    })
+    .await;
+    arrives("after").await;
 }
 
 /// The replicas of one service that callers may use now, as a Service of Kubernetes

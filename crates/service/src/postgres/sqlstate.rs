@@ -10,8 +10,8 @@ use crate::Error;
 pub enum Failure {
     /// Serialization failure or deadlock: the same transaction may succeed now.
     Conflict,
-    /// The session is gone, going, or of no use (a standby after a failover):
-    /// open another one.
+    /// The session is gone, going, or of no use (a standby after a failover, or a table
+    /// with a new column since its statements were prepared): open another one.
     Connection,
     /// A lock or statement timeout, or the server is short of something.
     Busy,
@@ -28,6 +28,8 @@ pub fn classify(error: &PgError) -> Failure {
     }
     if *state == SqlState::READ_ONLY_SQL_TRANSACTION
         || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+        // "cached plan must not change result type"
+        || *state == SqlState::FEATURE_NOT_SUPPORTED
     {
         return Failure::Connection;
     }
