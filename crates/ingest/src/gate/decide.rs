@@ -297,7 +297,8 @@ impl State {
     }
 
     /// As for markers; a window that was presumed and not opened is closed by
-    /// dating it to the epoch.
+    /// dating it to the epoch. One opened after another that has ended is dated to now:
+    /// its row was inserted earlier, when that one may have been open still.
     fn window_corrections(&self, presumed: &Presumed, seen: &Seen) -> Vec<(Uuid, Window)> {
         let mut corrections = Vec::new();
         for &(key, id) in &presumed.windows {
@@ -308,7 +309,7 @@ impl State {
                 continue;
             }
             match now {
-                Some(window) if window.ingest_id == id => {}
+                Some(window) if window.ingest_id == id && found.is_none() => {}
                 Some(window) => corrections.push((key, window)),
                 None => corrections.push((key, Window { ingest_id: id, accepted_at: UNIX_EPOCH })),
             }

@@ -283,6 +283,20 @@ fn the_common_case_needs_no_correction() {
     assert!(verdict.markers.is_empty() && verdict.windows.is_empty() && verdict.counters.is_empty());
 }
 
+/// Rows are inserted before the moment of the decision: what follows it may be waited for.
+#[test]
+fn a_window_opened_after_one_that_has_ended_begins_with_the_decision() {
+    let candidate = candidate(&Sketch { unique: Some(1), ..PLAIN }, &definition());
+    let (key, _) = candidate.window.unwrap();
+    let now = at(UNIQUE_SECONDS as u64);
+    let row = Window { ingest_id: Uuid::now_v7(), accepted_at: at(0) };
+    let before = Found { row, in_current_slot: false };
+    let seen = Seen { windows: [(key, before)].into(), ..Seen::at(now) };
+    let verdict = decide(&[&candidate], &Presumed::of(&[&candidate]), &seen).unwrap();
+    assert_eq!(verdict.decisions, [Decision::Success]);
+    assert_eq!(verdict.windows, [(key, Window { ingest_id: candidate.id, accepted_at: now })]);
+}
+
 /// An observation as a file at some stage.
 fn file(sketch: &Sketch, stage: FileStage) -> Candidate {
     Candidate { file: Some(stage), ..candidate(sketch, &definition()) }
