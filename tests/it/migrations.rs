@@ -17,7 +17,7 @@ use crate::support::*;
 /// The newest schema of a service.
 const fn newest(service: Service) -> i32 {
     match service {
-        Service::Ingest => 5,
+        Service::Ingest => 6,
         Service::Results => 6,
     }
 }

@@ -69,6 +69,21 @@ async fn a_roll_over_that_is_not_due_waits_for_no_gate_and_none_for_it() {
     assert!(roll_over().await.unwrap());
 }
 
+/// While it waits for them, all gates wait for it.
+#[tokio::test]
+async fn a_roll_over_waits_for_readers_for_a_moment_only() {
+    let (pair, _acme, sql) = start().await;
+    let reader = pair.ingest_database.sql().await;
+    reader.batch_execute("BEGIN; SELECT FROM marker").await.unwrap();
+    sql.execute("UPDATE gate_slot SET since = since - interval '1 day'", &[]).await.unwrap();
+    sql.batch_execute("SET statement_timeout = '10s'").await.unwrap();
+    let statement = include_str!("../../crates/ingest/src/sql/roll_over.sql");
+    let refused = sql.query_one(statement, &[&GATE_LOCK, &DAY]).await.unwrap_err();
+    assert_eq!(state(&refused), "55P03", "it waited no more: {refused}");
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert!(sql.query_one(statement, &[&GATE_LOCK, &DAY]).await.unwrap().get::<_, bool>(0));
+}
+
 #[tokio::test]
 async fn old_state_that_somebody_holds_is_told_as_late() {
     let ingest = Database::create(Service::Ingest).await;

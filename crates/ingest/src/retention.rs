@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sluice_service::postgres::{Database, Session, patiently};
+use tokio_postgres::{Client, Error as PgError};
 use tokio_util::sync::CancellationToken;
 
 use crate::{gate::session::GATE_LOCK, metrics::Gate};
@@ -21,8 +22,8 @@ const SESSION: Session = Session {
     role: None,
     parameters: &[
         ("synchronous_commit", "on"),
-        // It waits for the gates under way, and then for readers of the slot that is
-        // emptied. All gates wait meanwhile, and none of them for more than a second.
+        // It waits for the gates under way, while all others wait; then, for much shorter,
+        // for readers of the slot that is emptied.
         ("lock_timeout", "400ms"),
         ("statement_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "5s"),
@@ -47,17 +48,27 @@ pub async fn run(database: Database, retention: Duration, metrics: Arc<Gate>, sh
 /// Moves on if it is time, and forgets. State is kept for `retention` or for as long as the
 /// longest window of any definition, whichever is longer, so that lowering the
 /// setting shortens nobody's window.
-async fn look(database: &Database, retention: Duration, metrics: &Gate) -> Result<(), tokio_postgres::Error> {
+async fn look(database: &Database, retention: Duration, metrics: &Gate) -> Result<(), PgError> {
     let client = database.connect(SESSION).await?;
     let slot = client.query_one(include_str!("sql/slot.sql"), &[]).await?;
     let (longest, filled_seconds): (i64, f64) = (slot.get(0), slot.get(1));
     let seconds = retention.max(Duration::from_secs(longest.unsigned_abs())).as_secs_f64();
     metrics.roll_over_due(filled_seconds - seconds / 2.0);
+    let rolled_over = roll_over(&client, seconds, metrics).await;
+    forget(&client, seconds).await?;
+    rolled_over
+}
+
+async fn roll_over(client: &Client, seconds: f64, metrics: &Gate) -> Result<(), PgError> {
     let roll_over = include_str!("sql/roll_over.sql");
     if client.query_one(roll_over, &[&GATE_LOCK, &seconds]).await?.get(0) {
         metrics.roll_over_due(0.0);
         tracing::info!("the gate's oldest state was removed");
     }
+    Ok(())
+}
+
+async fn forget(client: &Client, seconds: f64) -> Result<(), PgError> {
     client.execute(include_str!("sql/forget_deleted.sql"), &[]).await?;
     for _ in 0..COUNTER_ROUNDS_MAX {
         let forget = include_str!("sql/forget_counters.sql");
