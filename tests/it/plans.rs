@@ -4,19 +4,17 @@
 
 use std::future::poll_fn;
 
+use sluice_ingest::sessions;
+use sluice_service::postgres::Session;
 use sluice_tests::{Database, Service};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls, types::ToSql};
 use uuid::Uuid;
 
-/// What a kind of session is set to, out of the code itself.
-fn settings(source: &str, session: &str) -> String {
-    let session = source.split(&format!("{session}: Session")).nth(1).unwrap().split("};").next().unwrap();
-    let pairs = session.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.strip_suffix("\"),"));
-    let settings: Vec<_> =
-        pairs.map(|pair| format!("SET {};", pair.replace("\", \"", " = '") + "'")).collect();
-    assert!(settings.iter().any(|setting| setting == "SET plan_cache_mode = 'force_generic_plan';"));
-    settings.concat()
+/// What a kind of session is set to, as statements.
+fn settings(session: Session) -> String {
+    assert!(session.parameters.contains(&("plan_cache_mode", "force_generic_plan")));
+    session.parameters.iter().map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
 macro_rules! statement {
@@ -128,13 +126,10 @@ const FILL: &str = "
 #[tokio::test]
 async fn hot_statements_find_their_rows_by_index_on_empty_and_on_full_tables() {
     let database = Database::create(Service::Ingest).await;
-    let gate = settings(include_str!("../../crates/ingest/src/gate/session.rs"), "GATE_SESSION");
-    let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
-    let files = settings(include_str!("../../crates/ingest/src/lib.rs"), "FILES_SESSION");
     let kinds = [
-        (session(&database, &gate).await, &GATE[..]),
-        (session(&database, &outbox).await, &OUTBOX[..]),
-        (session(&database, &files).await, &FILES[..]),
+        (session(&database, &settings(sessions::GATE)).await, &GATE[..]),
+        (session(&database, &settings(sessions::OUTBOX)).await, &OUTBOX[..]),
+        (session(&database, &settings(sessions::FILES)).await, &FILES[..]),
     ];
     let sql = database.sql().await;
     for (tables, change) in [("empty", ""), ("full", FILL), ("analysed", "ANALYZE")] {
@@ -189,10 +184,8 @@ async fn all_by_index(
 #[tokio::test]
 async fn statements_inside_functions_find_their_rows_by_index_too() {
     let database = Database::create(Service::Ingest).await;
-    let gate = settings(include_str!("../../crates/ingest/src/gate/session.rs"), "GATE_SESSION");
-    let outbox = settings(include_str!("../../crates/ingest/src/lib.rs"), "OUTBOX_SESSION");
-    let mut gate = explained(&database, &gate).await;
-    let mut outbox = explained(&database, &outbox).await;
+    let mut gate = explained(&database, &settings(sessions::GATE)).await;
+    let mut outbox = explained(&database, &settings(sessions::OUTBOX)).await;
     let mut retention = explained(&database, "").await;
     let sql = database.sql().await;
     let (session, instance, none) = (Uuid::now_v7(), Uuid::now_v7(), None::<Uuid>);

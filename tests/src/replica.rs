@@ -9,6 +9,7 @@ use std::{
 };
 
 use sluice::connection::is_serving;
+use sluice_service::{chassis, config};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -214,24 +215,24 @@ fn free_address() -> SocketAddr {
 }
 
 fn task(service: Service, listener: TcpListener, flags: &[String]) -> Body {
-    let token = CancellationToken::new();
-    let args = flags.to_vec();
-    let shutdown = token.clone();
+    let shutdown = CancellationToken::new();
     let task = match service {
-        Service::Ingest => {
-            let settings = sluice_ingest::Settings::load(args, []).expect("settings");
-            tokio::spawn(async move {
-                sluice_ingest::run(settings, listener, shutdown).await.expect("ingest");
-            })
-        }
-        Service::Results => {
-            let settings = sluice_results::Settings::load(args, []).expect("settings");
-            tokio::spawn(async move {
-                sluice_results::run(settings, listener, shutdown).await.expect("results");
-            })
-        }
+        Service::Ingest => running::<sluice_ingest::Settings>(flags, listener, &shutdown),
+        Service::Results => running::<sluice_results::Settings>(flags, listener, &shutdown),
     };
-    Body::Task(token, task)
+    Body::Task(shutdown, task)
+}
+
+fn running<S: chassis::Service + Send + 'static>(
+    flags: &[String],
+    listener: TcpListener,
+    shutdown: &CancellationToken,
+) -> JoinHandle<()> {
+    let settings: S = config::load(flags.iter().cloned(), []).expect("settings");
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        chassis::run(settings, listener, shutdown).await.expect("it runs and ends");
+    })
 }
 
 fn process(

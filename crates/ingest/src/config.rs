@@ -13,14 +13,7 @@ use sluice_service::{
 };
 use tonic::transport::Endpoint;
 
-use crate::json;
-
-/// Which service it is, in metrics and traces.
-pub(crate) const PROGRAM: telemetry::Program = telemetry::Program {
-    service: "sluice-ingest",
-    version: env!("CARGO_PKG_VERSION"),
-    about: "Takes observations, decides the outcome of each, and hands what is accepted over to results.",
-};
+use crate::{json, observation};
 
 sluice_service::settings! {
     /// Settings of the ingest service.
@@ -117,6 +110,19 @@ fn results_endpoints(urls: &str) -> Result<Vec<Endpoint>, String> {
 }
 
 impl Settings {
+    /// What one request and its observations may have.
+    pub(crate) fn observation_limits(&self) -> observation::Limits {
+        observation::Limits {
+            observations_max: self.observations_max,
+            observation_bytes_max: self.observation_bytes_max,
+            json: json::Bounds {
+                depth_max: self.json_depth_max,
+                keys_max: self.json_keys_max,
+                string_bytes_max: self.json_string_bytes_max,
+            },
+        }
+    }
+
     /// The results service.
     pub(crate) fn results(&self) -> Result<Peer, String> {
         let tls = client_tls(

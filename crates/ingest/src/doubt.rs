@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::{Client, Error as PgError};
 use uuid::Uuid;
 
-use crate::gate::{
-    error::{Doubt, Who},
-    session::GATE_SESSION,
+use crate::{
+    gate::error::{Doubt, Who},
+    sessions,
 };
 
 /// How long callers wait for the truth before they are told that it is unknown.
@@ -63,7 +63,7 @@ pub async fn resolve(database: &Database, doubt: &Doubt) -> Ended {
 
 /// `None`: still in progress.
 async fn ask(database: &Database, doubt: &Doubt) -> Result<Option<Ended>, PgError> {
-    let mut client = database.connect(GATE_SESSION).await?;
+    let mut client = database.connect(sessions::GATE).await?;
     match &doubt.who {
         Who::Transaction(xid) => ask_for_transaction(&client, xid, doubt).await,
         Who::Session(id) => ask_for_session(&mut client, *id, doubt).await.map(Some),

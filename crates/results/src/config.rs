@@ -11,13 +11,6 @@ use sluice_service::{
 
 use crate::storage::{guard::Policy, keyring::Keyring};
 
-/// Which service it is, in metrics and traces.
-pub(crate) const PROGRAM: telemetry::Program = telemetry::Program {
-    service: "sluice-results",
-    version: env!("CARGO_PKG_VERSION"),
-    about: "Keeps what was accepted until it is consumed or its retention ends.",
-};
-
 /// Least room for files: a part of the largest must find some.
 const FILE_BYTES_LEAST: usize = 32 * 1024 * 1024;
 

@@ -12,6 +12,7 @@ pub mod background;
 pub mod backoff;
 mod body;
 pub mod budget;
+pub mod chassis;
 pub mod client;
 pub mod compress;
 pub mod config;

@@ -1,13 +1,12 @@
 //! The main function of a service: settings, logs, runtime, exit code.
 
-use std::{future::Future, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use refinery::Runner;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Faults, Part as _, Setting, Source, help},
+    chassis::{self, Service},
+    config::{Faults, Part as _, Source, help, load},
     descriptors,
     error::chain,
     postgres::{self, Migrated},
@@ -43,22 +42,17 @@ const MIGRATE: &str = "migrate";
 
 /// Brings a service's schema up to date, if that is what `args` ask for
 /// (`migrate`, then flags); says what it did. Only what concerns the database is
-/// read; the rest of the settings may be there, or not. Exit codes as [`main`]'s.
-pub fn migrate(
-    program: telemetry::Program,
-    table: &'static [Setting],
-    args: &[String],
-    runner: impl FnOnce() -> Runner,
-) -> Option<ExitCode> {
+/// read; the rest of the settings may be there, or not.
+fn migrate<S: Service>(args: &[String]) -> Option<ExitCode> {
     let (MIGRATE, args) = args.split_first().map(|(word, args)| (word.as_str(), args))? else { return None };
-    let program = format!("{} {MIGRATE}", program.service);
+    let program = format!("{} {MIGRATE}", S::PROGRAM.service);
     if asks_for(args, &HELP) {
         let head = "Bring the database's schema up to date, and let the user of database_url serve";
         print!("{head}.\n\nUsage: {program} [--SETTING VALUE]...\n\n{EXIT_CODES}\n\n");
         print!("{}", help(postgres::Settings::TABLE));
         return Some(ExitCode::SUCCESS);
     }
-    let mut source = Source::collect(table, args.iter().cloned(), environment());
+    let mut source = Source::collect(S::TABLE, args.iter().cloned(), environment());
     // Who serves may have been settled already.
     source.stand_in("database_url", "database_owner_url");
     let settings = postgres::Settings::take(&mut source);
@@ -77,7 +71,7 @@ pub fn migrate(
         .enable_all()
         .build()
         .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(migration.run(runner())));
+        .and_then(|runtime| runtime.block_on(migration.run(S::migrations())));
     Some(match migrated {
         Ok(Migrated { applied, version }) => {
             applied.iter().for_each(|migration| println!("applied {migration}"));
@@ -117,23 +111,18 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
-/// Runs a service until SIGTERM or SIGINT. `args` are the flags after the
-/// program's name; with `--print-config` it only says how it would be set up. Exit
-/// codes: 0 a clean stop, 64 bad configuration (every fault is printed), 1 anything
-/// else.
-pub fn main<S, Fut>(
-    program: telemetry::Program,
-    table: &[Setting],
-    args: Vec<String>,
-    load: impl FnOnce(Vec<String>, Vec<(String, String)>) -> Result<S, Faults>,
-    telemetry: impl FnOnce(&S) -> &telemetry::Settings,
-    run: impl FnOnce(S, CancellationToken) -> Fut,
-) -> ExitCode
-where
-    Fut: Future<Output = Result<(), Failure>>,
-{
+/// The main function of a service. `args` are what follows the program's name: flags, to
+/// serve until SIGTERM or SIGINT; `migrate` and flags, to bring the schema up to date;
+/// with `--print-config` it only says how it would be set up. Exit codes: 0 a clean stop,
+/// 64 bad configuration (every fault is printed), 1 anything else.
+#[must_use]
+pub fn main<S: Service>(args: Vec<String>) -> ExitCode {
+    if let Some(code) = migrate::<S>(&args) {
+        return code;
+    }
+    let program = S::PROGRAM;
     if asks_for(&args, &HELP) {
-        print!("{}\n{}", usage(program), help(table));
+        print!("{}\n{}", usage(program), help(S::TABLE));
         return ExitCode::SUCCESS;
     }
     if asks_for(&args, &VERSION) {
@@ -143,8 +132,8 @@ where
     let env = environment();
     let (asked, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg == PRINT_CONFIG);
     let described = (!asked.is_empty())
-        .then(|| Source::collect(table, args.iter().cloned(), env.iter().cloned()).describe(table));
-    let settings = match load(args, env) {
+        .then(|| Source::collect(S::TABLE, args.iter().cloned(), env.iter().cloned()).describe(S::TABLE));
+    let settings: S = match load(args, env) {
         Ok(settings) => settings,
         Err(faults) => {
             eprintln!("{}: {faults}", program.service);
@@ -164,7 +153,7 @@ where
     };
     let telemetry = {
         let _inside = runtime.enter();
-        Telemetry::start(program, telemetry(&settings))
+        Telemetry::start(program, settings.common().telemetry)
     };
     let telemetry = match telemetry {
         Ok(telemetry) => telemetry,
@@ -174,7 +163,11 @@ where
         }
     };
     descriptors::take_all();
-    let ended = runtime.block_on(async { run(settings, shutdown::on_signal()?).await });
+    let ended = runtime.block_on(async {
+        let shutdown = shutdown::on_signal()?;
+        let listener = listen("listen", settings.common().listen).await?;
+        chassis::run(settings, listener, shutdown).await
+    });
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

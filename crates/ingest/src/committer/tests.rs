@@ -20,7 +20,7 @@ use crate::{
 /// The way to a lane that does not run; the lane has to be kept.
 fn committer() -> (Committer, Vec<Lane>) {
     let database = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap();
-    let (registry, _) = Registry::new(database.pool(crate::POOL_SESSION, 1).unwrap());
+    let (registry, _) = Registry::new(database.pool(crate::sessions::DEFINITIONS, 1).unwrap());
     let (emit, _) = mpsc::unbounded_channel();
     let metrics = Metrics::register(&mut sluice_service::metrics::Registry::new("test", "0"), 0).commits;
     let backlog = Arc::new(Backlog::new(u64::MAX, u64::MAX));

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 /// An emitter whose database is there.
 fn emitter(database: SocketAddr) -> Emitter {
     let database = Database::parse(&format!("postgres://nobody@{database}/none")).unwrap();
-    let pool = database.pool(crate::OUTBOX_SESSION, 1).unwrap();
+    let pool = database.pool(crate::sessions::OUTBOX, 1).unwrap();
     let results = Peer::new(vec![], ClientTls::default()).unwrap();
     let metrics = Metrics::register(&mut Registry::new("test", "0"), 0).emission;
     let token = TokenInterceptor::new("token").unwrap();

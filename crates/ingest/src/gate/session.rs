@@ -6,7 +6,7 @@
 
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, Session, Wary, classify, is_known},
+    postgres::{Database, Failure, Wary, classify, is_known},
 };
 use tokio_postgres::{Client, Error as PgError, Statement};
 use uuid::Uuid;
@@ -17,32 +17,11 @@ use super::{
     rows::{OutboxColumns, PresumedColumns, columns, counters_of, markers_of, windows_of},
     trip::{Answer, TRIP_TIMEOUT, Trip},
 };
-use crate::{check::Candidate, outbox::OutboxRow};
+use crate::{check::Candidate, outbox::OutboxRow, sessions};
 
 /// The advisory lock gates hold shared and the roll-over exclusively.
 pub const GATE_LOCK: i64 = 0x67_61_74_65;
 const BEGIN: &str = include_str!("../sql/gate_begin.sql");
-
-/// What every gate session is set to: durable commits, and no lock held or
-/// waited for longer than the callers of others can bear.
-pub const GATE_SESSION: Session = Session {
-    application_name: "sluice-ingest-gate",
-    role: None,
-    parameters: &[
-        ("synchronous_commit", "on"),
-        ("lock_timeout", "1s"),
-        ("idle_in_transaction_session_timeout", "2s"),
-        ("statement_timeout", "5s"),
-        // Plans are pinned: every statement is an index look-up by keys.
-        ("plan_cache_mode", "force_generic_plan"),
-        ("enable_seqscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("enable_bitmapscan", "off"),
-        ("enable_material", "off"),
-        ("jit", "off"),
-    ],
-};
 
 macro_rules! statements {
     ($($name:ident: $sql:expr,)*) => {
@@ -94,7 +73,7 @@ impl GateSession {
         instance: Uuid,
         last: Option<Uuid>,
     ) -> Result<Self, PgError> {
-        let client = database.connect(GATE_SESSION).await?;
+        let client = database.connect(sessions::GATE).await?;
         let statements = Statements::prepare(&client).await?;
         client.execute(include_str!("../sql/open_gate_session.sql"), &[&id, &instance, &last]).await?;
         Ok(Self { id, client, statements, wary: Wary::default() })

@@ -1,6 +1,6 @@
 //! The `settings!` macro, and what it needs at compile time.
 
-use super::{Setting, Source};
+use super::{Faults, Setting, Source};
 
 /// Settings that are declared once and stand in several services' tables.
 pub trait Part: Sized {
@@ -9,6 +9,20 @@ pub trait Part: Sized {
 
     /// Takes the values out; the faults stay in the source.
     fn take(source: &mut Source) -> Option<Self>;
+}
+
+/// Reads settings from file, environment and flags.
+///
+/// # Errors
+/// Every fault there is.
+pub fn load<P: Part>(
+    args: impl IntoIterator<Item = String>,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<P, Faults> {
+    let mut source = Source::collect(P::TABLE, args, env);
+    let settings = P::take(&mut source);
+    source.finish()?;
+    settings.ok_or_else(|| Faults(vec!["a setting is missing".into()]))
 }
 
 /// How many rows there are in all tables.
@@ -90,10 +104,7 @@ macro_rules! settings {
                 args: impl IntoIterator<Item = String>,
                 env: impl IntoIterator<Item = (String, String)>,
             ) -> Result<Self, $crate::config::Faults> {
-                let mut source = $crate::config::Source::collect(Self::TABLE, args, env);
-                let settings = <Self as $crate::config::Part>::take(&mut source);
-                source.finish()?;
-                settings.ok_or_else(|| $crate::config::Faults(vec!["a setting is missing".into()]))
+                $crate::config::load(args, env)
             }
         }
 

@@ -8,7 +8,7 @@ mod source;
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-pub use macros::{Part, concat, total};
+pub use macros::{Part, concat, load, total};
 pub use source::Source;
 
 /// One row of a service's table of settings.
