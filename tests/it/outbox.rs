@@ -214,6 +214,23 @@ async fn a_replica_knows_what_others_committed_of_an_organisation() {
     adds_up(&pair, &acme, &all).await;
 }
 
+#[tokio::test]
+async fn what_is_recorded_makes_room_while_the_outbox_can_not_be_measured() {
+    let (pair, acme) = start(builder().flag(Service::Ingest, "outbox-organisation-bytes-max", "1")).await;
+    // Who measures asks for the age of rows.
+    let no_ages = "REVOKE SELECT ON outbox FROM sluice_ingest_service;
+        GRANT SELECT (id, organisation, owner, format, results, traceparent, payload, set_aside)
+        ON outbox TO sluice_ingest_service";
+    pair.ingest_database.sql().await.batch_execute(no_ages).await.unwrap();
+    for n in 0..3 {
+        let let_in = || async {
+            let said = publish_one(&acme, json("plain", &format!("[{n}]"))).await;
+            (said.outcome() == Outcome::Success).then_some(())
+        };
+        eventually("room in the backlog", let_in).await;
+    }
+}
+
 /// A further replica of ingest on the pair's database that hands over to `results`.
 async fn further_replica(pair: &Pair, results: &Proxy) -> Replica {
     let token_file = pair.keys_file.with_file_name("further-intake-token");

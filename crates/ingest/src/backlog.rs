@@ -1,5 +1,5 @@
 //! How much is accepted and not yet recorded, over all replicas: what the
-//! database said last, plus what this process has committed since. Bounded over all, and
+//! database said last, and what this process has committed and deleted since. Bounded over all, and
 //! for each organisation: by a bound of its own, and by as much as is still free, so that
 //! those whose results can't be recorded leave room for the others.
 
@@ -38,6 +38,8 @@ struct Bytes {
     all: u64,
     of: HashMap<OrganisationId, u64>,
     asked: Option<Instant>,
+    /// Bytes that this process has deleted since.
+    deleted: u64,
     /// How many bytes a second went, between the last two times that was asked.
     gone_per_second: f64,
 }
@@ -74,6 +76,19 @@ impl Backlog {
         }
     }
 
+    /// Counts bytes just deleted. If the database was asked meanwhile, they may be counted
+    /// twice until it is asked again.
+    pub fn remove(&self, organisation: &OrganisationId, bytes: u64) {
+        let mut kept = self.bytes();
+        kept.deleted += bytes;
+        kept.all = kept.all.saturating_sub(bytes);
+        let Some(own) = kept.of.get_mut(organisation) else { return };
+        *own = own.saturating_sub(bytes);
+        if *own == 0 {
+            kept.of.remove(organisation);
+        }
+    }
+
     /// Takes the database's word: each organisation that has a backlog, once.
     pub fn set(&self, of: HashMap<OrganisationId, u64>) {
         self.set_at(of, Instant::now());
@@ -84,9 +99,10 @@ impl Backlog {
         let all: u64 = of.values().sum();
         let mut kept = self.bytes();
         let gone_per_second = kept.asked.map_or(0.0, |asked| {
-            kept.all.saturating_sub(all) as f64 / now.duration_since(asked).as_secs_f64().max(1e-3)
+            (kept.all + kept.deleted).saturating_sub(all) as f64
+                / now.duration_since(asked).as_secs_f64().max(1e-3)
         });
-        *kept = Bytes { all, of, asked: Some(now), gone_per_second };
+        *kept = Bytes { all, of, asked: Some(now), deleted: 0, gone_per_second };
     }
 
     /// Why nothing more of an organisation should be accepted, if so.
@@ -141,8 +157,22 @@ mod tests {
         let estimate = || backlog.is_full(&acme).unwrap().estimate;
         assert_eq!(estimate(), Duration::MAX, "nothing has gone yet");
         backlog.add(&acme, 20);
+        backlog.remove(&acme, 15);
         backlog.set_at(of(149), start + Duration::from_secs(2));
         assert_eq!(estimate(), Duration::from_secs(5), "20 in 2 seconds, and 50 to go");
+    }
+
+    #[test]
+    fn what_was_deleted_makes_room_before_the_database_is_asked_again() {
+        let (backlog, acme, globex) = (Backlog::new(100, 10), named("acme"), named("globex"));
+        backlog.add(&acme, 10);
+        assert!(backlog.is_full(&acme).is_some());
+        backlog.remove(&acme, 1);
+        assert_eq!(backlog.is_full(&acme), None);
+        // Counted twice, or another replica's.
+        backlog.remove(&acme, 10);
+        backlog.remove(&globex, 10);
+        assert!(backlog.bytes().all == 0 && backlog.bytes().of.is_empty());
     }
 
     #[test]

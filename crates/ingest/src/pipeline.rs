@@ -110,7 +110,7 @@ impl Pipeline {
         let working = Working {
             lanes: tasks,
             emitter: tokio::spawn(emitter.run()),
-            deleter: tokio::spawn(upkeep::delete_recorded(outbox, recorded)),
+            deleter: tokio::spawn(upkeep::delete_recorded(outbox, backlog.clone(), recorded)),
         };
         Ok(Self { committer, backlog, uploads, store: Store::new(results, token), working })
     }

@@ -67,7 +67,7 @@ impl Measure {
 }
 
 /// An organisation and its bytes. A name that is none can't publish.
-fn backlog_of(row: &tokio_postgres::Row) -> Option<(OrganisationId, u64)> {
+pub(super) fn backlog_of(row: &tokio_postgres::Row) -> Option<(OrganisationId, u64)> {
     let organisation = row.get::<_, &str>("organisation").parse().ok()?;
     Some((organisation, row.get::<_, i64>("bytes").unsigned_abs()))
 }

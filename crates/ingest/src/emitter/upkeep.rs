@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{self, Permit};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Condition, call::set_aside, queue::Row};
-use crate::committer::AtGate;
+use super::{Condition, call::set_aside, measure::backlog_of, queue::Row};
+use crate::{backlog::Backlog, committer::AtGate};
 
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// While the database is away.
@@ -159,13 +159,17 @@ impl Upkeep {
 /// Deletes recorded rows, those of many calls at once, until the emitter ends.
 /// What can't be deleted now is tried again; if the process ends before, the
 /// next owner hands it over once more, which changes nothing.
-pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<Uuid>>) {
+pub async fn delete_recorded(
+    pool: Pool,
+    backlog: Arc<Backlog>,
+    mut done: mpsc::UnboundedReceiver<Vec<Uuid>>,
+) {
     let mut batches = Vec::new();
     let mut rounds = Rounds::new("deleting recorded rows", ROUND_EVERY, ROUND_EVERY_MAX);
     while done.recv_many(&mut batches, DELETE_MAX).await > 0 {
         let ids: Vec<Uuid> = batches.drain(..).flatten().collect();
         for tries in 1.. {
-            let deleted = delete(&pool, &ids).await;
+            let deleted = delete(&pool, &backlog, &ids).await;
             let wait = rounds.ended(&deleted);
             if deleted.is_ok() {
                 break;
@@ -178,6 +182,10 @@ pub async fn delete_recorded(pool: Pool, mut done: mpsc::UnboundedReceiver<Vec<U
     }
 }
 
-async fn delete(pool: &Pool, ids: &[Uuid]) -> Result<(), Error> {
-    execute(pool, include_str!("../sql/delete_outbox.sql"), &[&ids]).await.map(drop)
+async fn delete(pool: &Pool, backlog: &Backlog, ids: &[Uuid]) -> Result<(), Error> {
+    let deleted = query(pool, include_str!("../sql/delete_outbox.sql"), &[&ids]).await?;
+    for (organisation, bytes) in deleted.iter().filter_map(backlog_of) {
+        backlog.remove(&organisation, bytes);
+    }
+    Ok(())
 }
