@@ -12,16 +12,16 @@ use tokio_postgres::{Client, Error as PgError, Statement};
 use uuid::Uuid;
 
 use super::{
-    decide::{Presumed, Seen, Verdict, decide},
+    decide::{Presumed, Verdict, decide},
     error::{GateError, Who, in_doubt},
-    rows::{OutboxColumns, PresumedColumns, columns, counters_of, markers_of, windows_of},
+    rows::{OutboxColumns, columns},
     trip::{Answer, TRIP_TIMEOUT, Trip},
 };
 use crate::{check::Candidate, outbox::OutboxRow, sessions};
 
 /// The advisory lock gates hold shared and the roll-over exclusively.
 pub const GATE_LOCK: i64 = 0x67_61_74_65;
-const BEGIN: &str = include_str!("../sql/gate_begin.sql");
+pub(super) const BEGIN: &str = include_str!("../sql/gate_begin.sql");
 
 macro_rules! statements {
     ($($name:ident: $sql:expr,)*) => {
@@ -133,73 +133,8 @@ impl GateSession {
         }
     }
 
-    /// The first round trip: presume, lock, read. What is presumed is inserted as if
-    /// nothing were there; should it be, all begins anew, and passes over what is
-    /// there. Where everything could be inserted nothing else is in the current slot:
-    /// it is read, in a trip of its own, only where some could not.
-    async fn look(&self, presumed: &Presumed, presumes: bool) -> Result<(Seen, Moment), GateError> {
-        let s = &self.statements;
-        let given = PresumedColumns::of(presumed);
-        let (has_markers, has_windows) = (!presumed.markers.is_empty(), !presumed.windows.is_empty());
-        let presumes = presumes && (has_markers || has_windows);
-        let mut trip = Trip::default();
-        trip.control(BEGIN);
-        // First, since others may hold them: what waits for one holds no more.
-        let uploads =
-            (!presumed.uploads.is_empty()).then(|| trip.add(&s.lock_uploads, vec![&presumed.uploads]));
-        let presume = presumes.then(|| trip.add(&s.presume, [given.markers(), given.windows()].concat()));
-        let markers = (has_markers && !presumes).then(|| trip.insert(&s.insert_markers, given.markers()));
-        let windows = (has_windows && !presumes).then(|| trip.insert(&s.insert_windows, given.windows()));
-        let old_markers = markers.map(|_| trip.add(&s.select_old_markers, vec![&given.marker_keys]));
-        let old_windows = windows.map(|_| trip.add(&s.select_old_windows, vec![&given.window_keys]));
-        let mut counters = None;
-        let mut met_windows = None;
-        if !presumed.counters.is_empty() {
-            trip.add(&s.insert_counters, vec![&presumed.counters]);
-            // All gates lock windows before counters, so here they can't be left
-            // for later.
-            met_windows = windows.map(|_| trip.add(&s.lock_windows, given.windows()));
-            counters = Some(trip.add(&s.lock_counters, vec![&presumed.counters]));
-        }
-        // With what was presumed, unless more was waited for since.
-        let moment = (presume.is_none() || counters.is_some()).then(|| trip.add(&s.moment, vec![]));
-        let answers = self.answers(&trip).await?;
-
-        let refused = |at: Option<usize>, given: usize| {
-            at.is_some_and(|at| usize::try_from(answers[at].inserted).is_ok_and(|inserted| inserted < given))
-        };
-        let mut then = Trip::default();
-        let more_markers = refused(markers, given.marker_keys.len())
-            .then(|| then.add(&s.select_markers, vec![&given.marker_keys, &given.marker_ids]));
-        let more_windows = (met_windows.is_none() && refused(windows, given.window_keys.len()))
-            .then(|| then.add(&s.lock_windows, given.windows()));
-        let mut more = Vec::new();
-        let mut last = None;
-        if more_markers.or(more_windows).is_some() {
-            // Again: what was waited for took its time.
-            last = Some(then.add(&s.moment, vec![]));
-            more = self.answers(&then).await?;
-        }
-
-        let rows = |at: Option<usize>| at.map_or(&[][..], |at| &answers[at].rows[..]);
-        let later = |at: Option<usize>| at.map_or(&[][..], |at| &more[at].rows[..]);
-        let of =
-            |what: &'static str| rows(presume).iter().filter(move |row| row.get::<_, &str>("what") == what);
-        let moments = later(last).iter().chain(rows(moment)).chain(of("moment"));
-        let moment = moments.into_iter().next().ok_or(GateError::Disconnected)?;
-        let met_windows = if met_windows.is_some() { rows(met_windows) } else { later(more_windows) };
-        let seen = Seen {
-            now: moment.get("now"),
-            markers: markers_of(later(more_markers), rows(old_markers).iter().chain(of("marker"))),
-            windows: windows_of(met_windows, rows(old_windows).iter().chain(of("window"))),
-            counters: counters_of(rows(counters)),
-            uploads: rows(uploads).iter().map(|row| row.get("id")).collect(),
-        };
-        Ok((seen, Moment { revision: moment.get("revision"), xid: moment.get("xid") }))
-    }
-
     /// Makes a trip before COMMIT. Rolls back if a statement of it fails.
-    async fn answers(&self, trip: &Trip<'_>) -> Result<Vec<Answer>, GateError> {
+    pub(super) async fn answers(&self, trip: &Trip<'_>) -> Result<Vec<Answer>, GateError> {
         let answers = trip.run(&self.client).await.ok_or(GateError::Disconnected)?;
         match answers.into_iter().collect() {
             Ok(answers) => Ok(answers),
@@ -296,11 +231,6 @@ impl GateSession {
 enum CommitError {
     RolledBack(GateError),
     InDoubt,
-}
-
-struct Moment {
-    revision: i64,
-    xid: String,
 }
 
 #[cfg(test)]
