@@ -94,7 +94,6 @@ pub struct PrivatePair {
     shared: Arc<Shared>,
     // In the order in which they are stopped.
     kept: Vec<Kept>,
-    results: Spec,
     /// The URL of the cluster, up to the database's name.
     postgres: String,
     remove: Option<PathBuf>,
@@ -164,9 +163,8 @@ impl PrivatePair {
         let stop = CancellationToken::new();
         let keeping = keep_cluster(cluster, shared.clone(), stop.clone());
         kept.push((stop, tokio::spawn(keeping)));
-        let results = specs[1].clone();
         let remove = options.temporary.then_some(data_dir);
-        let pair = Self { ready, shared, kept, results, postgres, remove };
+        let pair = Self { ready, shared, kept, postgres, remove };
         if let Err(failure) = pair.wait_until_serving(&specs).await {
             pair.stop().await;
             return Err(failure);
@@ -200,15 +198,6 @@ impl PrivatePair {
         drop((&mut *task).await);
         // Nothing is left to be stopped in the end.
         *task = tokio::spawn(std::future::ready(()));
-    }
-
-    /// Starts the results service again, and waits until it serves.
-    ///
-    /// # Errors
-    /// If it does not come up; says what, and the end of its log.
-    pub async fn start_results(&mut self) -> Result<(), Failure> {
-        self.kept[RESULTS] = keep(self.results.clone(), RESULTS, &self.shared);
-        self.wait_until_serves(RESULTS, &self.ready.results, &self.results).await
     }
 
     /// Stops ingest, then results, then PostgreSQL.
