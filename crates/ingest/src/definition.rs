@@ -141,7 +141,9 @@ impl RawDraft {
         if let Err(fault) = check_pointers(&self.unique_by) {
             faults.add::<()>("unique_by", &fault);
         }
-        if let Err(fault) = Schema::accept(&self.json_schema) {
+        if !self.json_schema.is_empty()
+            && let Err(fault) = Schema::accept(&self.json_schema)
+        {
             faults.add::<()>("json_schema", &fault);
         }
         let storage_config = match self.storage_config.as_str() {
@@ -207,6 +209,12 @@ fn check_pointers(texts: &[String]) -> Result<(), String> {
 }
 
 impl Draft {
+    /// The text of the JSON Schema, if there is one.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        (!self.json_schema.is_empty()).then_some(&self.json_schema)
+    }
+
     /// Bytes of what may be long in it.
     #[must_use]
     pub fn text_bytes(&self) -> usize {

@@ -110,8 +110,13 @@ impl Publisher {
     /// # Errors
     /// INVALID_ARGUMENT if it can be no request.
     pub fn take_in(&self, organisation: &OrganisationId, observation: &Observation) -> Result<Taken, Error> {
-        let batch = Batch::new(organisation.clone(), String::new(), vec![observation.clone()], &self.limits)?;
-        Ok(self.tally.take_in(&Pending::new(self, batch).request))
+        Ok(self.tally.take_in(&self.one(organisation, observation.clone())?.request))
+    }
+
+    /// A batch of one.
+    fn one(&self, organisation: &OrganisationId, observation: Observation) -> Result<Pending, Error> {
+        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
+        Ok(Pending::new(self, batch))
     }
 
     /// Checks one observation and goes no further: what the gate would decide on,
@@ -146,8 +151,7 @@ impl Publisher {
         organisation: &OrganisationId,
         observation: Observation,
     ) -> Result<Result<Box<Candidate>, Outcome>, Error> {
-        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
-        let mut pending = Pending::new(self, batch);
+        let mut pending = self.one(organisation, observation)?;
         let (mut checked, _) = pending.checked(&[0], fresh).await?;
         if let Some(outcome) = pending.outcomes.pop().flatten() {
             return Ok(Err(outcome));
@@ -168,8 +172,7 @@ impl Publisher {
         organisation: &OrganisationId,
         observation: Observation,
     ) -> Result<Outcome, Error> {
-        let batch = Batch::new(organisation.clone(), String::new(), vec![observation], &self.limits)?;
-        let mut pending = Pending::new(self, batch);
+        let mut pending = self.one(organisation, observation)?;
         pending.round(None).await?;
         let mut outcomes = pending.finish().await?;
         outcomes.pop().ok_or_else(|| Error::internal("an observation has no outcome"))
@@ -241,9 +244,9 @@ impl Pending {
         let mut checked = self.check(undecided, &definitions).await?;
         // A fault that a change of definitions could take away is told only
         // after such a look.
-        let doubtful =
+        let may_be_stale =
             |checked: &Checked| matches!(checked, Checked::Fault(fault, _) if fault.depends_on_definition);
-        if !is_fresh && checked.iter().any(doubtful) {
+        if !is_fresh && checked.iter().any(may_be_stale) {
             match self.publisher.registry.refresh().await {
                 Ok(fresh) if fresh.revision() == definitions.revision() => {}
                 Ok(fresh) => {
@@ -251,7 +254,7 @@ impl Pending {
                     checked = self.check(undecided, &definitions).await?;
                 }
                 Err(_) => {
-                    for (index, _) in undecided.iter().zip(&checked).filter(|(_, c)| doubtful(c)) {
+                    for (index, _) in undecided.iter().zip(&checked).filter(|(_, c)| may_be_stale(c)) {
                         let retry = Retry::not_kept(Cause::Database, "the definitions can't be read now");
                         self.outcomes[*index] = Some(Outcome::Retry(retry));
                     }

@@ -60,10 +60,11 @@ impl Snapshot {
     /// The compiled schema of a definition, if it has one.
     ///
     /// # Errors
-    /// Why it can't be used. It was found to compile when it was put, if by an earlier
-    /// build with other bounds.
+    /// Why it can't be used. It was accepted when it was put, possibly by an earlier build
+    /// with other limits.
     pub fn schema_of(&self, definition: &Definition) -> Result<Option<Arc<Schema>>, String> {
-        self.schemas.of(&definition.etag, &definition.draft.json_schema)
+        let text = definition.draft.schema();
+        text.map(|text| self.schemas.of(&definition.etag, text)).transpose()
     }
 
     /// What a content of so many bytes may take under a definition's schema, in
@@ -71,7 +72,7 @@ impl Snapshot {
     /// takes its time.
     #[must_use]
     pub fn work_of(&self, definition: &Definition, bytes: usize) -> Option<u64> {
-        if definition.draft.json_schema.is_empty() {
+        if definition.draft.schema().is_none() {
             return Some(0);
         }
         self.schemas.work_at_hand(&definition.etag, bytes)

@@ -61,16 +61,12 @@ pub enum Broken {
 }
 
 impl Schema {
-    /// Compiles a schema that is kept; empty text is none. It was found good when it
-    /// was put, if by an earlier build with other bounds: what it takes is counted for
-    /// each content, so no pattern is too slow here.
+    /// Compiles a schema. No pattern is too slow here: one that is kept may have been put
+    /// by an earlier build with other limits, and what it takes is counted for each content.
     ///
     /// # Errors
     /// Why it can't be used.
-    pub fn compile(text: &str) -> Result<Option<Self>, String> {
-        if text.is_empty() {
-            return Ok(None);
-        }
+    pub fn compile(text: &str) -> Result<Self, String> {
         if text.len() > SCHEMA_BYTES_MAX {
             return Err(format!("must be up to {SCHEMA_BYTES_MAX} bytes"));
         }
@@ -93,7 +89,7 @@ impl Schema {
         let slowest = patterns.values().map(|pattern| pattern.text).max().unwrap_or(0);
         let caches_bytes: usize = patterns.values().map(|pattern| pattern.bytes).sum();
         let bytes = (8 * text.len() + compiled_bytes + caches_bytes) as u64 + weight * SUBSCHEMA_BYTES;
-        Ok(Some(Self { validator, rule, bytes, slowest }))
+        Ok(Self { validator, rule, bytes, slowest })
     }
 
     /// Whether a schema may be put.
@@ -101,12 +97,12 @@ impl Schema {
     /// # Errors
     /// Why not.
     pub fn accept(text: &str) -> Result<(), String> {
-        match Self::compile(text)? {
-            Some(schema) if schema.slowest > Pattern::TEXT_MAX => {
-                Err("a pattern takes too long to match: use smaller counts, or maxLength beside it".into())
-            }
-            _ => Ok(()),
+        if Self::compile(text)?.slowest > Pattern::TEXT_MAX {
+            return Err(
+                "a pattern takes too long to match: use smaller counts, or maxLength beside it".into()
+            );
         }
+        Ok(())
     }
 
     /// What it takes in memory, about, as long as one thread at a time matches with it.

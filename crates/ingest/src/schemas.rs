@@ -1,6 +1,6 @@
 //! Compiled schemas: those used lately stay in memory, up to a bound, whoever has how
-//! many definitions. The others are compiled again when they are needed. So is known
-//! of a schema that it can't be used.
+//! many definitions. The others are compiled again when they are needed. That a schema
+//! can't be used is remembered, too.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -47,17 +47,14 @@ impl Schemas {
     }
 
     /// The schema of a definition's version, by its etag and its text; compiled if it
-    /// is not at hand. `None`: there is none.
+    /// is not at hand.
     ///
     /// # Errors
     /// Why it can't be used.
-    pub fn of(&self, etag: &str, text: &str) -> Result<Option<Arc<Schema>>, String> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let compile = || Schema::compile(text)?.map(Arc::new).ok_or_else(String::new);
-        let Ok(compiled) = self.0.get_or_insert_with(etag, || Ok::<_, Infallible>(compile()));
-        compiled.map(Some)
+    pub fn of(&self, etag: &str, text: &str) -> Compiled {
+        let compile = || Ok::<_, Infallible>(Schema::compile(text).map(Arc::new));
+        let Ok(compiled) = self.0.get_or_insert_with(etag, compile);
+        compiled
     }
 
     /// What a content of so many bytes may take under a schema that is at hand, by the
@@ -84,7 +81,7 @@ mod tests {
     #[test]
     fn what_is_used_is_at_hand_and_there_is_a_bound() {
         let schemas = Schemas::with_room(100_000);
-        let of = |n: usize| schemas.of(&n.to_string(), &text(n)).unwrap().unwrap();
+        let of = |n: usize| schemas.of(&n.to_string(), &text(n)).unwrap();
         let (often, bytes) = (of(0), of(0).bytes());
         for n in 1..10_000 {
             assert!(Arc::ptr_eq(&often, &of(0)), "it is at hand");
@@ -101,9 +98,8 @@ mod tests {
     #[test]
     fn one_that_has_no_room_works_all_the_same() {
         let schemas = Schemas::with_room(10);
-        assert!(schemas.of("a", &text(1)).unwrap().is_some());
+        assert!(schemas.of("a", &text(1)).is_ok());
         assert_eq!(schemas.0.len(), 0);
         assert_eq!(schemas.work_at_hand("a", 10), None);
-        assert!(schemas.of("c", "").unwrap().is_none());
     }
 }

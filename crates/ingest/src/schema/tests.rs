@@ -5,7 +5,7 @@ fn compile(text: &str) -> Result<(), String> {
 }
 
 fn check(schema: &str, content: &str) -> Result<(), Broken> {
-    let schema = Schema::compile(schema).unwrap().unwrap();
+    let schema = Schema::compile(schema).unwrap();
     schema.check(&json::parse(content.as_bytes()).unwrap())
 }
 
@@ -112,7 +112,7 @@ fn a_pattern_is_put_with_up_to_a_thousand_states_or_if_its_automaton_fits() {
     ] {
         let schema = serde_json::json!({"pattern": usual}).to_string();
         assert_eq!(Schema::accept(&schema), Ok(()), "{usual}");
-        let schema = Schema::compile(&schema).unwrap().unwrap();
+        let schema = Schema::compile(&schema).unwrap();
         assert!(schema.slowest < 100, "{usual} takes as long as others: {}", schema.slowest);
     }
 }
@@ -130,7 +130,7 @@ fn a_kept_pattern_that_is_slow_is_served_within_bounds() {
 
 #[test]
 fn strings_under_a_slow_pattern_are_bounded_on_both_sides() {
-    let slow = Schema::compile(&slow(1000)).unwrap().unwrap();
+    let slow = Schema::compile(&slow(1000)).unwrap();
     // A visit, a keyword, and a match; and each 16 bytes, the last ones as if full.
     let pieces = usize::try_from((WORK_MAX - 140) / slow.slowest).unwrap();
     let check =
@@ -224,7 +224,7 @@ fn what_a_content_takes_is_never_more_than_was_said_of_its_size() {
         "{}",
     ];
     for schema in &schemas {
-        let schema = Schema::compile(schema).unwrap().unwrap();
+        let schema = Schema::compile(schema).unwrap();
         for content in contents {
             let document = json::parse(content.as_bytes()).unwrap();
             let price = Price::up_to(WORK_MAX).of(document.root(), &schema.rule);
