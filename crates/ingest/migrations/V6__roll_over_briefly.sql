@@ -1,5 +1,5 @@
 -- Moving on waits for readers of the slot that it empties (a backup, say) for a moment
--- only, since all gates wait meanwhile. It comes again in a minute.
+-- only, since all gates wait meanwhile. It is tried again in a minute.
 CREATE OR REPLACE FUNCTION gate_roll_over(lock_key bigint, retention interval) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -83,8 +83,8 @@ impl Candidate {
 /// How far a file has come when it is decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileStage {
-    /// No byte of it was read: only what takes none may be decided, and it can't
-    /// be accepted.
+    /// Its content was not read: only checks that need none may decide, and it can't be
+    /// accepted.
     Unread,
     /// It is stored under the candidate's id, and can be accepted for as long as
     /// its upload was not given up.

@@ -83,7 +83,7 @@ sluice_service::label! {
         Backlog = "backlog",
         /// Too much of this organisation is.
         OrganisationBacklog = "organisation_backlog",
-        /// As much as may waits for a lane, or for a place for its file.
+        /// The queue before the lanes is full, or all places for files are taken.
         Queue = "queue",
         /// The database is away, busy, or broke off.
         Database = "database",
@@ -97,7 +97,7 @@ sluice_service::label! {
 /// The longest time that a caller is told to wait, before jitter.
 const DELAY_SECONDS_MAX: f64 = 30.0;
 
-/// Asks the caller to come again.
+/// Asks the caller to retry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// What is known of this try.
@@ -111,13 +111,13 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Nothing was kept; come again in a second.
+    /// Nothing was kept; retry in a second.
     #[must_use]
     pub fn not_kept(cause: Cause, details: &'static str) -> Self {
         Self { reason: RetryReason::NotKept, cause, details, delay: Duration::from_secs(1) }
     }
 
-    /// Nothing was kept; come again when what is before you is likely to be done:
+    /// Nothing was kept; retry when the work ahead of this caller is likely to be done:
     /// from 1 to 30 seconds, and up to half as long again, so that not all who are
     /// told come back together.
     #[must_use]
@@ -127,7 +127,7 @@ impl Retry {
         Self { delay: Duration::from_secs_f64(seconds + jitter), ..Self::not_kept(cause, details) }
     }
 
-    /// It may have been kept; come again in a second with the same marker.
+    /// It may have been kept; retry in a second with the same marker.
     #[must_use]
     pub fn outcome_unknown() -> Self {
         Self {

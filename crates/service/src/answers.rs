@@ -169,7 +169,7 @@ fn late() -> Error {
     Error::new(
         Kind::DeadlineExceeded,
         "DEADLINE_EXCEEDED",
-        "the deadline passed; what was sent may have been kept: resend with the same chkpt or request_id",
+        "the deadline passed before the answer was ready; the call may still take effect",
     )
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::{OrganisationId, auth::Access};
 
-/// A line for a change that was made: `what` it is, such as `definition put`, and
+/// A line for a change that was made: `what` it is, such as `definition created`, and
 /// which `thing` it is. `organisation` is the one whose thing it is; `None` is
 /// system-wide.
 pub fn changed(access: &Access, organisation: Option<&OrganisationId>, what: &str, thing: impl fmt::Display) {

@@ -35,9 +35,9 @@ const FIELD_BYTES_MAX: usize = 64;
 /// What the encoding of a violation takes beside its texts, in bytes.
 const VIOLATION_BYTES: usize = 8;
 
-/// When callers that can't be served now are told to come again: about as long as it
+/// After what time callers that can't be served now are told to retry: about as long as it
 /// takes to process what is there.
-pub const COME_AGAIN: Duration = Duration::from_secs(1);
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What kind of failure it is; each maps to one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub enum Kind {
     DeadlineExceeded,
     /// Kept bytes are not what they were.
     DataLoss,
-    /// The rpc exists in the contract and is not built yet.
+    /// There is no such rpc, or it does not take this encoding.
     Unimplemented,
     /// A fault of the service.
     Internal,
@@ -141,14 +141,14 @@ impl Error {
     /// The process has no room for the request now.
     #[must_use]
     pub fn overloaded() -> Self {
-        Self::new(Kind::ResourceExhausted, "OVERLOADED", "too much is being worked on; come again")
-            .retry_after(COME_AGAIN)
+        Self::new(Kind::ResourceExhausted, "OVERLOADED", "the service is overloaded; retry later")
+            .retry_after(RETRY_AFTER)
     }
 
-    /// The request stopped coming: the network's fault as a rule, so it may come again.
+    /// The request stopped coming: the network's fault as a rule, so it may be retried.
     #[must_use]
     pub(crate) fn too_slow() -> Self {
-        Self::new(Kind::Unavailable, "TOO_SLOW", "the request did not come in time").retry_after(COME_AGAIN)
+        Self::new(Kind::Unavailable, "TOO_SLOW", "the request did not come in time").retry_after(RETRY_AFTER)
     }
 
     /// The bytes of a gRPC request are not what the contract says.
@@ -166,7 +166,7 @@ impl Error {
     /// The service can't answer now.
     #[must_use]
     pub fn unavailable(message: &'static str) -> Self {
-        Self::new(Kind::Unavailable, "UNAVAILABLE", message).retry_after(COME_AGAIN)
+        Self::new(Kind::Unavailable, "UNAVAILABLE", message).retry_after(RETRY_AFTER)
     }
 
     /// The database can't answer now.
@@ -194,7 +194,7 @@ impl Error {
         self
     }
 
-    /// Says when to come again.
+    /// Says when to retry.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -304,7 +304,7 @@ impl IntoResponse for Error {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sluice\""));
         }
         let retry_after = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Some(self.retry_after.unwrap_or(COME_AGAIN)),
+            StatusCode::SERVICE_UNAVAILABLE => Some(self.retry_after.unwrap_or(RETRY_AFTER)),
             _ => self.retry_after,
         };
         if let Some(delay) = retry_after {

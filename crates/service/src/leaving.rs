@@ -66,7 +66,7 @@ const REASON: &str = "STREAM_ENDING";
 pub struct Ending;
 
 impl From<Ending> for Error {
-    /// UNAVAILABLE, to come again at once: elsewhere, or by a new connection.
+    /// UNAVAILABLE, to be retried at once: elsewhere, or by a new connection.
     fn from(_: Ending) -> Self {
         let message = "everything received was answered; open another stream for the rest";
         Self::new(Kind::Unavailable, REASON, message).retry_after(Duration::ZERO)

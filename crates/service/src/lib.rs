@@ -47,7 +47,7 @@ pub mod trace;
 mod unread;
 pub mod whole;
 
-pub use error::{COME_AGAIN, Error, Kind, Violation};
+pub use error::{Error, Kind, RETRY_AFTER, Violation};
 pub use organisation::OrganisationId;
 
 /// Of every program of this workspace.

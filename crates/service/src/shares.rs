@@ -29,8 +29,8 @@ impl<K: Eq + Hash> Shares<K> {
         self.of.get(owner).copied().unwrap_or_default()
     }
 
-    /// Whether so much more is free. Who is alone may have more than there is, so that nothing
-    /// is kept waiting, or refused, for ever.
+    /// Whether so much more is free. A sole owner may have more than `max`: otherwise what is
+    /// larger would wait, or be refused, for ever.
     #[must_use]
     pub fn fits(&self, amount: usize, max: usize) -> bool {
         self.all == 0 || amount <= max.saturating_sub(self.all)

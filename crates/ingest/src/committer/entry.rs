@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Requests, and content bytes, that may wait for the lanes, of all organisations. Each
-/// may have as much waiting as is still free. Above, callers are told to come again.
+/// may have as much waiting as is still free. Above, callers are told to retry.
 pub(super) const WAITING_JOBS_MAX: usize = 4096;
 pub(super) const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Most observations, and content bytes, in one transaction; a single request is never
@@ -129,7 +129,7 @@ impl Committer {
         (Self(Arc::new(Entry(shared))), lanes)
     }
 
-    /// Hands a job to the lanes, or gives it back if too many wait already.
+    /// Hands a job to the lanes, unless too many wait already.
     ///
     /// # Errors
     /// What to tell the caller.

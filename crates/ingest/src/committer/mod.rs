@@ -130,7 +130,7 @@ impl Lane {
             let span = commit_span(&jobs);
             let committing = AssertUnwindSafe(self.commit(jobs)).catch_unwind();
             if committing.instrument(span).await.is_err() {
-                // Told by the panic hook. What was committed is found by upkeep.
+                // Logged by the panic hook. What was committed is found by upkeep.
                 self.session = None;
             }
             self.context.at_gate.left(self.number);

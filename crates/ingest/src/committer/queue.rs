@@ -3,10 +3,10 @@
 //! taken beside a commit that has an organisation and definition in common with it, nor
 //! what came behind it from the same organisation.
 //!
-//! One more lane begins when at least as many requests may go as are being committed. So
-//! commits overlap, and what waits for the disk in one is time for the other; and they
-//! grow with the load, since a transaction costs far more than one observation more in
-//! it. A commit that takes long is waited for no more.
+//! Another lane starts a commit only when at least as many requests are ready as are
+//! being committed already. So commits overlap, one working while another waits for the
+//! disk, and yet they grow with the load: a transaction costs far more than one more
+//! observation in it. A commit older than [`PATIENCE`] no longer holds others back.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

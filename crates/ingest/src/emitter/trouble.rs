@@ -28,7 +28,7 @@ impl Trouble {
             Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
                 Self::OfAll
             }
-            // It says when to come again: it has no room, whatever comes.
+            // It says when to retry: it has no room, whatever is sent.
             _ if details.retry_info().is_some() => Self::OfAll,
             Code::DeadlineExceeded => Self::Late,
             // By tonic's client, if its clock is the first.

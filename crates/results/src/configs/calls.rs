@@ -131,7 +131,7 @@ impl ConfigCalls {
                 return self.probed(updated).await.map(|config| wire(&config));
             }
         }
-        Err(Error::unavailable("others keep changing this storage config"))
+        Err(Error::unavailable("the storage config is being changed by others; retry"))
     }
 
     /// See the contract.

@@ -29,7 +29,7 @@ async fn answer(calls: Calls, head: Head, method: Method) -> Result<Answer, Erro
     match opened(&calls.data, &head).await {
         Ok(Some((organisation, record))) => give(&calls, &head, &organisation, record, method).await,
         // The same for whatever is wrong with it.
-        Ok(None) => Err(Error::new(Kind::PermissionDenied, "BAD_URL", "this URL opens nothing")),
+        Ok(None) => Err(Error::new(Kind::PermissionDenied, "BAD_URL", "the URL is invalid or has expired")),
         Err(error) => Err(error),
     }
 }

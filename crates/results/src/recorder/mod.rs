@@ -13,7 +13,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt as _;
 use sluice_service::{
-    COME_AGAIN, Error, Kind,
+    Error, Kind, RETRY_AFTER,
     postgres::Database,
     trace::{self, Origin},
 };
@@ -119,7 +119,7 @@ impl Recorder {
 }
 
 fn stopping() -> Error {
-    Error::new(Kind::Unavailable, "STOPPING", "the service is stopping").retry_after(COME_AGAIN)
+    Error::new(Kind::Unavailable, "STOPPING", "the service is stopping").retry_after(RETRY_AFTER)
 }
 
 /// The end of the queue that lanes take from, one at a time.
@@ -183,7 +183,7 @@ async fn drive(mut lane: Lane, gather: Arc<Mutex<Gather>>, metrics: Arc<Recordin
             let (started, span) = (Instant::now(), record_span(&group, results));
             let committing = AssertUnwindSafe(lane.commit(group)).catch_unwind();
             if committing.instrument(span).await.is_err() {
-                // Told by the panic hook; the calls come again.
+                // Logged by the panic hook; callers retry.
                 lane.panicked(results);
             }
             metrics.worked(calls, results, started.elapsed());

@@ -1,5 +1,4 @@
-//! The records: get, list, read the data of, acknowledge. The gRPC surface (and
-//! any other) calls these and decides nothing itself.
+//! The records: get, list, read the data of, acknowledge.
 
 mod acknowledging;
 mod pages;

@@ -95,7 +95,7 @@ impl Credentials {
             return Ok(());
         }
         let known: &[&str] = match provider {
-            Provider::Db | Provider::Local => return Err("this type takes none".into()),
+            Provider::Db | Provider::Local => return Err("this type of storage takes no credentials".into()),
             Provider::S3 => &[
                 "access_key_id",
                 "secret_access_key",

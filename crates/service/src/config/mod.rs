@@ -219,7 +219,7 @@ mod tests {
             name: "items_max",
             default: Some("1000"),
             meaning: "How many items there may be at the same time in the whole process; above, callers are told \
-                      to come again, each after a time of its own.",
+                      to retry, each after a time of its own.",
             secret: false,
         };
         let text = help(&[long]);

@@ -109,6 +109,6 @@ fn unavailable_says_when_to_come_again() {
     for error in [Error::unavailable("away"), Error::database_busy(), full.into()] {
         let status = Status::from(error);
         let delay = status.get_error_details().retry_info().and_then(|r| r.retry_delay);
-        assert_eq!(delay, Some(COME_AGAIN), "{status:?}");
+        assert_eq!(delay, Some(RETRY_AFTER), "{status:?}");
     }
 }

@@ -2,9 +2,8 @@
 //! memory. Rows beyond the bound keep only what they count for and are read back from
 //! the database when their turn comes.
 //!
-//! Who was in a call that failed, or has rows that wait for their storage, goes on in
-//! calls of its own, and of these only a few are under way at a time: the others get
-//! along without it.
+//! An organisation whose last call failed, or that has rows which wait for their storage,
+//! gets calls of its own, at most two at a time, so that it can't slow down the others.
 
 mod line;
 mod row;
