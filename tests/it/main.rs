@@ -69,6 +69,7 @@ mod storage_probing;
 mod storage_removals;
 mod storage_results;
 mod storage_retention;
+mod storage_revoked;
 mod storage_servers;
 mod storage_signed;
 mod storage_slow;

@@ -1,7 +1,7 @@
 //! `PublishFile`: the metadata first, then chunks.
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, future, stream};
+use futures_util::{Stream, StreamExt};
 use sluice_proto::ingest::v1::{
     FileMetadata, PublishFileRequest, PublishFileResponse, publish_file_request::Part,
 };
@@ -46,14 +46,7 @@ fn chunks(
     messages: Streaming<PublishFileRequest>,
     access: Access,
 ) -> impl Stream<Item = Result<Bytes, Status>> {
-    let revocation = access.clone();
-    messages
-        .map(|message| Ok(chunk(message.map_err(in_contract_words)?)?))
-        .take_until(async move { revocation.revoked().await })
-        .chain(stream::once(async move { access.still_valid() }).filter_map(|valid| {
-            // Nothing, if the publisher ended the stream.
-            future::ready(valid.err().map(|error| Err(error.into())))
-        }))
+    access.while_valid(messages.map(|message| Ok(chunk(message.map_err(in_contract_words)?)?)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use futures_util::{Stream, StreamExt, future, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use prost::Message;
 use sluice_proto::{
     google::rpc,
@@ -19,7 +19,7 @@ use sluice_service::{
     answers::in_contract_words,
     auth::Access,
     budget::{Account, Share},
-    leaving::{Ending, Leaving},
+    leaving::Leaving,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -109,24 +109,20 @@ impl IngestService for Ingest {
         // answers are waited for side by side and given in order.
         // A revoked token, or the end of the connection, ends the requests; what
         // they began is still answered.
-        let (revocation, ended) = (access.clone(), access.clone());
         let left = Arc::new(OnceLock::new());
         let leaves = left.clone();
-        let answers = request
+        let requests = request
             .into_inner()
-            .take_until(async move {
-                tokio::select! {
-                    () = revocation.revoked() => {}
-                    ending = leaving.ending() => drop(leaves.set(ending)),
-                }
-            })
+            .map_err(in_contract_words)
+            .take_until(async move { leaves.set(leaving.ending().await) });
+        let answers = access
+            .clone()
+            .while_valid(requests)
             .then(move |message| {
                 let (handlers, access) = (handlers.clone(), access.clone());
                 let share = account.as_ref().and_then(Account::of_message);
                 async move {
-                    let message = message.map_err(in_contract_words)?;
-                    access.still_valid()?;
-                    let begun = handlers.begin(&access, message).await;
+                    let begun = handlers.begin(&access, message?).await;
                     Ok(begun.map(|begun| Begun { _share: share, ..begun }))
                 }
             })
@@ -137,10 +133,9 @@ impl IngestService for Ingest {
                 }
             })
             .buffered(STREAM_AHEAD)
-            .chain(stream::once(async move { ended.still_valid().err() }).filter_map(move |revoked| {
+            .chain(stream::once(async move { left.get().copied() }).filter_map(|ending| {
                 // Nothing, if the publisher ended the stream.
-                let end = revoked.or_else(|| left.get().map(|Ending| Ending.into()));
-                future::ready(end.map(|error| Err(error.into())))
+                future::ready(ending.map(|ending| Err(Error::from(ending).into())))
             }));
         Ok(Response::new(Box::pin(answers)))
     }

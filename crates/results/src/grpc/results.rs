@@ -70,7 +70,7 @@ impl ResultsService for Results {
     ) -> Result<Response<Self::DownloadResultStream>, Status> {
         let (access, request) = opened(request)?;
         let parts = self.calls.download(&access, request).await?;
-        let answers = parts.map_ok(|data| DownloadResultResponse { data }).map_err(Status::from);
-        Ok(Response::new(Box::pin(answers)))
+        let answers = access.while_valid(parts).map_ok(|data| DownloadResultResponse { data });
+        Ok(Response::new(Box::pin(answers.map_err(Status::from))))
     }
 }

@@ -101,6 +101,6 @@ impl StorageConfigService for StorageConfigs {
     ) -> Result<Response<Self::ReconcileStorageConfigStream>, Status> {
         let (access, request) = opened(request)?;
         let findings = self.reconciler.reconcile(&access, request).await?;
-        Ok(Response::new(Box::pin(findings.map_err(Status::from))))
+        Ok(Response::new(Box::pin(access.while_valid(findings).map_err(Status::from))))
     }
 }

@@ -6,6 +6,7 @@
 //! organisation only through it.
 
 mod keys_file;
+mod streams;
 
 use std::{
     future::Future,
@@ -13,7 +14,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -47,8 +47,6 @@ const OPEN_SERVICES: [&str; 3] = [
 ];
 /// Longest token, in bytes, that is looked at.
 const TOKEN_BYTES_MAX: usize = 256;
-/// Who waits for a token to expire looks this often at the clock, which may be set.
-const CLOCK_EVERY: Duration = Duration::from_secs(60);
 /// What an unknown token's secret is compared with: the hash of none.
 const NOBODY: [u8; 32] = [0; 32];
 
@@ -225,31 +223,6 @@ impl Access {
     pub fn refuse(&self, error: Error) -> Error {
         audit::refused(&self.id, self.key.organisation.as_ref(), self.to, error.reason());
         error
-    }
-
-    /// For long streams: whether the token is still valid as it was.
-    ///
-    /// # Errors
-    /// UNAUTHENTICATED if it was revoked or changed since, or has expired.
-    pub fn still_valid(&self) -> Result<(), Error> {
-        match self.keys.table.load().get(&*self.id) {
-            Some(key) if *key == self.key && key.is_expired() => Err(expired()),
-            Some(key) if *key == self.key => Ok(()),
-            _ => Err(Error::new(Kind::Unauthenticated, "TOKEN_REVOKED", "the token is no longer valid")),
-        }
-    }
-
-    /// Waits until the token is no longer valid as it was.
-    pub async fn revoked(&self) {
-        let mut changed = self.keys.changed.subscribe();
-        while self.still_valid().is_ok() {
-            let left = self.key.expires.and_then(|expires| expires.duration_since(SystemTime::now()).ok());
-            tokio::select! {
-                // The sender is kept by these very keys.
-                changed = changed.changed() => drop(changed),
-                () = tokio::time::sleep(left.unwrap_or(CLOCK_EVERY).min(CLOCK_EVERY)) => {}
-            }
-        }
     }
 
     fn holds(&self, scope: &str) -> bool {

@@ -1,6 +1,8 @@
 //! Tokens, scopes and the keys file.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
+
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 
 use super::{keys_file::parse_key, *};
 use crate::metrics::Registry;
@@ -127,13 +129,33 @@ fn a_token_for_all_must_name_one() {
     assert_eq!(access.organisation("acme").unwrap().as_str(), "acme");
 }
 
-#[test]
-fn a_revoked_token_is_noticed_by_streams() {
+/// The items of a stream, and with what it ended if not well.
+async fn items(stream: impl Stream<Item = Result<i32, Error>>) -> (Vec<i32>, Option<&'static str>) {
+    let (mut items, mut stream) = (Vec::new(), std::pin::pin!(stream));
+    while let Some(item) = stream.next().await {
+        match item {
+            Ok(item) => items.push(item),
+            Err(error) => return (items, Some(error.reason())),
+        }
+    }
+    (items, None)
+}
+
+#[tokio::test]
+async fn a_stream_has_its_own_end_or_that_of_its_token() {
     let keys = keys(entry(Some("acme"), &["results.read"]));
     let access = call(&keys, GET, Some(("x-aims-auth-token", GOOD))).unwrap();
-    assert!(access.still_valid().is_ok());
-    keys.table.store(Arc::new(KeyTable::new()));
-    assert_eq!(access.still_valid().unwrap_err().reason(), "TOKEN_REVOKED");
+    let three = || stream::iter([1, 2, 3].map(Ok));
+    assert_eq!(items(access.clone().while_valid(three())).await, (vec![1, 2, 3], None));
+    let mut waiting = std::pin::pin!(items(access.clone().while_valid(three().chain(stream::pending()))));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let table = keys.table.swap(Arc::new(KeyTable::new()));
+    keys.changed.send_replace(());
+    assert_eq!(waiting.await, (vec![1, 2, 3], Some("TOKEN_REVOKED")));
+    // Nothing of what is there already, either.
+    assert_eq!(items(access.clone().while_valid(three())).await, (vec![], Some("TOKEN_REVOKED")));
+    keys.table.store(table);
+    assert_eq!(items(access.while_valid(three())).await, (vec![1, 2, 3], None));
 }
 
 /// A time so many seconds from now, as the keys file has it.
@@ -154,12 +176,10 @@ fn an_expired_token_is_refused_and_only_who_knows_its_secret_is_told() {
 }
 
 #[tokio::test]
-async fn who_waits_for_the_end_of_a_token_sees_it_expire() {
+async fn a_stream_ends_when_its_token_expires() {
     let keys = keys(KeyEntry { expires: from_now(1), ..entry(Some("acme"), &["results.read"]) });
     let access = call(&keys, GET, Some(("x-aims-auth-token", GOOD))).unwrap();
-    access.still_valid().unwrap();
-    access.revoked().await;
-    assert_eq!(access.still_valid().unwrap_err().reason(), "TOKEN_EXPIRED");
+    assert_eq!(items(access.while_valid(stream::pending())).await, (vec![], Some("TOKEN_EXPIRED")));
 }
 
 #[test]
