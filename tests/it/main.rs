@@ -67,6 +67,7 @@ mod storage_files;
 mod storage_memory;
 mod storage_probing;
 mod storage_removals;
+mod storage_reconciling;
 mod storage_results;
 mod storage_retention;
 mod storage_revoked;

@@ -2,9 +2,8 @@
 //! at any point leaves nothing half done.
 
 use sluice_proto::results::v1::{
-    AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, NewResult, ReconcileStorageConfigRequest,
-    StorageConfig, reconcile_storage_config_response::Finding, record_results_response::Recording,
-    result::State,
+    AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, NewResult, StorageConfig,
+    record_results_response::Recording, result::State,
 };
 use sluice_tests::{Answers, Database, PairBuilder, S3Server, Service, Tenant, eventually};
 use tonic::Code;
@@ -349,48 +348,4 @@ async fn a_batch_is_forgotten_with_the_last_of_its_records() {
         left.push((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)));
     }
     assert_eq!(left, [(2, 1, 1), (1, 0, 1), (0, 0, 0)]);
-}
-
-#[tokio::test]
-async fn reconciling_reports_what_does_not_fit() {
-    let storage = Storage::start().await;
-    let config = storage.default_folder(StorageConfig::default()).await;
-    let results: Vec<NewResult> = (0..3).map(|_| new("data")).collect();
-    storage.shelf.record(&results).await;
-    let pending = upload();
-    storage.store(pending, vec![b"on its way".to_vec()]).await.unwrap();
-    let request = ReconcileStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
-    let reconcile = async || {
-        let mut configs = storage.configs(Tenant::Acme);
-        let mut stream = configs.reconcile_storage_config(request.clone()).await.unwrap().into_inner();
-        let mut told = Vec::new();
-        while let Some(report) = stream.message().await.unwrap() {
-            told.push(report);
-        }
-        told
-    };
-    let told = reconcile().await;
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((told[0].finding(), told[0].objects, told[0].records), (Finding::Unspecified, 4, 3));
-
-    let lost = storage.get(&results[0].id).await.unwrap().url;
-    std::fs::remove_file(storage.root.join(lost.strip_prefix("local://").unwrap())).unwrap();
-    let shorter = storage.get(&results[1].id).await.unwrap().url;
-    std::fs::write(storage.root.join(shorter.strip_prefix("local://").unwrap()), "dat").unwrap();
-    let stray = Uuid::now_v7();
-    std::fs::write(storage.root.join("bucket/a/acme/readme"), "stray").unwrap();
-    let folder = storage.root.join(lost.strip_prefix("local://").unwrap());
-    std::fs::write(folder.parent().unwrap().join(stray.to_string()), "stray").unwrap();
-    let mut found: Vec<(Finding, String)> =
-        reconcile().await.into_iter().map(|report| (report.finding(), report.id)).collect();
-    found.sort_by_key(|(finding, id)| (*finding as i32, id.clone()));
-    let mut expected = vec![
-        (Finding::Unspecified, String::new()),
-        (Finding::ObjectWithoutRecord, String::new()),
-        (Finding::ObjectWithoutRecord, stray.to_string()),
-        (Finding::RecordWithoutObject, results[0].id.clone()),
-        (Finding::RecordWithoutObject, results[1].id.clone()),
-    ];
-    expected.sort_by_key(|(finding, id)| (*finding as i32, id.clone()));
-    assert_eq!(found, expected);
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures_util::{StreamExt, TryStreamExt, future, stream::BoxStream};
 use sluice_proto::results::v1::{
     ReconcileStorageConfigRequest, ReconcileStorageConfigResponse as Report,
     reconcile_storage_config_response::Finding,
@@ -100,8 +100,10 @@ impl Run {
     }
 
     async fn compare(&mut self) -> Result<(), Error> {
-        let folder = self.config.place.folder(&self.config.organisation);
-        let mut listed = self.store.list(&folder).chunks(LOOKED_UP_AT_ONCE);
+        let (place, organisation) = (self.config.place.clone(), self.config.organisation.clone());
+        let its = self.store.list(&place.folder(&organisation));
+        let its = its.try_filter(|object| future::ready(place.holds(&organisation, &object.key)));
+        let mut listed = its.chunks(LOOKED_UP_AT_ONCE);
         while let Some(page) = listed.next().await {
             let page: Vec<Listed> = page.into_iter().collect::<Result<_, _>>().map_err(away)?;
             self.without_record(page).await?;

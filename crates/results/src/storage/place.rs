@@ -109,6 +109,15 @@ impl Place {
         self.folder(organisation).join(PROBES).join(Uuid::now_v7().to_string())
     }
 
+    /// Whether a key lies where an organisation's objects do: two parts below its folder,
+    /// probes aside. What lies deeper may be another organisation's, whose place is within
+    /// the folder.
+    #[must_use]
+    pub fn holds(&self, organisation: &OrganisationId, key: &Path) -> bool {
+        let below = key.prefix_match(&self.folder(organisation)).map(Iterator::collect::<Vec<_>>);
+        matches!(below.as_deref(), Some([folder, _]) if folder.as_ref() != PROBES)
+    }
+
     /// The URL of a result's object.
     #[must_use]
     pub fn url_of(&self, organisation: &OrganisationId, id: Uuid) -> String {
@@ -131,12 +140,6 @@ pub fn id_of(key: &Path) -> Option<Uuid> {
     let mut parts = key.parts().collect::<Vec<_>>().into_iter().rev();
     let id = Uuid::try_parse(parts.next()?.as_ref()).ok()?;
     (parts.next()?.as_ref() == date(id)).then_some(id)
-}
-
-/// Whether a key is a probe's.
-#[must_use]
-pub fn is_probe(key: &Path) -> bool {
-    key.parts().any(|part| part.as_ref() == PROBES)
 }
 
 /// The day a UUIDv7 was made on, UTC, as `2026-03-01`.
@@ -255,6 +258,24 @@ mod tests {
         assert_eq!(Place::built_in().url_of(&acme, ID), format!("db://results/acme/{ID}"));
         assert_eq!(id_of(&Path::from(key)), Some(ID));
         assert_eq!(id_of(&Path::from(key.replace("04-16", "04-17"))), None);
+    }
+
+    #[test]
+    fn an_organisation_has_what_lies_two_parts_below_its_folder() {
+        let (globex, outer) = (organisation("globex"), place("s3://x/a"));
+        let holds = |key: &str| outer.holds(&globex, &Path::from(key));
+        assert!(outer.holds(&globex, &outer.key(&globex, ID)));
+        assert!(holds("a/globex/2025-04-16/readme"));
+        assert!(!holds("a/globex/readme") && !holds("a/globexy/2025-04-16/readme"));
+        assert!(!outer.holds(&globex, &outer.probe(&globex)));
+        let (acme, inner) = (organisation("acme"), place("s3://x/a/globex"));
+        assert!(!outer.holds(&globex, &inner.key(&acme, ID)));
+        // A name of an organisation that looks like a date.
+        let dated = organisation("2025-04-16");
+        assert!(!place("s3://x/a/globex").holds(&dated, &outer.key(&globex, ID)));
+        // A path in which others have their probes.
+        let odd = place("s3://x/.probe");
+        assert!(odd.holds(&acme, &odd.key(&acme, ID)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use object_store::{
 };
 
 use super::{
-    place::{Place, Provider, is_probe},
+    place::{Place, Provider},
     upload::Upload,
 };
 
@@ -216,13 +216,12 @@ impl Store {
         }
     }
 
-    /// The objects below a folder, probes aside, in no order.
+    /// The objects below a folder, however deep, in no order.
     pub fn list(&self, folder: &Path) -> BoxStream<'static, Result<Listed, StoreError>> {
         self.objects()
             .list(Some(folder))
             .map_ok(|found| Listed { key: found.location, size: found.size })
             .map_err(StoreError::from)
-            .try_filter(|found| std::future::ready(!is_probe(&found.key)))
             .boxed()
     }
 
