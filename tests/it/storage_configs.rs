@@ -119,12 +119,15 @@ async fn what_the_operator_does_not_allow_is_refused() {
     let storage =
         Storage::with(|pair| pair.flag(Service::Results, "storage-endpoints", "http://127.0.0.1:9")).await;
     let no_credentials = folder("s3://ours");
+    let mut virtual_hosted = bucket("http://127.0.0.1:9");
+    virtual_hosted.credentials.insert("virtual_hosted_style".into(), "true".into());
     for (config, field) in [
         (folder("local://../etc"), "storage_config.url"),
         (folder("ftp://x"), "storage_config.url"),
         (bucket("http://169.254.169.254"), "storage_config.credentials"),
         (bucket("http://127.0.0.1:8"), "storage_config.credentials"),
         (no_credentials, "storage_config.credentials"),
+        (virtual_hosted, "storage_config.credentials"),
     ] {
         let refused = storage.create(config).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);

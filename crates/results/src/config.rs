@@ -23,7 +23,7 @@ settings! {
         database_connections: usize = Some("6"), "Sessions for tenants' calls, at most; one organisation may hold at most as many as are left for the others. As many again for the service's own work, and four more.";
         recent_bytes_max: usize = Some("16777216"), "Bytes of the results recorded last that this replica keeps in memory, for about a minute, so that lists need not read them. 0: none.";
         storage_local_root: Option<PathBuf> = Some(""), "Directory that holds `local` storage. Empty: there is none.";
-        storage_endpoints: String = Some(""), "Endpoints (http or https URLs, separated by commas) that storage credentials may name; they may have private addresses.";
+        storage_endpoints: String = Some(""), "Endpoints (http or https URLs, separated by commas) that storage credentials may lead to; they may have private addresses. With virtual_hosted_style that is the bucket's name below the endpoint named: https://*.s3.example.com allows every such name, with one label for the star.";
         storage_identity_buckets: String = Some(""), "Places (such as s3://bucket/path, separated by commas) that storage configs without credentials may use, with the service's own identity.";
         storage_keys_file: Option<PathBuf> = Some(""), "TOML file of the keys ([[key]] with id and secret, 64 hex digits) that encrypt storage credentials, the current one first.";
         storage_keys: Secret = Some(""), "The same keys as id=hex, separated by commas; after those of the file.";

@@ -15,18 +15,33 @@ use http::Uri;
 pub struct Policy {
     /// The root of `local` storage; `None`: there is none.
     pub local_root: Option<PathBuf>,
-    /// Endpoints that credentials may name.
+    /// Endpoints that may be called where credentials name one.
     endpoints: Vec<Origin>,
     /// Places that need no credentials.
     identity: Vec<Place>,
 }
 
-/// Scheme, host and port of a URL.
+/// Scheme, host and port of a URL. On the operator's list `*.` may stand before the host: for
+/// exactly one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     scheme: String,
     host: String,
     port: u16,
+}
+
+impl Origin {
+    /// Whether an entry of the list means what is called.
+    fn covers(&self, called: &Self) -> bool {
+        let host = match self.host.strip_prefix("*.") {
+            None => self.host == called.host,
+            Some(domain) => {
+                let label = called.host.strip_suffix(domain).and_then(|label| label.strip_suffix('.'));
+                label.is_some_and(|label| !label.is_empty() && !label.contains('.'))
+            }
+        };
+        host && self.scheme == called.scheme && self.port == called.port
+    }
 }
 
 impl Policy {
@@ -38,15 +53,9 @@ impl Policy {
         let items = |list: &str| -> Vec<String> {
             list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
         };
-        let endpoints = items(endpoints).into_iter().map(|url| {
-            let (origin, path) =
-                origin(&url).map_err(|fault| format!("storage_endpoints: {url}: {fault}"))?;
-            if path.is_empty() {
-                Ok(origin)
-            } else {
-                Err(format!("storage_endpoints: {url}: must have no path"))
-            }
-        });
+        let endpoints = items(endpoints)
+            .into_iter()
+            .map(|url| listed(&url).map_err(|fault| format!("storage_endpoints: {url}: {fault}")));
         let identity = items(identity)
             .into_iter()
             .map(|url| url.parse().map_err(|fault| format!("storage_identity_buckets: {url}: {fault}")));
@@ -57,13 +66,13 @@ impl Policy {
         })
     }
 
-    /// Whether credentials may name this endpoint.
+    /// Whether an endpoint may be called that comes of what credentials say.
     ///
     /// # Errors
     /// Why not.
     pub fn allows_endpoint(&self, url: &str) -> Result<(), &'static str> {
         let (origin, _) = origin(url)?;
-        if self.endpoints.contains(&origin) {
+        if self.endpoints.iter().any(|listed| listed.covers(&origin)) {
             Ok(())
         } else {
             Err("is not among the endpoints the operator allows")
@@ -75,6 +84,25 @@ impl Policy {
     pub fn allows_identity(&self, place: &Place) -> bool {
         self.identity.iter().any(|allowed| place.is_within(allowed))
     }
+}
+
+/// An entry of the operator's list.
+fn listed(url: &str) -> Result<Origin, &'static str> {
+    let (any_label, named) = match url.split_once("://*.") {
+        Some((scheme, rest)) => (true, format!("{scheme}://{rest}")),
+        None => (false, url.to_owned()),
+    };
+    let (origin, path) = origin(&named)?;
+    if !path.is_empty() {
+        return Err("must have no path");
+    }
+    if !any_label {
+        return Ok(origin);
+    }
+    if origin.host.starts_with('[') || origin.host.parse::<Ipv4Addr>().is_ok() {
+        return Err("there are no names below an address");
+    }
+    Ok(Origin { host: format!("*.{}", origin.host), ..origin })
 }
 
 /// The origin of an endpoint, and its path.
@@ -92,8 +120,10 @@ fn origin(url: &str) -> Result<(Origin, &str), &'static str> {
     }
     let path =
         url.get(scheme.len() + 3 + authority.as_str().len()..).unwrap_or_default().trim_end_matches('/');
-    let plain = |path: &str| path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_".contains(&b));
-    if !plain(path) {
+    let plain =
+        |text: &str, others: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b));
+    // The clients read it once more, by the rules of browsers, and must find the same.
+    if !plain(path, b"/-_") || !plain(authority.host(), b".-_[:]") || reqwest::Url::parse(url).is_err() {
         return Err(wrong);
     }
     let origin = Origin {
@@ -213,6 +243,46 @@ mod tests {
         }
         assert!(Policy::new(None, "http://a/path", "").is_err());
         assert!(Policy::new(None, "a", "").is_err());
+    }
+
+    #[test]
+    fn a_star_on_the_list_is_one_label() {
+        let list = "https://*.s3.example.com, http://*.minio:9000, http://plain:9000";
+        let policy = Policy::new(None, list, "").unwrap();
+        for (url, allowed) in [
+            ("https://bucket.s3.example.com", true),
+            ("https://Bucket_1-x.S3.example.com:443/", true),
+            ("https://s3.example.com", false),
+            ("https://.s3.example.com", false),
+            ("https://a.b.s3.example.com", false),
+            ("https://buckets3.example.com", false),
+            ("https://bucket.s3.example.com.evil.com", false),
+            ("https://*.s3.example.com", false),
+            ("https://%61.s3.example.com", false),
+            // No name by the rules that the client reads it with.
+            ("https://xn--a.s3.example.com", false),
+            ("http://bucket.s3.example.com", false),
+            ("http://admin.minio:9000", true),
+            ("http://admin.minio:9001", false),
+            ("http://minio:9000", false),
+            ("http://admin.plain:9000", false),
+        ] {
+            assert_eq!(policy.allows_endpoint(url).is_ok(), allowed, "{url}");
+        }
+        for bad in [
+            "https://*",
+            "https://*.",
+            "https://*:9000",
+            "https://a.*.com",
+            "https://*a.com",
+            "https://*.*.com",
+            "https://*.example.com/path",
+            "*.example.com",
+            "http://*.127.0.0.1:9000",
+            "http://*.[::1]:9000",
+        ] {
+            assert!(Policy::new(None, bad, "").is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -76,8 +76,8 @@ pub fn open(place: &Place, credentials: &Credentials, policy: &Policy) -> Result
 /// # Errors
 /// Why not.
 pub fn check(place: &Place, credentials: &Credentials, policy: &Policy) -> Result<(), String> {
-    if let Some(endpoint) = credentials.endpoint() {
-        policy.allows_endpoint(endpoint).map_err(|fault| format!("endpoint: {fault}"))?;
+    if let Some(endpoint) = called(place, credentials) {
+        policy.allows_endpoint(&endpoint).map_err(|fault| format!("endpoint {endpoint}: {fault}"))?;
     }
     match place.provider() {
         Provider::Db => Ok(()),
@@ -88,6 +88,22 @@ pub fn check(place: &Place, credentials: &Credentials, policy: &Policy) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// The endpoint that requests go to, if the credentials name one. In S3's virtual-hosted style
+/// the bucket is a part of the host's name.
+fn called(place: &Place, credentials: &Credentials) -> Option<String> {
+    let endpoint = credentials.endpoint()?;
+    Some(match endpoint.split_once("://") {
+        Some((scheme, host)) if is_virtual_hosted(credentials) => {
+            format!("{scheme}://{}.{host}", place.bucket())
+        }
+        _ => endpoint.to_owned(),
+    })
+}
+
+fn is_virtual_hosted(credentials: &Credentials) -> bool {
+    credentials.get("virtual_hosted_style") == Some("true")
 }
 
 fn limit(credentials: &Credentials) -> SigningLimit {
@@ -114,13 +130,9 @@ fn s3(place: &Place, credentials: &Credentials) -> AmazonS3Builder {
     if !credentials.is_empty() {
         builder = builder.with_client_options(options(credentials.endpoint()));
     }
-    let virtual_hosted = credentials.get("virtual_hosted_style") == Some("true");
-    builder = builder.with_virtual_hosted_style_request(virtual_hosted);
-    if let Some(endpoint) = credentials.endpoint() {
-        builder = builder.with_endpoint(match endpoint.split_once("://") {
-            Some((scheme, host)) if virtual_hosted => format!("{scheme}://{}.{host}", place.bucket()),
-            _ => endpoint.to_owned(),
-        });
+    builder = builder.with_virtual_hosted_style_request(is_virtual_hosted(credentials));
+    if let Some(endpoint) = called(place, credentials) {
+        builder = builder.with_endpoint(endpoint);
     }
     if let Some(id) = credentials.get("access_key_id") {
         builder =
@@ -242,5 +254,39 @@ impl reqwest::dns::Resolve for PublicNames {
             let addresses = resolving.await?.into_iter().map(|ip| std::net::SocketAddr::new(ip, 0));
             Ok(Box::new(addresses) as reqwest::dns::Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a bucket of S3 may be used by credentials with more than keys.
+    fn checked(endpoints: &str, bucket: &str, more: &[(&str, &str)]) -> Result<(), String> {
+        let given = [("access_key_id", "AK"), ("secret_access_key", "s")].iter().chain(more);
+        let given = given.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let place: Place = format!("s3://{bucket}").parse()?;
+        let policy = Policy::new(None, endpoints, "").unwrap();
+        check(&place, &Credentials::new(Provider::S3, given)?, &policy)
+    }
+
+    #[test]
+    fn what_is_called_must_be_allowed_and_not_what_is_named() {
+        const HOSTED: (&str, &str) = ("virtual_hosted_style", "true");
+        let minio = ("endpoint", "http://minio:9000");
+        let (named, hosted) = ("http://minio:9000", "http://*.minio:9000");
+        assert!(checked(named, "admin", &[minio]).is_ok());
+        let refused = checked(named, "admin", &[minio, HOSTED]).unwrap_err();
+        assert!(refused.contains("http://admin.minio:9000"), "{refused}");
+        assert!(checked(hosted, "admin", &[minio, HOSTED]).is_ok());
+        // It says nothing of the name itself.
+        assert!(checked(hosted, "admin", &[minio]).is_err());
+        // A bucket whose name has a dot is two labels.
+        assert!(checked(hosted, "my.admin", &[minio, HOSTED]).is_err());
+        assert!(checked(hosted, "admin", &[minio, ("virtual_hosted_style", "false")]).is_err());
+        // A provider's own endpoint is on no list.
+        for style in [&[][..], &[HOSTED]] {
+            assert!(checked("", "admin", style).is_ok() && checked("", "my.admin", style).is_ok());
+        }
     }
 }
