@@ -1,11 +1,14 @@
 //! How long connections live, and what ends them: age, silence, and answers that
 //! nobody reads. What is under way on them ends well, or is cut off in time.
 
-use std::{future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{
+    body::Body,
+    client::conn::http2::{self, SendRequest},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::connection::Clients;
 use sluice_proto::ingest::v1::Outcome;
@@ -19,16 +22,19 @@ use tonic::{Code, Status};
 
 use crate::{
     files_support::*,
-    http_support::PATIENCE,
+    http_support::{Http, PATIENCE},
     ingest_streams::Stream,
-    serving_limits::{told, with},
+    serving_limits::{call, told, with},
     support::*,
 };
 
 type Connection = JoinHandle<hyper::Result<()>>;
 
 /// An HTTP/2 connection on which nothing is asked.
-async fn connect(pair: &Pair, window_bytes: u32) -> (SendRequest<Full<Bytes>>, Connection) {
+pub async fn connect<B>(pair: &Pair, window_bytes: u32) -> (SendRequest<B>, Connection)
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let stream = TokioIo::new(TcpStream::connect(pair.ingest[0].address()).await.unwrap());
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(window_bytes)
@@ -42,15 +48,15 @@ async fn connect(pair: &Pair, window_bytes: u32) -> (SendRequest<Full<Bytes>>, C
 async fn ask(pair: &Pair, sender: &mut SendRequest<Full<Bytes>>) -> http::Response<hyper::body::Incoming> {
     let url = format!("{}/nothing", pair.ingest[0].url());
     let request = http::Request::get(url).body(Full::default()).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    assert_eq!(answer.status(), 404);
-    answer
+    sender.send_request(request).await.unwrap()
 }
 
-/// Ends when the connection of an answer that nobody reads has ended, and the answer with it.
-async fn unread_answer(pair: &Pair) -> impl Future<Output = ()> + use<> {
+/// Ends when the connection of an answer of this status, which nobody reads, has ended, and
+/// the answer with it.
+async fn unread_answer(pair: &Pair, status: u16) -> impl Future<Output = ()> + use<> {
     let (mut sender, connection) = connect(pair, 0).await;
     let answer = ask(pair, &mut sender).await;
+    assert_eq!(answer.status(), status);
     async move {
         connection.await.unwrap().ok();
         assert!(answer.into_body().collect().await.is_err());
@@ -92,7 +98,7 @@ async fn who_does_not_read_an_answer_loses_an_old_connection_too() {
         .flag(Service::Ingest, "connection-age-max-seconds", "1")
         .start()
         .await;
-    let unread = unread_answer(&pair).await;
+    let unread = unread_answer(&pair, 404).await;
     tokio::time::timeout(PATIENCE * 2, unread).await.expect("the end");
 }
 
@@ -107,7 +113,7 @@ async fn a_connection_on_which_nothing_is_asked_ends() {
     // The beginning of HTTP/2's preface; and all of it, by one who answers pings.
     let mut begun = TcpStream::connect(pair.ingest[0].address()).await.unwrap();
     begun.write_all(b"PRI * HT").await.unwrap();
-    let (_sender, silent) = connect(&pair, 1).await;
+    let (_sender, silent) = connect::<Full<Bytes>>(&pair, 1).await;
     let mut said = Vec::new();
     tokio::time::timeout(PATIENCE, begun.read_to_end(&mut said)).await.expect("the end").ok();
     tokio::time::timeout(PATIENCE, silent).await.expect("the end").unwrap().ok();
@@ -122,10 +128,23 @@ async fn who_does_not_read_an_answer_loses_the_connection_and_who_has_none_to_re
     let mut idle = Stream::open(&acme).await;
     idle.send(request(vec![json("plain", "1")])).await;
     assert_eq!(idle.outcomes().await, [Outcome::Success]);
-    let unread = unread_answer(&pair).await;
+    let unread = unread_answer(&pair, 404).await;
     tokio::time::timeout(PATIENCE, unread).await.expect("the end");
     idle.send(request(vec![json("plain", "2")])).await;
     assert_eq!(idle.outcomes().await, [Outcome::Success]);
+}
+
+#[tokio::test]
+async fn unread_answers_to_callers_without_a_token_leave_places_for_those_with_one() {
+    let pair = with("requests-in-flight-max", "4").start().await;
+    let (mut sender, _connection) = connect(&pair, 0).await;
+    let unread = [ask(&pair, &mut sender).await, ask(&pair, &mut sender).await];
+    assert!(unread.iter().all(|answer| answer.status() == 404));
+    // Of four places two are left, and they have two.
+    assert_eq!(ask(&pair, &mut sender).await.status(), 429);
+    let http = Http::ingest(&pair, Tenant::Globex);
+    assert_eq!(http.get("/aecontent/v1/globex/observations").await.status, 200);
+    call(&pair.clients(Tenant::Acme)).await.unwrap();
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub fn with(name: &str, value: &str) -> PairBuilder {
     builder().flag(Service::Ingest, name, value)
 }
 
-async fn call(clients: &Clients) -> Result<(), Status> {
+pub async fn call(clients: &Clients) -> Result<(), Status> {
     let request = ListDefinitionsRequest::default();
     clients.definitions.clone().list_definitions(request).await.map(drop)
 }

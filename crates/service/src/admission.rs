@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     Error,
-    auth::is_open,
+    auth::{Keys, is_open},
     leaving::Leaving,
     limits::Limits,
     metrics::Refusals,
@@ -33,6 +33,7 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 /// Puts the limits around what answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission<S> {
+    keys: Arc<Keys>,
     places: Arc<Places>,
     header_list_bytes_max: usize,
     refusals: Refusals,
@@ -40,8 +41,9 @@ pub(crate) struct Admission<S> {
 }
 
 impl<S> Admission<S> {
-    pub(crate) fn new(limits: &Limits, refusals: Refusals, inner: S) -> Self {
+    pub(crate) fn new(keys: Arc<Keys>, limits: &Limits, refusals: Refusals, inner: S) -> Self {
         Self {
+            keys,
             places: Places::new(limits.requests_in_flight_max),
             header_list_bytes_max: limits.header_list_bytes_max as usize,
             refusals,
@@ -49,8 +51,9 @@ impl<S> Admission<S> {
         }
     }
 
-    /// A place for a request, if it needs one.
-    fn admit<B>(&self, request: &Request<B>) -> Result<Option<Place>, Error> {
+    /// A place for a request, if it needs one. Who calls, and the place, the layers behind
+    /// find in its extensions.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Place>, Error> {
         // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
         if header_list_bytes(request.headers()) > self.header_list_bytes_max {
             self.refusals.headers.met(None);
@@ -59,11 +62,15 @@ impl<S> Admission<S> {
         if is_grpc(request) && is_open(request.uri().path()) {
             return Ok(None);
         }
-        self.places.take().map(Some).ok_or_else(|| {
-            // Whose it is, nobody has asked yet.
-            self.refusals.in_flight.met(None);
-            Error::overloaded()
-        })
+        let caller = self.keys.caller(request.headers());
+        let owner = caller.owner();
+        let Some(place) = self.places.take(owner.clone()) else {
+            self.refusals.in_flight.met(owner.organisation());
+            return Err(Error::overloaded());
+        };
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(place.clone());
+        Ok(Some(place))
     }
 }
 
@@ -85,12 +92,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.admit(&request) {
+        match self.admit(&mut request) {
             Ok(None) => Box::pin(self.inner.call(request)),
             Ok(Some(place)) => {
                 let stalls = request.extensions().get::<Leaving>().map(|leaving| leaving.stalls.clone());
                 let stalls = stalls.unwrap_or_default();
-                request.extensions_mut().insert(place.clone());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     let answer = answer.await?;

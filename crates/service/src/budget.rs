@@ -14,7 +14,13 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{Error, OrganisationId, met::Limit, metrics::Gauge, places::Place, shares::Shares};
+use crate::{
+    Error, OrganisationId,
+    met::Limit,
+    metrics::Gauge,
+    places::{Owner, Place},
+    shares::Shares,
+};
 
 /// A stream whose largest message is no larger keeps nothing worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
@@ -29,9 +35,6 @@ pub struct Budget {
     freed: Notify,
     measures: Measures,
 }
-
-/// Whose bytes they are; of nobody known, or of the operator.
-type Owner = Option<OrganisationId>;
 
 /// What is told of a budget.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +85,7 @@ impl Budget {
         let mut used = self.shares();
         let free = self.bytes_max.saturating_sub(used.all());
         let own = used.of(owner);
-        let is_left = owner.is_none() || own == held || own.saturating_add(bytes) <= free;
+        let is_left = *owner == Owner::Operator || own == held || own.saturating_add(bytes) <= free;
         let fits = bytes <= free && is_left;
         if fits && bytes > 0 {
             used.add(owner.clone(), bytes);
@@ -116,7 +119,7 @@ pub struct Share {
 
 impl Share {
     fn none(budget: Arc<Budget>) -> Self {
-        Self { budget, owner: None, bytes: 0 }
+        Self { budget, owner: Owner::Nobody, bytes: 0 }
     }
 
     /// How many bytes it is.
@@ -142,7 +145,7 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Held {
-    /// Of which it is known, before anything is read, whose it is.
+    /// Which says whose it is; nobody's, without.
     place: Option<Place>,
     arriving: Share,
     arrived: VecDeque<Share>,
@@ -157,7 +160,7 @@ impl Drop for Held {
 }
 
 impl Account {
-    /// Of the request that has a place; some need none.
+    /// Of the request that has a place.
     pub(crate) fn open(budget: Arc<Budget>, place: Option<Place>) -> Self {
         let held = Held { place, arriving: Share::none(budget), arrived: VecDeque::new(), largest: 0 };
         Self { held: Arc::new(Mutex::new(held)) }
@@ -177,7 +180,7 @@ impl Account {
 
     /// Of which organisation the request is, if it is of one and that is known.
     pub(crate) fn organisation(&self) -> Option<OrganisationId> {
-        self.held().place.as_ref().and_then(Place::organisation)
+        self.held().place.as_ref().and_then(|place| place.owner().organisation().cloned())
     }
 
     /// Takes room for more of the message that is arriving.
@@ -187,7 +190,7 @@ impl Account {
     pub(crate) fn grow(&self, bytes: usize) -> Result<(), usize> {
         let mut held = self.held();
         if held.arriving.bytes == 0 {
-            held.arriving.owner = held.place.as_ref().and_then(Place::organisation);
+            held.arriving.owner = held.place.as_ref().map_or(Owner::Nobody, |place| place.owner().clone());
         }
         let all = held.arriving.bytes + held.arrived.iter().map(Share::bytes).sum::<usize>();
         if !held.arriving.budget.take(&held.arriving.owner, all, bytes) {
@@ -256,10 +259,7 @@ mod tests {
     #[test]
     fn each_organisation_has_as_much_as_is_free_or_one_request() {
         let places = crate::places::Places::new(16);
-        let of = |name: &str| {
-            let place = places.take().filter(|place| place.is_left_for(Some(&name.parse().unwrap())));
-            place.unwrap()
-        };
+        let of = |name: &str| places.take(Owner::Organisation(name.parse().unwrap())).unwrap();
         let budget = Budget::new(100, Measures::default());
         let all_of = |name: &str| {
             let one = || {
@@ -271,7 +271,7 @@ mod tests {
         let (acme, globex) = (all_of("acme"), all_of("globex"));
         assert_eq!((acme.len(), globex.len()), (5, 3));
         // The operator has whatever there is.
-        let operator = Account::open(budget.clone(), places.take().filter(|place| place.is_left_for(None)));
+        let operator = Account::open(budget.clone(), places.take(Owner::Operator));
         assert_eq!((operator.grow(20), operator.grow(1)), (Ok(()), Err(21)));
         drop((acme, globex, operator));
 

@@ -37,8 +37,10 @@ pub(crate) fn stack(served: Served) -> Stack {
     // Whatever happens inside is counted, and part of one span.
     Observe::new(
         requests.clone(),
-        // A request finds a place, or is refused before anything is done for it.
+        // A request finds a place among its caller's, or is refused before anything is done
+        // for it.
         Admission::new(
+            keys.clone(),
             &limits,
             requests.refusals,
             // What an answer takes is accounted for until its caller has read it.

@@ -107,11 +107,10 @@ impl Asked {
         let first = match first.await.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(bytes))) if bytes.len() <= SMALL_BYTES_MAX => Some(Ok(Frame::data(bytes))),
             Some(Ok(Ok(bytes))) => {
-                // Known by now.
-                let organisation = place.and_then(|place| place.organisation());
-                let room = match memory.room(organisation.as_ref(), bytes.len()) {
+                let organisation = place.as_ref().and_then(|place| place.owner().organisation());
+                let room = match memory.room(organisation, bytes.len()) {
                     None if self.only_read => return Error::overloaded().into_answer(self.grpc),
-                    None => memory.room_anyway(organisation.as_ref(), bytes.len()),
+                    None => memory.room_anyway(organisation, bytes.len()),
                     Some(room) => room,
                 };
                 Some(Ok(Frame::data(room.hold(bytes))))

@@ -1,8 +1,8 @@
-//! Tokens and scopes. A tower service finds the caller's token in the request's
-//! headers, looks its id up in the keys file and compares the secret in constant
-//! time; then the scope that the rpc needs (written beside it in `proto/`).
-//! What is not in that table is denied. HTTP routes can't be declared without
-//! naming theirs (see [`crate::http`]). Handlers get an [`Access`], and the
+//! Tokens and scopes. Before a request gets a place, the caller's token is found in
+//! its headers, its id looked up in the keys file, and the secret compared in constant
+//! time. A tower service then asks for the scope that the rpc needs (written beside it
+//! in `proto/`). What is not in that table is denied. HTTP routes can't be declared
+//! without naming theirs (see [`crate::http`]). Handlers get an [`Access`], and the
 //! organisation only through it.
 
 mod keys_file;
@@ -35,7 +35,7 @@ use crate::{
     follow::{Unusable, follow_text},
     limits::Rate,
     metrics::{Refusals, Requests},
-    places::Place,
+    places::Owner,
     rate::Rates,
 };
 
@@ -89,58 +89,79 @@ impl Keys {
         .await;
     }
 
-    /// The access of a request whose token is valid and holds a scope. `to` says
-    /// what it asks for, for the log.
-    ///
-    /// # Errors
-    /// UNAUTHENTICATED or PERMISSION_DENIED; RESOURCE_EXHAUSTED if the token's
-    /// organisation sends more requests than it may, or has too many under way.
-    pub(crate) fn access<B>(
-        self: &Arc<Self>,
-        request: &http::Request<B>,
-        scope: &'static str,
-        to: &'static str,
-    ) -> Result<Access, Error> {
-        let access = self.find(request.headers(), to)?;
-        if access.holds(scope) {
-            self.is_within_limits(access.key.organisation.as_ref(), request.extensions().get())?;
-            return Ok(access);
-        }
-        let message = format!("the token lacks the scope {scope}");
-        Err(access.refuse(Error::new(Kind::PermissionDenied, "MISSING_SCOPE", message)))
-    }
-
-    fn is_within_limits(
-        &self,
-        organisation: Option<&OrganisationId>,
-        place: Option<&Place>,
-    ) -> Result<(), Error> {
-        if let (Some(rates), Some(organisation)) = (&self.rates, organisation) {
-            rates.take(organisation).inspect_err(|_| {
-                self.refusals.rate.met(Some(organisation));
-            })?;
-        }
-        if place.is_some_and(|place| !place.is_left_for(organisation)) {
-            self.refusals.in_flight.met(organisation);
-            return Err(Error::overloaded());
-        }
-        Ok(())
-    }
-
-    fn find(self: &Arc<Self>, headers: &http::HeaderMap, to: &'static str) -> Result<Access, Error> {
+    /// Who calls, by the token in a request's headers.
+    pub(crate) fn caller(&self, headers: &http::HeaderMap) -> Caller {
         let (id, secret) = token_of(headers).and_then(split_token).unwrap_or_default();
         let given: [u8; 32] = Sha256::digest(secret).into();
         // An unknown id takes as long as a wrong secret.
         let known = self.table.load().get(id).cloned();
         let kept = known.as_ref().map_or(&NOBODY, |key| &key.secret_sha256);
         let is_same = bool::from(kept.ct_eq(&given));
-        let Some(key) = known.filter(|_| is_same) else {
+        Caller { id: if is_token_id(id) { id } else { "" }.into(), key: known.filter(|_| is_same) }
+    }
+
+    /// The access of a request whose [`Caller`] has a valid token that holds a scope. `to`
+    /// says what it asks for, for the log.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED or PERMISSION_DENIED; RESOURCE_EXHAUSTED if the token's
+    /// organisation sends more requests than it may.
+    pub(crate) fn access<B>(
+        self: &Arc<Self>,
+        request: &http::Request<B>,
+        scope: &'static str,
+        to: &'static str,
+    ) -> Result<Access, Error> {
+        let access = self.known(request.extensions().get(), to)?;
+        if access.holds(scope) {
+            self.is_within_rate(access.key.organisation.as_ref())?;
+            return Ok(access);
+        }
+        let message = format!("the token lacks the scope {scope}");
+        Err(access.refuse(Error::new(Kind::PermissionDenied, "MISSING_SCOPE", message)))
+    }
+
+    fn is_within_rate(&self, organisation: Option<&OrganisationId>) -> Result<(), Error> {
+        if let (Some(rates), Some(organisation)) = (&self.rates, organisation) {
+            rates.take(organisation).inspect_err(|_| {
+                self.refusals.rate.met(Some(organisation));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn known(self: &Arc<Self>, caller: Option<&Caller>, to: &'static str) -> Result<Access, Error> {
+        let Some((id, key)) = caller.and_then(Caller::known) else {
             let error = unauthenticated();
-            audit::refused(if is_token_id(id) { id } else { "" }, None, to, error.reason());
+            audit::refused(caller.map_or("", |caller| &caller.id), None, to, error.reason());
             return Err(error);
         };
-        let access = Access { id: id.into(), key, to, keys: self.clone() };
+        let access = Access { id: id.clone(), key: key.clone(), to, keys: self.clone() };
         if access.key.is_expired() { Err(access.refuse(expired())) } else { Ok(access) }
+    }
+}
+
+/// Who calls, as far as a request's token tells: found once, before anything is done for the
+/// request. [`Keys::access`] finds it in the request's extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// What was given as the token's id; empty if that can't be one.
+    id: Arc<str>,
+    /// If the token is in the keys file.
+    key: Option<Arc<Key>>,
+}
+
+impl Caller {
+    fn known(&self) -> Option<(&Arc<str>, &Arc<Key>)> {
+        Some((&self.id, self.key.as_ref()?))
+    }
+
+    /// Whose share the request takes of what all have together.
+    pub(crate) fn owner(&self) -> Owner {
+        match self.key.as_ref().filter(|key| !key.is_expired()) {
+            Some(key) => key.organisation.clone().map_or(Owner::Operator, Owner::Organisation),
+            None => Owner::Nobody,
+        }
     }
 }
 

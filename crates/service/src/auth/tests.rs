@@ -37,8 +37,15 @@ fn call(keys: &Arc<Keys>, path: &str, header: Option<(&'static str, &str)>) -> R
         request = request.header(name, value);
     }
     let mut request = request.body(()).unwrap();
-    authorise(keys, &mut request).map_err(|error| error.reason())?;
+    authorised(keys, &mut request)?;
     request.extensions().get::<Access>().cloned().ok_or("open")
+}
+
+/// As a request that comes past both layers.
+fn authorised(keys: &Arc<Keys>, request: &mut http::Request<()>) -> Result<(), &'static str> {
+    let caller = keys.caller(request.headers());
+    request.extensions_mut().insert(caller);
+    authorise(keys, request).map_err(|error| error.reason())
 }
 
 const GET: &str = "/sluice.results.v1.ResultsService/GetResult";
@@ -76,7 +83,7 @@ fn credentials_of_another_scheme_hide_no_token() {
     let both = |authorization: &str| {
         let request = http::Request::builder().uri(GET).header("authorization", authorization);
         let mut request = request.header("x-aims-auth-token", GOOD).body(()).unwrap();
-        authorise(&keys, &mut request).map_err(|error| error.reason())
+        authorised(&keys, &mut request)
     };
     assert_eq!(both("Basic dXNlcjpwYXNz"), Ok(()));
     // What says that it is a token is the one that counts.

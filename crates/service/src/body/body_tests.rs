@@ -6,7 +6,10 @@ use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::budget::Measures;
+use crate::{
+    budget::Measures,
+    places::{Owner, Places},
+};
 
 const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
 const STREAM: &str = "/sluice.ingest.v1.IngestService/StreamObservations";
@@ -79,6 +82,8 @@ fn call(budget: &Arc<Budget>, path: &str, content_type: &str) -> Call {
     let request = Request::builder()
         .uri(path)
         .header("content-type", content_type)
+        // Who may have all there is.
+        .extension(Places::new(1).take(Owner::Operator).unwrap())
         .body(Sent(receiver, false))
         .unwrap();
     let inner = Inner::default();

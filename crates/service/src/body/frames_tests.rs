@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::budget::{Budget, Measures};
+use crate::{
+    budget::{Budget, Measures},
+    places::{Owner, Places},
+};
 
 fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap();
@@ -91,7 +94,9 @@ fn a_message_over_the_limit_is_refused_by_its_header_or_as_it_grows() {
 fn what_finds_no_room_goes_on_where_it_stood_once_there_is() {
     for message in [frame(0, &[7; 80]), frame(1, &gzip(&[7; 80]))] {
         let mut run = Run::new(200, 80, false);
-        let other = Account::open(run.budget.clone(), None);
+        // Of somebody else: each may have as much as is free.
+        let acme = Places::new(1).take(Owner::Organisation("acme".parse().unwrap()));
+        let other = Account::open(run.budget.clone(), acme);
         other.grow(150).unwrap();
         run.frames.push([frame(0, b"first"), message].concat().into());
         assert!(matches!(run.frames.advance(&run.account), Err(Stop::NoRoom(_))));
