@@ -135,6 +135,17 @@ async fn who_does_not_read_an_answer_loses_the_connection_and_who_has_none_to_re
 }
 
 #[tokio::test]
+async fn who_does_not_read_a_refusal_loses_the_connection_too() {
+    let pair = with("requests-in-flight-max", "1")
+        .flag(Service::Ingest, "answer-pause-max-seconds", "1")
+        .start()
+        .await;
+    let _all_places = Stream::open(&pair.clients(Tenant::Acme)).await;
+    let unread = unread_answer(&pair, 429).await;
+    tokio::time::timeout(PATIENCE, unread).await.expect("the end");
+}
+
+#[tokio::test]
 async fn unread_answers_to_callers_without_a_token_leave_places_for_those_with_one() {
     let pair = with("requests-in-flight-max", "4").start().await;
     let (mut sender, _connection) = connect(&pair, 0).await;

@@ -92,24 +92,27 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let stalls = request.extensions().get::<Leaving>().map(|leaving| leaving.stalls.clone());
+        let stalls = stalls.unwrap_or_default();
         match self.admit(&mut request) {
             Ok(None) => Box::pin(self.inner.call(request)),
-            Ok(Some(place)) => {
-                let stalls = request.extensions().get::<Leaving>().map(|leaving| leaving.stalls.clone());
-                let stalls = stalls.unwrap_or_default();
+            Ok(place) => {
                 let answer = self.inner.call(request);
-                Box::pin(async move {
-                    let answer = answer.await?;
-                    let stall = Some(stalls.begin());
-                    Ok(answer.map(|body| Body::new(Placed { body, stalls, stall, _place: place })))
-                })
+                Box::pin(async move { Ok(placed(answer.await?, stalls, place)) })
             }
             Err(error) => {
-                let answer = error.into_answer(is_grpc(&request));
+                let answer = placed(error.into_answer(is_grpc(&request)), stalls, None);
                 Box::pin(async move { Ok(answer) })
             }
         }
     }
+}
+
+/// An answer whose connection looks after it, and after the place of its request, until it
+/// has been sent. A refusal waits for its caller to read it, too.
+fn placed(answer: Response<Body>, stalls: Stalls, place: Option<Place>) -> Response<Body> {
+    let stall = Some(stalls.begin());
+    answer.map(|body| Body::new(Placed { body, stalls, stall, _place: place }))
 }
 
 /// The body of an answer; the request's place is free when it has been sent.
@@ -118,7 +121,7 @@ struct Placed {
     stalls: Stalls,
     /// While the connection has no room for more of it, or did not ask yet.
     stall: Option<Stall>,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 impl HttpBody for Placed {
