@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod audit;
+mod body_shares;
 mod cli;
 mod commits_in_doubt;
 mod connections;

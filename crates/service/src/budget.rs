@@ -1,6 +1,6 @@
 //! The process-wide budget of request-body bytes: how much of what callers sent
-//! may be in memory at a time. Taken as the bytes arrive, before anything is decoded,
-//! and given back when the work on them has ended. Each organisation may have as much as
+//! may be in memory at a time. Taken as the bytes arrive, for what they become when they
+//! are decoded before that is done, and given back when the work on them has ended. Each organisation may have as much as
 //! is still free, so that one whose requests take long leaves room for the others; or one
 //! request, whatever its size. What finds no room is refused, never queued without bound.
 
@@ -72,11 +72,16 @@ impl Budget {
     /// What is refused when there is no room: a request that would never fit is
     /// too large, any other may come again. `organisation` is whose it is, if that is known.
     pub(crate) fn refusal(&self, bytes: usize, organisation: Option<&OrganisationId>) -> Error {
-        if bytes > self.bytes_max {
+        if !self.may_fit(bytes) {
             return Error::request_too_large();
         }
         self.measures.refused.met(organisation);
         Error::overloaded()
+    }
+
+    /// Whether there is room for so much when nobody else has anything.
+    fn may_fit(&self, bytes: usize) -> bool {
+        bytes <= self.bytes_max
     }
 
     /// More for a request that holds so much.
@@ -86,7 +91,7 @@ impl Budget {
         let free = self.bytes_max.saturating_sub(used.all());
         let own = used.of(owner);
         let is_left = *owner == Owner::Operator || own == held || own.saturating_add(bytes) <= free;
-        let fits = bytes <= free && is_left;
+        let fits = bytes == 0 || bytes <= free && is_left;
         if fits && bytes > 0 {
             used.add(owner.clone(), bytes);
             self.measures.in_flight.inc_by(bytes as i64);
@@ -181,6 +186,11 @@ impl Account {
     /// Of which organisation the request is, if it is of one and that is known.
     pub(crate) fn organisation(&self) -> Option<OrganisationId> {
         self.held().place.as_ref().and_then(|place| place.owner().organisation().cloned())
+    }
+
+    /// Whether a message of so many bytes may find room, now or later.
+    pub(crate) fn may_fit(&self, bytes: usize) -> bool {
+        self.held().arriving.budget.may_fit(bytes)
     }
 
     /// Takes room for more of the message that is arriving.

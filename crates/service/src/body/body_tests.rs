@@ -2,10 +2,11 @@
 
 use std::{convert::Infallible, sync::Mutex};
 
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::*;
+use super::{frames::tests::frame, *};
 use crate::{
     budget::Measures,
     places::{Owner, Places},
@@ -108,6 +109,16 @@ impl Call {
         Some(frame.map(|frame| frame.into_data().unwrap().len()))
     }
 
+    /// Ends it; how many bytes still come.
+    async fn rest(&mut self) -> usize {
+        self.sender = None;
+        let mut bytes = 0;
+        while let Some(more) = self.next().await {
+            bytes += more.unwrap();
+        }
+        bytes
+    }
+
     async fn refusal(&mut self) -> Status {
         loop {
             match self.next().await.expect("a refusal, not the end") {
@@ -132,6 +143,12 @@ fn message(size: usize) -> Vec<u8> {
     [header, varint, vec![b'x'; size - 4]].concat()
 }
 
+/// A frame with so many empty observations, and what they take when they are decoded.
+fn observations(count: usize) -> (Vec<u8>, usize) {
+    let message = [0x1a, 0].repeat(count);
+    (frame(0, &message), message.len() + count * (cost::MESSAGE_COST + cost::FIELD_COST))
+}
+
 fn reason(status: &Status) -> String {
     use tonic_types::StatusExt;
     status.get_error_details().error_info().unwrap().reason.clone()
@@ -143,9 +160,7 @@ async fn a_single_message_is_held_until_its_handler_has_ended() {
     let mut first = call(&budget, PUBLISH, "application/grpc");
     first.send_message(100 * KIB).await;
     assert_eq!(budget.used(), 0, "nothing is taken before it is read");
-    assert_eq!(first.next().await.unwrap().unwrap(), 100 * KIB + 5);
-    first.sender = None;
-    assert!(first.next().await.is_none());
+    assert_eq!(first.rest().await, 100 * KIB + 5);
     assert!(budget.used() >= 100 * KIB);
 
     let mut second = call(&budget, PUBLISH, "application/grpc+proto");
@@ -189,7 +204,7 @@ async fn a_message_of_a_stream_is_held_by_who_takes_it_and_an_idle_stream_holds_
     stream.send_message(100 * KIB).await;
     stream.next().await.unwrap().unwrap();
     let share = account.of_message().unwrap();
-    assert!(futures_util::FutureExt::now_or_never(stream.next()).is_none(), "idle");
+    assert!(stream.next().now_or_never().is_none(), "idle");
     assert!(budget.used() >= 100 * KIB);
     drop(share);
     assert_eq!(budget.used(), 0);
@@ -197,7 +212,7 @@ async fn a_message_of_a_stream_is_held_by_who_takes_it_and_an_idle_stream_holds_
     stream.send_message(100 * KIB).await;
     stream.next().await.unwrap().unwrap();
     assert!(budget.used() > 0);
-    assert!(futures_util::FutureExt::now_or_never(stream.next()).is_none(), "idle");
+    assert!(stream.next().now_or_never().is_none(), "idle");
     assert_eq!(budget.used(), 0);
 }
 
@@ -264,13 +279,40 @@ async fn a_message_takes_so_long_and_no_longer() {
 #[tokio::test]
 async fn a_small_message_that_decodes_to_a_large_one_is_too_large() {
     let budget = Budget::new(BUDGET, Measures::default());
-    let mut bomb = call(&budget, PUBLISH, "application/grpc");
-    let observations = [0x1a, 0].repeat(500);
-    let header = [&[0][..], &u32::try_from(observations.len()).unwrap().to_be_bytes()].concat();
-    bomb.send([header, observations].concat()).await;
-    let refused = bomb.refusal().await;
-    assert_eq!(reason(&refused), "REQUEST_TOO_LARGE", "{refused:?}");
-    assert_eq!(cost::MESSAGE_COST * 500 / BUDGET, 2);
+    let (message, bytes) = observations(500);
+    assert!(bytes > BUDGET);
+    for path in [PUBLISH, STREAM] {
+        let mut bomb = call(&budget, path, "application/grpc");
+        bomb.send(message[..message.len() - 1].to_vec()).await;
+        let refused = bomb.refusal().now_or_never().expect("a refusal at once, before its end");
+        assert_eq!(reason(&refused), "REQUEST_TOO_LARGE", "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_takes_room_to_be_decoded_only_when_all_of_it_is_there() {
+    let budget = Budget::new(BUDGET, Measures::default());
+    let (message, bytes) = observations(200);
+    assert!(bytes < BUDGET && bytes + 100 * KIB > BUDGET);
+    // That it is the only one its end says.
+    for (path, sent) in [(PUBLISH, message.len()), (PUBLISH, message.len() - 1), (STREAM, message.len() - 1)]
+    {
+        let mut slow = call(&budget, path, "application/grpc");
+        slow.send(message[..sent].to_vec()).await;
+        let before = slow.next().await.unwrap().unwrap();
+        assert!(slow.next().now_or_never().is_none(), "the rest is waited for");
+        assert_eq!(budget.used(), sent - 5, "no more than its bytes");
+        let mut other = call(&budget, PUBLISH, "application/grpc");
+        other.send_message(100 * KIB).await;
+        assert_eq!(other.rest().await, 100 * KIB + 5);
+        drop(other);
+        slow.send(message[sent..].to_vec()).await;
+        slow.sender = None;
+        assert_eq!(before + slow.next().await.unwrap().unwrap(), message.len());
+        assert_eq!(budget.used(), bytes);
+        drop(slow);
+        assert_eq!(budget.used(), 0);
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use sluice_proto::{LazyStruct, MESSAGES, Part};
 /// that has just grown.
 pub(super) const MESSAGE_COST: usize = 640;
 /// What any other field takes.
-const FIELD_COST: usize = 32;
+pub(super) const FIELD_COST: usize = 32;
 /// How many times as large packed scalars are, decoded.
 const PACKED_FOLD: usize = 8;
 /// How many times as large a Struct is, once it is looked into: one after the other, so

@@ -44,16 +44,30 @@ pub(super) struct Frames {
     chunk: Bytes,
     free: usize,
     at: usize,
-    /// Room that the next piece needs, once it was measured.
-    needed: Option<usize>,
+    /// Whether there comes no more.
+    whole: bool,
     out: VecDeque<Bytes>,
+    /// Why the request is refused, once what came before is passed on.
+    refused: Option<Error>,
 }
 
 #[derive(Debug)]
 enum State {
-    Header { bytes: [u8; HEADER_BYTES], have: usize },
-    Plain { left: usize },
-    Compressed { left: usize, gathered: BytesMut, encoding: Encoding },
+    Header {
+        bytes: [u8; HEADER_BYTES],
+        have: usize,
+    },
+    /// Of so many bytes; what of it has arrived costs so much when it is decoded.
+    Plain {
+        left: usize,
+        bytes: usize,
+        cost: usize,
+    },
+    Compressed {
+        left: usize,
+        gathered: BytesMut,
+        encoding: Encoding,
+    },
     Complete,
 }
 
@@ -61,6 +75,11 @@ impl State {
     fn header() -> Self {
         Self::Header { bytes: [0; HEADER_BYTES], have: 0 }
     }
+}
+
+/// Refuses what never finds room.
+fn may_fit(account: &Account, bytes: usize) -> Result<(), Stop> {
+    account.may_fit(bytes).then_some(()).ok_or_else(|| Stop::Refused(Error::request_too_large()))
 }
 
 impl Frames {
@@ -80,8 +99,9 @@ impl Frames {
             chunk: Bytes::new(),
             free: 0,
             at: 0,
-            needed: None,
+            whole: false,
             out: VecDeque::new(),
+            refused: None,
         }
     }
 
@@ -110,14 +130,41 @@ impl Frames {
         self.out.pop_front()
     }
 
+    /// Whether all of a message has arrived, and it is not passed on yet.
+    fn is_held_back(&self) -> bool {
+        matches!(self.state, State::Plain { left: 0, .. } | State::Compressed { left: 0, .. })
+    }
+
     /// More has arrived. All that came before must have been processed.
     pub(super) fn push(&mut self, chunk: Bytes) {
+        if chunk.is_empty() {
+            return;
+        }
+        if self.is_held_back() {
+            // It was the only one: this is too much.
+            self.state = State::Complete;
+        }
         self.chunk = chunk;
         (self.free, self.at) = (0, 0);
     }
 
-    /// Processes what has arrived. What may be passed on is there in any case.
+    /// There comes no more. Says whether that lets go on what has arrived.
+    pub(super) fn end(&mut self) -> bool {
+        self.whole = true;
+        self.is_held_back()
+    }
+
+    /// Whether there comes no more.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Processes what has arrived. What may be passed on is there in any case; a refusal
+    /// comes after it.
     pub(super) fn advance(&mut self, account: &Account) -> Result<(), Stop> {
+        if let Some(error) = self.refused.take() {
+            return Err(Stop::Refused(error));
+        }
         let advanced = self.work(account);
         let free = self.chunk.split_to(self.free);
         self.at -= self.free;
@@ -125,14 +172,30 @@ impl Frames {
         if !free.is_empty() {
             self.out.push_back(free);
         }
-        advanced
+        match advanced {
+            Err(Stop::Refused(error)) if !self.out.is_empty() => {
+                self.refused = Some(error);
+                Ok(())
+            }
+            advanced => advanced,
+        }
     }
 
     fn work(&mut self, account: &Account) -> Result<(), Stop> {
         loop {
             let rest = self.chunk.len() - self.at;
             match &mut self.state {
-                State::Plain { left: 0 } => self.ended(account),
+                // Its handler waits for the end, too.
+                State::Plain { left: 0, .. } | State::Compressed { left: 0, .. }
+                    if self.single && !self.whole =>
+                {
+                    return if rest == 0 { Ok(()) } else { Err(Malformed.into()) };
+                }
+                State::Plain { left: 0, cost, .. } => {
+                    account.grow(*cost).map_err(Stop::NoRoom)?;
+                    self.free = self.at;
+                    self.ended(account);
+                }
                 State::Compressed { left: 0, .. } => self.inflate(account)?,
                 _ if rest == 0 => return Ok(()),
                 State::Header { bytes, have } => {
@@ -147,19 +210,20 @@ impl Frames {
                         self.hold_back();
                     }
                 }
-                State::Plain { left } => {
+                State::Plain { left, bytes, cost } => {
                     let more = rest.min(*left);
-                    let needed = match (self.needed, &mut self.meter) {
-                        (Some(needed), _) => needed,
-                        (None, Some(meter)) => more + meter.feed(&self.chunk[self.at..self.at + more])?,
-                        (None, None) => more,
-                    };
-                    self.needed = Some(needed);
-                    account.grow(needed).map_err(Stop::NoRoom)?;
-                    self.needed = None;
+                    account.grow(more).map_err(Stop::NoRoom)?;
+                    if let Some(meter) = &mut self.meter {
+                        *cost += meter.feed(&self.chunk[self.at..self.at + more])?;
+                        may_fit(account, *bytes + *cost)?;
+                    }
                     *left -= more;
                     self.at += more;
-                    self.free = self.at;
+                    // It is decoded once its last piece is passed on, and room for that is
+                    // taken then: who keeps its end back holds no more than what was sent.
+                    if *left > 0 {
+                        self.free = self.at;
+                    }
                 }
                 State::Compressed { left, gathered, .. } => {
                     let more = rest.min(*left);
@@ -208,7 +272,7 @@ impl Frames {
                     self.at = 0;
                 }
                 self.free = self.at;
-                self.state = State::Plain { left };
+                self.state = State::Plain { left, bytes: left, cost: 0 };
             }
             Some(encoding) => {
                 let free = self.chunk.split_to(self.free);
@@ -261,4 +325,4 @@ impl Frames {
 
 #[cfg(test)]
 #[path = "frames_tests.rs"]
-mod tests;
+pub(super) mod tests;

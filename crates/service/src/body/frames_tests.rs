@@ -8,12 +8,12 @@ use crate::{
     places::{Owner, Places},
 };
 
-fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap();
     [&[flag][..], &length.to_be_bytes(), payload].concat()
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     writer.write_all(bytes).unwrap();
@@ -33,18 +33,27 @@ impl Run {
         Self { frames, account: Account::open(budget.clone(), None), budget }
     }
 
-    /// Passes a body through in pieces of a size; what comes out.
+    /// Passes a whole body through in pieces of a size; what comes out.
     fn pass(&mut self, body: &[u8], size: usize) -> Result<Vec<u8>, Stop> {
         let mut out = Vec::new();
         for piece in body.chunks(size) {
             self.frames.push(Bytes::copy_from_slice(piece));
-            let advanced = self.frames.advance(&self.account);
-            while let Some(bytes) = self.frames.pop() {
-                out.extend_from_slice(&bytes);
-            }
-            advanced?;
+            out.extend(self.advance()?);
+        }
+        if self.frames.end() {
+            out.extend(self.advance()?);
         }
         Ok(out)
+    }
+
+    fn advance(&mut self) -> Result<Vec<u8>, Stop> {
+        let mut out = Vec::new();
+        loop {
+            self.frames.advance(&self.account)?;
+            let Some(bytes) = self.frames.pop() else { return Ok(out) };
+            out.extend(bytes);
+            out.extend(std::iter::from_fn(|| self.frames.pop()).flatten());
+        }
     }
 }
 
@@ -112,9 +121,29 @@ fn what_finds_no_room_goes_on_where_it_stood_once_there_is() {
 }
 
 #[test]
+fn the_only_message_is_passed_on_with_the_end() {
+    for message in [frame(0, b"message"), frame(1, &gzip(b"message"))] {
+        let mut run = Run::new(100, 50, true);
+        run.frames.push(message.into());
+        let before = run.advance().unwrap();
+        assert!(before.len() <= HEADER_BYTES, "{before:?}");
+        run.frames.push(Bytes::new());
+        assert_eq!(run.advance().unwrap(), b"");
+        assert!(run.frames.is_awaited() && run.frames.end());
+        assert_eq!([before, run.advance().unwrap()].concat(), frame(0, b"message"));
+        assert!(!run.frames.is_partial());
+    }
+}
+
+#[test]
 fn what_is_no_frame_is_malformed() {
-    let two = [frame(0, b"a"), frame(0, b"b")].concat();
-    assert_eq!(reason(Run::new(100, 10, true).pass(&two, 100)), "MALFORMED_REQUEST");
+    for flag in [0, 1] {
+        let first = if flag == 0 { frame(0, b"a") } else { frame(1, &gzip(b"a")) };
+        let two = [first, frame(0, b"b")].concat();
+        for size in [1, 6, 100] {
+            assert_eq!(reason(Run::new(100, 50, true).pass(&two, size)), "MALFORMED_REQUEST", "{size}");
+        }
+    }
     for bad in [frame(2, b"a"), frame(1, b"not gzip")] {
         assert_eq!(reason(Run::new(100, 10, false).pass(&bad, 100)), "MALFORMED_REQUEST");
     }

@@ -1,6 +1,7 @@
 //! Request bodies within bounds, on both surfaces, before anything is decoded: what
 //! arrives is accounted for in the process's [`Budget`], and held there until the
-//! handler has ended (of a stream: until the handler lets go of the message). A body
+//! handler has ended (of a stream: until the handler lets go of the message). What a
+//! message takes when it is decoded is added when all of it is there. A body
 //! that finds no room is refused at once. A stream may wait a moment: not reading
 //! is what tells its publisher to slow down, and its earlier messages are about to
 //! make room.
@@ -227,14 +228,19 @@ where
                     continue;
                 }
             }
+            if self.frames().is_some_and(|frames| frames.is_whole()) {
+                return Poll::Ready(None);
+            }
             match self.poll_inner(context) {
                 Poll::Pending => {
                     ready!(self.poll_pause(context));
                     return self.refuse(Error::too_slow());
                 }
                 Poll::Ready(None) => {
-                    let partial = self.frames().is_some_and(|frames| frames.is_partial());
-                    return if partial { self.refuse(Error::malformed_request()) } else { Poll::Ready(None) };
+                    let goes_on = self.frames().is_some_and(Frames::end);
+                    if !goes_on && self.frames().is_some_and(|frames| frames.is_partial()) {
+                        return self.refuse(Error::malformed_request());
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => {
                     self.ended = true;
@@ -245,7 +251,8 @@ where
                     match (frame.into_data(), self.frames()) {
                         (Ok(bytes), Some(frames)) => frames.push(bytes),
                         (Ok(bytes), None) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                        (Err(other), _) => return Poll::Ready(Some(Ok(other))),
+                        // No call knows trailers of a request; they come before its end.
+                        (Err(_trailers), _) => {}
                     }
                 }
             }
