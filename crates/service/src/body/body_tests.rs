@@ -6,7 +6,10 @@ use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{frames::tests::frame, *};
+use super::{
+    frames::tests::{frame, gzip},
+    *,
+};
 use crate::{
     budget::Measures,
     places::{Owner, Places},
@@ -79,14 +82,20 @@ struct Call {
 }
 
 fn call(budget: &Arc<Budget>, path: &str, content_type: &str) -> Call {
+    call_with(budget, Request::builder().uri(path).header("content-type", content_type))
+}
+
+/// A stream of compressed messages.
+fn compressed_stream(budget: &Arc<Budget>) -> Call {
+    let request = Request::builder().uri(STREAM).header("content-type", "application/grpc");
+    call_with(budget, request.header("grpc-encoding", "gzip"))
+}
+
+fn call_with(budget: &Arc<Budget>, request: http::request::Builder) -> Call {
     let (sender, receiver) = mpsc::channel(1000);
-    let request = Request::builder()
-        .uri(path)
-        .header("content-type", content_type)
-        // Who may have all there is.
-        .extension(Places::new(1).take(Owner::Operator).unwrap())
-        .body(Sent(receiver, false))
-        .unwrap();
+    // Who may have all there is.
+    let request = request.extension(Places::new(1).take(Owner::Operator).unwrap());
+    let request = request.body(Sent(receiver, false)).unwrap();
     let inner = Inner::default();
     let answered = Bodies::new(budget.clone(), 100 * KIB, inner.clone()).call(request);
     let (request, answer) = inner.given.lock().unwrap().take().unwrap();
@@ -147,6 +156,12 @@ fn message(size: usize) -> Vec<u8> {
 fn observations(count: usize) -> (Vec<u8>, usize) {
     let message = [0x1a, 0].repeat(count);
     (frame(0, &message), message.len() + count * (cost::MESSAGE_COST + cost::FIELD_COST))
+}
+
+/// The same, compressed.
+fn compressed_observations(count: usize) -> (Vec<u8>, usize) {
+    let (framed, bytes) = observations(count);
+    (frame(1, &gzip(&framed[5..])), bytes)
 }
 
 fn reason(status: &Status) -> String {
@@ -287,6 +302,45 @@ async fn a_small_message_that_decodes_to_a_large_one_is_too_large() {
         let refused = bomb.refusal().now_or_never().expect("a refusal at once, before its end");
         assert_eq!(reason(&refused), "REQUEST_TOO_LARGE", "{refused:?}");
     }
+    let mut bomb = compressed_stream(&budget);
+    bomb.send(compressed_observations(500).0).await;
+    let refused = bomb.refusal().now_or_never().expect("a refusal at once");
+    assert_eq!(reason(&refused), "REQUEST_TOO_LARGE", "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_compressed_message_is_refused_for_what_it_is() {
+    let budget = Budget::new(BUDGET, Measures::default());
+    let large = message(100 * KIB + 1);
+    for (content, why) in [(&large[5..], "REQUEST_TOO_LARGE"), (&large[5..1000], "MALFORMED_REQUEST")] {
+        let mut stream = compressed_stream(&budget);
+        stream.send(frame(1, &gzip(content))).await;
+        assert_eq!(reason(&stream.refusal().await), why);
+    }
+    let mut fits = compressed_stream(&budget);
+    fits.send(frame(1, &gzip(&message(100 * KIB)[5..]))).await;
+    assert_eq!(fits.rest().await, 100 * KIB + 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn compressed_messages_that_wait_for_room_take_turns_and_no_time() {
+    let (message, bytes) = compressed_observations(100);
+    let budget = Budget::new(2 * bytes + message.len(), Measures::default());
+    let other = Account::open(budget.clone(), None);
+    other.grow(bytes + bytes / 2).unwrap();
+    let mut streams = [compressed_stream(&budget), compressed_stream(&budget)];
+    let [first, second] = &mut streams;
+    first.send(message.clone()).await;
+    second.send(message).await;
+    {
+        let mut both = std::pin::pin!(async { tokio::join!(first.next(), second.next()) });
+        // The clock goes on only once nobody has anything to do.
+        assert!(tokio::time::timeout(ROOM_WAIT_MAX / 2, both.as_mut()).await.is_err(), "no room yet");
+        drop(other);
+        let went_on = tokio::time::timeout(ROOM_WAIT_MAX / 4, both).await.expect("room for both");
+        assert!(matches!(went_on, (Some(Ok(5)), Some(Ok(5)))), "{went_on:?}");
+    }
+    assert_eq!(budget.used(), 2 * bytes);
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ impl Meter {
         Self { message, state: State::Key(Varint::default()), at: 0, largest: 0, open: Vec::new() }
     }
 
-    /// A new message of so many bytes begins.
+    /// A new message begins, of so many bytes, or at most so many.
     pub(super) fn begin(&mut self, bytes: u64) {
         *self = Self { open: std::mem::take(&mut self.open), ..Self::new(self.message) };
         self.open.clear();
@@ -102,6 +102,11 @@ impl Meter {
             cost += self.byte(byte)?;
         }
         Ok(cost)
+    }
+
+    /// Whether all that began in this message has ended.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.state, State::Key(Varint { bytes: 0, .. })) && self.open.len() <= 1
     }
 
     /// A field has ended: so have the messages that end here.

@@ -44,6 +44,8 @@ pub(super) struct Frames {
     chunk: Bytes,
     free: usize,
     at: usize,
+    /// Room that a compressed message needs, once it was measured.
+    needed: Option<usize>,
     /// Whether there comes no more.
     whole: bool,
     out: VecDeque<Bytes>,
@@ -99,6 +101,7 @@ impl Frames {
             chunk: Bytes::new(),
             free: 0,
             at: 0,
+            needed: None,
             whole: false,
             out: VecDeque::new(),
             refused: None,
@@ -287,32 +290,58 @@ impl Frames {
         Ok(())
     }
 
-    /// All of a compressed message is there.
+    /// All of a compressed message is there. One that finds no room is measured to its end
+    /// and let go; from then on it takes all that it needs at once, or nothing. So it
+    /// gives nothing back while it waits, which would wake it again.
     fn inflate(&mut self, account: &Account) -> Result<(), Stop> {
         let State::Compressed { gathered, encoding, .. } = &self.state else { return Ok(()) };
-        let (mut taken, bytes_max) = (0_usize, self.bytes_max);
-        let grow = |bytes: usize| {
-            if taken + bytes > bytes_max {
+        let is_measured = self.needed.is_some();
+        let mut taken = self.needed.unwrap_or_default();
+        account.grow(taken).map_err(Stop::NoRoom)?;
+        let (mut bytes, mut cost) = (0, 0);
+        let mut inflated = Some(BytesMut::new());
+        if let Some(meter) = &mut self.meter {
+            // How long it is, it does not say before its end. No message is longer.
+            meter.begin(u32::MAX.into());
+        }
+        let take = |piece: &[u8]| {
+            bytes += piece.len();
+            if bytes > self.bytes_max {
                 return Err(Stop::Refused(Error::request_too_large()));
             }
-            account.grow(bytes).map_err(Stop::NoRoom)?;
-            taken += bytes;
+            if let Some(meter) = &mut self.meter {
+                cost += meter.feed(piece)?;
+            }
+            may_fit(account, gathered.len() + bytes + cost)?;
+            if !is_measured && inflated.is_some() {
+                match account.grow(piece.len()) {
+                    Ok(()) => taken += piece.len(),
+                    // It does not wait.
+                    Err(size) if self.single => return Err(Stop::NoRoom(size)),
+                    Err(_) => inflated = None,
+                }
+            }
+            if let Some(inflated) = &mut inflated {
+                inflated.extend_from_slice(piece);
+            }
             Ok(())
         };
-        let inflated = encoding.inflate(gathered, grow, || Malformed.into());
-        let measured = inflated.and_then(|inflated| {
-            if let Some(meter) = &mut self.meter {
-                meter.begin(inflated.len() as u64);
-                account.grow(meter.feed(&inflated)?).map_err(Stop::NoRoom)?;
-            }
-            Ok(inflated)
-        });
-        let inflated = measured.inspect_err(|_| account.shrink(taken))?;
-        let length = u32::try_from(inflated.len()).map_err(|_| Malformed)?;
+        let mut ended = encoding.inflate(gathered, take, || Malformed.into());
+        if self.meter.as_ref().is_some_and(|meter| !meter.is_whole()) {
+            ended = ended.and(Err(Malformed.into()));
+        }
+        let inflated = inflated.filter(|_| ended.is_ok() && (is_measured || account.grow(cost).is_ok()));
+        let Some(inflated) = inflated else {
+            account.shrink(taken);
+            self.needed = Some(bytes + cost);
+            return ended;
+        };
+        self.needed = None;
+        let length = u32::try_from(bytes).map_err(|_| Malformed)?;
         let mut header = [0; HEADER_BYTES];
         header[1..].copy_from_slice(&length.to_be_bytes());
         account.shrink(gathered.len());
-        self.out.extend([Bytes::copy_from_slice(&header), inflated]);
+        self.out.extend([Bytes::copy_from_slice(&header), inflated.freeze()]);
         self.ended(account);
         Ok(())
     }

@@ -1,9 +1,8 @@
-//! Decompression of gRPC messages, within bounds: a message grows by as much as
-//! the budget has room for, and never beyond the limit, before anything is decoded.
+//! Decompression of gRPC messages, piece by piece, so that whoever takes the pieces can
+//! stop at a limit before anything is decoded.
 
 use std::io::{Error, ErrorKind, Read};
 
-use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 
 /// How much is decompressed at a time.
@@ -29,30 +28,27 @@ impl Encoding {
         }
     }
 
-    /// Decompresses a whole message. `grow` is asked for room before each step.
+    /// Decompresses a whole message, and gives it to `take` in pieces.
     ///
     /// # Errors
-    /// What `grow` says, or that the bytes are not so compressed.
+    /// What `take` says, or that the bytes are not so compressed.
     pub(super) fn inflate<E>(
         self,
         compressed: &[u8],
-        mut grow: impl FnMut(usize) -> Result<(), E>,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
         malformed: impl Fn() -> E,
-    ) -> Result<Bytes, E> {
+    ) -> Result<(), E> {
         let mut reader: Box<dyn Read + '_> = match self {
             Self::Gzip => Box::new(flate2::bufread::GzDecoder::new(compressed)),
             Self::Zstd => Box::new(zstd_reader(compressed).map_err(|_| malformed())?),
         };
-        let mut inflated = BytesMut::new();
+        let mut piece = vec![0; STEP_BYTES];
         loop {
-            let filled = inflated.len();
-            inflated.resize(filled + STEP_BYTES, 0);
-            let read = fill(&mut reader, &mut inflated[filled..]).map_err(|_| malformed())?;
-            inflated.truncate(filled + read);
+            let read = fill(&mut reader, &mut piece).map_err(|_| malformed())?;
             if read == 0 {
-                return Ok(inflated.freeze());
+                return Ok(());
             }
-            grow(read)?;
+            take(&piece[..read])?;
         }
     }
 }
@@ -94,13 +90,14 @@ mod tests {
         }
     }
 
-    fn inflated(encoding: Encoding, compressed: &[u8], max: usize) -> Result<Bytes, &'static str> {
-        let mut room = max;
-        let grow = |bytes: usize| {
-            room = room.checked_sub(bytes).ok_or("no room")?;
-            Ok(())
+    fn inflated(encoding: Encoding, compressed: &[u8], max: usize) -> Result<Vec<u8>, &'static str> {
+        let mut inflated = Vec::new();
+        let take = |piece: &[u8]| {
+            inflated.extend_from_slice(piece);
+            if inflated.len() > max { Err("too large") } else { Ok(()) }
         };
-        encoding.inflate(compressed, grow, || "malformed")
+        encoding.inflate(compressed, take, || "malformed")?;
+        Ok(inflated)
     }
 
     #[test]
@@ -111,7 +108,7 @@ mod tests {
                 let small = compressed(encoding, &bytes);
                 assert_eq!(inflated(encoding, &small, size).unwrap(), bytes, "{encoding:?} {size}");
                 if size > 0 {
-                    assert_eq!(inflated(encoding, &small, size - 1), Err("no room"), "{encoding:?} {size}");
+                    assert_eq!(inflated(encoding, &small, size - 1), Err("too large"), "{encoding:?} {size}");
                 }
             }
         }
