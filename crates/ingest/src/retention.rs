@@ -5,7 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sluice_service::postgres::{Database, Session, patiently};
+use sluice_service::{
+    Error,
+    backoff::Rounds,
+    postgres::{Database, Session, patiently},
+};
 use tokio_postgres::{Client, Error as PgError};
 use tokio_util::sync::CancellationToken;
 
@@ -32,15 +36,14 @@ const SESSION: Session = Session {
 
 /// Looks once a minute whether it is time, until shutdown.
 pub async fn run(database: Database, retention: Duration, metrics: Arc<Gate>, shutdown: CancellationToken) {
+    let mut rounds = Rounds::new("removing the gate's old state", LOOK_EVERY, LOOK_EVERY);
     loop {
-        match patiently(look(&database, retention, &metrics)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the gate's old state was not removed yet"),
-            Err(error) => tracing::warn!(%error, "the gate's old state was not removed yet"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+        let done = match patiently(look(&database, retention, &metrics)).await {
+            Ok(done) => done.map_err(Error::from),
+            Err(late) => Err(Error::database_busy().because(late)),
+        };
+        if !rounds.next_after(&done, &shutdown).await {
+            return;
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Error, error::chain};
 
@@ -37,29 +38,41 @@ impl Backoff {
     }
 }
 
-/// What of an outage is news: that it began, or has another cause now.
-#[derive(Debug, Default)]
+/// What is new about an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// It began, or has another cause than before: this one.
+    Fails(&'a str),
+    /// It is over.
+    WorksAgain,
+}
+
+/// Tells of an outage once, and when its cause changes, and of its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outage {
     /// Why it failed last, while it fails.
     told: Option<String>,
 }
 
 impl Outage {
-    /// What to tell of the last outcome: its fault, unless the one before had the same.
-    pub fn news(&mut self, fault: Option<String>) -> Option<&str> {
-        let is_new = self.told != fault;
+    /// What to tell of the last outcome, which had this fault or none.
+    pub fn news(&mut self, fault: Option<String>) -> Option<News<'_>> {
+        if self.told == fault {
+            return None;
+        }
         self.told = fault;
-        self.told.as_deref().filter(|_| is_new)
+        Some(self.told.as_deref().map_or(News::WorksAgain, News::Fails))
     }
 
     /// The same of what may fail with an error: its messages, and those of its causes.
-    pub fn news_of<T>(&mut self, outcome: &Result<T, Error>) -> Option<&str> {
+    pub fn news_of<T>(&mut self, outcome: &Result<T, Error>) -> Option<News<'_>> {
         self.news(outcome.as_ref().err().map(|error| chain(error)))
     }
 }
 
 /// What is done again and again: as usual after it worked, and more and more seldom while
-/// it fails. An outage is one line in the log, and one more when it has another cause.
+/// it fails. An outage is one line in the log, one more when it has another cause, and one
+/// when it is over.
 #[derive(Debug)]
 pub struct Rounds {
     what: &'static str,
@@ -79,14 +92,24 @@ impl Rounds {
     /// One ended: how long to wait before the next.
     #[must_use]
     pub fn ended<T>(&mut self, outcome: &Result<T, Error>) -> Duration {
-        if let Some(error) = self.outage.news_of(outcome) {
-            tracing::warn!(error, "{} fails", self.what);
+        match self.outage.news_of(outcome) {
+            Some(News::Fails(error)) => tracing::warn!(error, "{} fails", self.what),
+            Some(News::WorksAgain) => tracing::info!("{} works again", self.what),
+            None => {}
         }
         if outcome.is_err() {
             return self.backoff.failed();
         }
         self.backoff.worked();
         self.usual
+    }
+
+    /// One ended: waits for the next, and says whether there is one: not after shutdown.
+    pub async fn next_after<T>(&mut self, outcome: &Result<T, Error>, shutdown: &CancellationToken) -> bool {
+        tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = tokio::time::sleep(self.ended(outcome)) => true,
+        }
     }
 }
 
@@ -153,11 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_news_once_and_when_its_cause_changes() {
+    fn an_outage_is_news_once_when_its_cause_changes_and_when_it_is_over() {
         let mut outage = Outage::default();
         let told = [None, Some("a"), Some("a"), Some("b"), None, Some("b")]
-            .map(|fault| outage.news(fault.map(str::to_owned)).map(str::to_owned));
-        let expected = [None, Some("a"), None, Some("b"), None, Some("b")];
+            .map(|fault| outage.news(fault.map(str::to_owned)).map(|news| format!("{news:?}")));
+        let (began, other) = (Some("Fails(\"a\")"), Some("Fails(\"b\")"));
+        let expected = [None, began, None, other, Some("WorksAgain"), other];
         assert_eq!(told.each_ref().map(Option::as_deref), expected);
     }
 
@@ -171,6 +195,15 @@ mod tests {
         assert!(rounds.ended(&failed) >= usual, "the waits grow");
         assert_eq!(rounds.ended(&worked), usual);
         assert!(rounds.ended(&failed) <= usual, "and begin anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_no_round_after_shutdown() {
+        let (mut rounds, shutdown) =
+            (Rounds::new("a test", Duration::from_secs(1), Duration::from_secs(1)), CancellationToken::new());
+        assert!(rounds.next_after(&Ok(()), &shutdown).await);
+        shutdown.cancel();
+        assert!(!rounds.next_after(&Ok(()), &shutdown).await);
     }
 
     #[test]

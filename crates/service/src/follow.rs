@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Outage,
+    backoff::{News, Outage},
     metrics::{Family, Gauge, Registry},
 };
 
@@ -60,8 +60,12 @@ pub(crate) async fn follow(
             Err(fault) => Err(fault),
         };
         unusable.set(outcome.is_err().into());
-        if let Some(fault) = outage.news(outcome.err()) {
-            tracing::error!(fault, "{file} unusable, keeping the previous version");
+        match outage.news(outcome.err()) {
+            Some(News::Fails(fault)) => {
+                tracing::error!(fault, "{file} unusable, keeping the previous version");
+            }
+            Some(News::WorksAgain) => tracing::info!("{file} usable again"),
+            None => {}
         }
     }
 }

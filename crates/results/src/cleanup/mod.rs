@@ -9,7 +9,11 @@ mod uploads;
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
-use sluice_service::{Error, OrganisationId, backoff::Outage, postgres::query};
+use sluice_service::{
+    Error, OrganisationId,
+    backoff::{News, Outage},
+    postgres::query,
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -80,8 +84,10 @@ impl Cleanup {
 
     /// A round ended.
     fn ended(&self, done: &Result<(), Error>, outage: &mut Outage) {
-        if let Some(error) = outage.news_of(done) {
-            tracing::warn!(error, "clean-up fails");
+        match outage.news_of(done) {
+            Some(News::Fails(error)) => tracing::warn!(error, "clean-up fails"),
+            Some(News::WorksAgain) => tracing::info!("clean-up works again"),
+            None => {}
         }
         self.metrics.round(done.is_ok());
     }

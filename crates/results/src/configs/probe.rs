@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sluice_service::Error;
+use sluice_service::{Error, backoff::Rounds};
 use tokio_util::sync::CancellationToken;
 
 use super::{Configs, stores::Stores};
@@ -17,6 +17,8 @@ use crate::{
 /// How often what is not VALID is probed again.
 pub const AGAIN_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// While it fails.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(20);
 /// Probed at the same time again,
 const AT_ONCE: i64 = 16;
 /// and of one organisation: those of it that hang hold nobody else's up.
@@ -62,14 +64,10 @@ async fn look(stores: &Stores, config: &StorageConfig) -> Result<(), String> {
 
 /// Probes storage configs until shutdown.
 pub async fn keep(configs: Configs, stores: Stores, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        if let Err(error) = once(&configs, &stores, &shutdown).await {
-            tracing::debug!(%error, "storage configs not probed");
-        }
+    let mut rounds = Rounds::new("probing storage configs", LOOK_EVERY, LOOK_EVERY_MAX);
+    let mut done = Ok(());
+    while rounds.next_after(&done, &shutdown).await {
+        done = once(&configs, &stores, &shutdown).await;
     }
 }
 

@@ -2,25 +2,23 @@
 
 use std::time::Duration;
 
-use sluice_service::Error;
+use sluice_service::{Error, backoff::Rounds};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Configs, stores::Stores};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// While it fails.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Looks after credentials until shutdown.
 pub async fn keep(configs: Configs, stores: Stores, shutdown: CancellationToken) {
     let Some(present) = stores.present_key() else { return };
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        if let Err(error) = once(&configs, &stores, present).await {
-            tracing::debug!(%error, "credentials not looked after");
-        }
+    let mut rounds = Rounds::new("resealing credentials", LOOK_EVERY, LOOK_EVERY_MAX);
+    let mut done = Ok(());
+    while rounds.next_after(&done, &shutdown).await {
+        done = once(&configs, &stores, present).await;
     }
 }
 

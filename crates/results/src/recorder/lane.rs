@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 
 use sluice_service::{
     Error,
+    backoff::{News, Outage},
     postgres::{
         Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently, state, told,
     },
@@ -73,8 +74,8 @@ pub struct Lane {
     sessions: Sessions,
     wary: Wary,
     reconnect: Reconnect,
-    /// What went wrong last, so that an outage is one line and not thousands.
-    told: Option<String>,
+    /// So that an outage is one line and not thousands.
+    outage: Outage,
     recent: Recent,
     metrics: Arc<Recordings>,
 }
@@ -88,7 +89,7 @@ impl Lane {
             sessions: sessions.clone(),
             wary: Wary::default(),
             reconnect: Reconnect::default(),
-            told: None,
+            outage: Outage::default(),
             recent,
             metrics,
         }
@@ -218,12 +219,10 @@ impl Lane {
 
     /// Logs a fault, or its end, when it is another one than before.
     fn tell(&mut self, fault: Option<String>) {
-        if self.told != fault {
-            match &fault {
-                Some(fault) => tracing::error!(%fault, "a lane can't record results"),
-                None => tracing::info!("a lane records results again"),
-            }
-            self.told = fault;
+        match self.outage.news(fault) {
+            Some(News::Fails(fault)) => tracing::error!(fault, "a lane can't record results"),
+            Some(News::WorksAgain) => tracing::info!("a lane records results again"),
+            None => {}
         }
     }
 
@@ -327,10 +326,10 @@ mod tests {
         let metrics = Metrics::register(&mut Registry::new("results", "0"));
         let mut lane = Lane::new(nowhere, &Sessions::default(), Recent::new(0), metrics.recording);
         lane.commit(vec![job(1, 1)]).await;
-        let told = lane.told.clone();
-        assert!(told.is_some());
+        let told = lane.outage.clone();
+        assert_ne!(told, Outage::default());
         assert!(lane.reconnect.is_resting());
         lane.commit(vec![job(1, 1)]).await;
-        assert_eq!(lane.told, told, "not a line for each that comes during a rest");
+        assert_eq!(lane.outage, told, "not a line for each that comes during a rest");
     }
 }

@@ -8,7 +8,13 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{Database, Session, sqlstate::lacks_table};
-use crate::{config::Secret, program::Failure, settings};
+use crate::{
+    backoff::{News, Outage},
+    config::Secret,
+    error::chain,
+    program::Failure,
+    settings,
+};
 
 /// The advisory lock all migrations of a database take: the bytes of `sluice`.
 const LOCK: i64 = 0x73_6c_75_69_63_65;
@@ -128,10 +134,11 @@ impl Migration {
     /// Migrates as soon as the database is there, however long that takes; ends at
     /// shutdown.
     pub async fn run_when_possible(&self, runner: impl Fn() -> Runner, shutdown: &CancellationToken) {
+        let mut outage = Outage::default();
         while !shutdown.is_cancelled() {
-            match self.run(runner()).await {
-                Ok(_) => return,
-                Err(error) => tracing::warn!(%error, "not migrated, trying again"),
+            let Err(error) = self.run(runner()).await else { return };
+            if let Some(News::Fails(error)) = outage.news(Some(chain(&*error))) {
+                tracing::warn!(error, "not migrated, trying again");
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
