@@ -246,6 +246,8 @@ class Rendered:
             needed += of("SLUICE_FILE_BYTES_IN_FLIGHT_MAX") + of("SLUICE_RECENT_BYTES_MAX")
         else:
             needed += of("SLUICE_FILES_MAX") * of("SLUICE_OBSERVATION_BYTES_MAX")
+            # What publishers' open streams keep.
+            needed += of("SLUICE_BODY_BYTES_IN_FLIGHT_MAX")
         limit = memory_bytes(container["resources"]["limits"]["memory"])
         if needed > limit:
             self.fault(name, f"its settings let callers take {needed // MIB} MiB of {limit // MIB}")

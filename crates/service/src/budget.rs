@@ -6,10 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
@@ -22,7 +19,7 @@ use crate::{
     shares::Shares,
 };
 
-/// A stream whose largest message is no larger keeps nothing worth counting.
+/// How much of what a stream keeps is not worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
 
 /// The budget. One per process.
@@ -30,8 +27,8 @@ const KEPT_UNCOUNTED: usize = 256 * 1024;
 pub struct Budget {
     bytes_max: usize,
     used: Mutex<Shares<Owner>>,
-    /// What open streams keep beside it: see [`Account::is_too_much_kept`].
-    kept: AtomicUsize,
+    /// What open streams keep beside it, up to as much again: see [`Account::keep`].
+    kept: Mutex<Shares<Owner>>,
     freed: Notify,
     measures: Measures,
 }
@@ -52,7 +49,7 @@ impl Budget {
         Arc::new(Self {
             bytes_max,
             used: Mutex::default(),
-            kept: AtomicUsize::new(0),
+            kept: Mutex::default(),
             freed: Notify::new(),
             measures,
         })
@@ -61,12 +58,7 @@ impl Budget {
     /// Bytes in use now.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.shares().all()
-    }
-
-    fn shares(&self) -> MutexGuard<'_, Shares<Owner>> {
-        // Numbers are whole after every step.
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.used).all()
     }
 
     /// What is refused when there is no room: a request that would never fit is
@@ -87,7 +79,7 @@ impl Budget {
     /// More for a request that holds so much.
     #[allow(clippy::cast_possible_wrap)] // what is in memory fits an i64
     fn take(&self, owner: &Owner, held: usize, bytes: usize) -> bool {
-        let mut used = self.shares();
+        let mut used = locked(&self.used);
         let free = self.bytes_max.saturating_sub(used.all());
         let own = used.of(owner);
         let is_left = *owner == Owner::Operator || own == held || own.saturating_add(bytes) <= free;
@@ -102,16 +94,34 @@ impl Budget {
     #[allow(clippy::cast_possible_wrap)]
     fn give_back(&self, owner: &Owner, bytes: usize) {
         if bytes > 0 {
-            self.shares().remove(owner, bytes);
+            locked(&self.used).remove(owner, bytes);
             self.measures.in_flight.dec_by(bytes as i64);
             self.freed.notify_waiters();
         }
+    }
+
+    /// More that a stream keeps; the operator's, whatever there is.
+    fn keep(&self, owner: &Owner, bytes: usize) -> bool {
+        let mut kept = locked(&self.kept);
+        let fits = match owner {
+            Some(_) => kept.leaves(owner, bytes, self.bytes_max),
+            None => kept.fits(bytes, self.bytes_max),
+        };
+        if fits {
+            kept.add(owner.clone(), bytes);
+        }
+        fits
     }
 
     /// Ends when somebody gave something back after the call.
     pub(crate) async fn freed(self: Arc<Self>) {
         self.freed.notified().await;
     }
+}
+
+fn locked(shares: &Mutex<Shares<Owner>>) -> MutexGuard<'_, Shares<Owner>> {
+    // Numbers are whole after every step.
+    shares.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A part of the budget. Given back when dropped.
@@ -154,20 +164,30 @@ struct Held {
     place: Option<Place>,
     arriving: Share,
     arrived: VecDeque<Share>,
-    /// Size of the largest message so far, if it counts.
-    largest: usize,
+    kept: Kept,
 }
 
-impl Drop for Held {
+/// What a stream keeps. Given back when dropped.
+#[derive(Debug)]
+struct Kept {
+    budget: Arc<Budget>,
+    owner: Owner,
+    bytes: usize,
+    /// Whether there was no room for all of it.
+    is_too_much: bool,
+}
+
+impl Drop for Kept {
     fn drop(&mut self) {
-        self.arriving.budget.kept.fetch_sub(self.largest, Relaxed);
+        locked(&self.budget.kept).remove(&self.owner, self.bytes);
     }
 }
 
 impl Account {
     /// Of the request that has a place.
     pub(crate) fn open(budget: Arc<Budget>, place: Option<Place>) -> Self {
-        let held = Held { place, arriving: Share::none(budget), arrived: VecDeque::new(), largest: 0 };
+        let kept = Kept { budget: budget.clone(), owner: None, bytes: 0, is_too_much: false };
+        let held = Held { place, arriving: Share::none(budget), arrived: VecDeque::new(), kept };
         Self { held: Arc::new(Mutex::new(held)) }
     }
 
@@ -223,21 +243,32 @@ impl Account {
         let mut held = self.held();
         let next = Share::none(held.arriving.budget.clone());
         let share = std::mem::replace(&mut held.arriving, next);
-        let bytes = share.bytes;
-        if bytes > held.largest.max(KEPT_UNCOUNTED) {
-            share.budget.kept.fetch_add(bytes - held.largest, Relaxed);
-            held.largest = bytes;
-        }
         held.arrived.push_back(share);
     }
 
-    /// Whether this stream keeps a large buffer, and all such streams together keep
-    /// more than half of what the budget has. tonic keeps the buffer of a stream's
-    /// largest message while the stream is idle, where the budget does not see it.
+    /// A message of so many bytes has arrived in a stream. tonic keeps the buffer of a
+    /// stream's largest message while the stream is idle, where the budget does not see
+    /// it. All streams may keep as much as there is for bodies beside it, and each
+    /// organisation's as much of that as is left.
+    pub(crate) fn keep(&self, message_bytes: usize) {
+        let mut held = self.held();
+        let more = message_bytes.saturating_sub(KEPT_UNCOUNTED).saturating_sub(held.kept.bytes);
+        if more == 0 {
+            return;
+        }
+        if held.kept.bytes == 0 {
+            held.kept.owner = held.place.as_ref().and_then(Place::organisation);
+        }
+        if held.kept.budget.keep(&held.kept.owner, more) {
+            held.kept.bytes += more;
+        } else {
+            held.kept.is_too_much = true;
+        }
+    }
+
+    /// Whether this stream keeps more than there was room for.
     pub(crate) fn is_too_much_kept(&self) -> bool {
-        let held = self.held();
-        let budget = &held.arriving.budget;
-        held.largest > 0 && budget.kept.load(Relaxed) > budget.bytes_max / 2
+        self.held().kept.is_too_much
     }
 
     /// Gives back what no handler took.
@@ -291,7 +322,7 @@ mod tests {
         assert_eq!(Account::open(budget.clone(), Some(of("acme"))).grow(1), Err(1));
         assert_eq!(all_of("globex").len(), 1);
         drop(large);
-        assert!(budget.shares().is_empty(), "who has nothing takes no memory");
+        assert!(locked(&budget.used).is_empty(), "who has nothing takes no memory");
     }
 
     #[test]
@@ -311,22 +342,39 @@ mod tests {
     }
 
     #[test]
-    fn streams_keep_up_to_half_of_the_budget_beside_it() {
-        let budget = Budget::new(8 * KEPT_UNCOUNTED, Measures::default());
-        let stream = |bytes: usize| {
-            let account = Account::open(budget.clone(), None);
-            account.grow(bytes).unwrap();
-            account.arrived();
-            account.settle();
+    fn streams_keep_as_much_again_and_each_organisation_s_what_is_left_of_it() {
+        let places = crate::places::Places::new(1000);
+        let budget = Budget::new(16 * KEPT_UNCOUNTED, Measures::default());
+        let stream = |name: Option<&str>, bytes: usize| {
+            let organisation = name.map(|name| name.parse().unwrap());
+            let place = places.take().filter(|place| place.is_left_for(organisation.as_ref()));
+            let account = Account::open(budget.clone(), Some(place.unwrap()));
+            account.keep(bytes);
             account
         };
-        let small = stream(KEPT_UNCOUNTED);
-        let (first, second) = (stream(2 * KEPT_UNCOUNTED), stream(2 * KEPT_UNCOUNTED));
-        assert!(!first.is_too_much_kept() && !second.is_too_much_kept());
-        let third = stream(KEPT_UNCOUNTED + 1);
-        assert!(third.is_too_much_kept() && !small.is_too_much_kept());
-        drop(first);
-        assert!(!third.is_too_much_kept() && !second.is_too_much_kept());
+        let all_of = |name: Option<&str>| {
+            let one = || Some(stream(name, 2 * KEPT_UNCOUNTED)).filter(|stream| !stream.is_too_much_kept());
+            std::iter::from_fn(one).collect::<Vec<_>>()
+        };
+        let (acme, globex) = (all_of(Some("acme")), all_of(Some("globex")));
+        assert_eq!((acme.len(), globex.len()), (8, 4));
+        // Who has room keeps it, and what does not count needs none.
+        assert!(acme.iter().chain(&globex).all(|stream| !stream.is_too_much_kept()));
+        let small = stream(Some("acme"), KEPT_UNCOUNTED);
+        assert!(!small.is_too_much_kept());
+        small.keep(KEPT_UNCOUNTED + 1);
+        assert!(small.is_too_much_kept());
+        let operators = all_of(None);
+        assert_eq!(operators.len(), 4);
+        // Only the largest message counts, and only as long as its stream is open.
+        operators[0].keep(2 * KEPT_UNCOUNTED);
+        assert!(!operators[0].is_too_much_kept());
+        drop((acme, globex));
+        operators[0].keep(3 * KEPT_UNCOUNTED);
+        assert!(!operators[0].is_too_much_kept());
+        assert_eq!(locked(&budget.kept).all(), 5 * KEPT_UNCOUNTED);
+        drop((operators, small));
+        assert!(locked(&budget.kept).is_empty(), "who keeps nothing takes no memory");
         assert_eq!(budget.used(), 0);
     }
 

@@ -21,6 +21,9 @@ use crate::outcome::{Cause, Fault, Retry};
 
 /// Chunks that wait between publisher and store: enough to keep both busy.
 const WAITING_CHUNKS_MAX: usize = 2;
+/// Largest chunk that is handed over, in bytes: small enough that results need not count
+/// what its end of a stream keeps for it.
+const PIECE_BYTES_MAX: usize = 128 * 1024;
 const STORE_FILE: &str = "sluice.results.v1.ResultsIntakeService/StoreFile";
 
 /// Where files are stored.
@@ -91,8 +94,12 @@ impl Chunks {
     ///
     /// # Errors
     /// If no more are taken.
-    pub async fn send(&self, chunk: Bytes) -> Result<(), Gone> {
-        self.0.send(Some(chunk)).await.map_err(|_| Gone)
+    pub async fn send(&self, mut chunk: Bytes) -> Result<(), Gone> {
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(PIECE_BYTES_MAX));
+            self.0.send(Some(piece)).await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 
     /// Says that the file is complete.
@@ -188,6 +195,20 @@ mod tests {
         assert!(matches!(of(Kind::Internal, "INTERNAL"), NotStored::Failed(_)));
         assert!(matches!(of(Kind::InvalidArgument, "INVALID_FIELD"), NotStored::Failed(_)));
         assert!(matches!(of(Kind::Unauthenticated, "UNAUTHENTICATED"), NotStored::Failed(_)));
+    }
+
+    #[tokio::test]
+    async fn large_chunks_are_handed_over_in_pieces() {
+        let (sender, mut waiting) = mpsc::channel(WAITING_CHUNKS_MAX);
+        for (bytes, pieces) in [
+            (0, vec![]),
+            (PIECE_BYTES_MAX, vec![PIECE_BYTES_MAX]),
+            (PIECE_BYTES_MAX + 1, vec![PIECE_BYTES_MAX, 1]),
+        ] {
+            Chunks(sender.clone()).send(vec![7; bytes].into()).await.unwrap();
+            let sent: Vec<_> = std::iter::from_fn(|| waiting.try_recv().ok().flatten()).collect();
+            assert_eq!(sent.iter().map(Bytes::len).collect::<Vec<_>>(), pieces);
+        }
     }
 
     #[tokio::test]

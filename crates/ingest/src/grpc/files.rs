@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt};
 use sluice_proto::ingest::v1::{
     FileMetadata, PublishFileRequest, PublishFileResponse, publish_file_request::Part,
 };
-use sluice_service::{Error, answers::in_contract_words, auth::Access};
+use sluice_service::{Error, answers::in_contract_words, auth::Access, budget::Account};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{convert, files::Files};
@@ -16,14 +16,18 @@ pub async fn publish(
     request: Request<Streaming<PublishFileRequest>>,
 ) -> Result<Response<PublishFileResponse>, Status> {
     let access = Access::of(&request)?;
+    let account = request.extensions().get::<Account>().cloned();
     let mut messages = request.into_inner();
     let first = files.first(messages.message()).await?.map_err(in_contract_words)?;
     let metadata = metadata(first)?;
     let organisation = access.organisation(&metadata.organisation)?;
     let chkpt = convert::repeated(&metadata.chkpt);
+    // A chunk lies in the buffer that the stream keeps, and counts as such: files that wait
+    // for their storage take no room from requests.
+    let of_the_buffer = move |_: &_| drop(account.as_ref().and_then(Account::of_message));
+    let chunks = chunks(messages.inspect(of_the_buffer), access);
     // What the policy holds is large.
-    let publishing =
-        Box::pin(files.publish(&organisation, convert::file(metadata), chunks(messages, access)));
+    let publishing = Box::pin(files.publish(&organisation, convert::file(metadata), chunks));
     Ok(Response::new(convert::file_response(chkpt, publishing.await?)))
 }
 
@@ -43,7 +47,7 @@ fn chunk(message: PublishFileRequest) -> Result<Bytes, Error> {
 
 /// The rest of the stream. A token that is revoked breaks it off.
 fn chunks(
-    messages: Streaming<PublishFileRequest>,
+    messages: impl Stream<Item = Result<PublishFileRequest, Status>>,
     access: Access,
 ) -> impl Stream<Item = Result<Bytes, Status>> {
     access.while_valid(messages.map(|message| Ok(chunk(message.map_err(in_contract_words)?)?)))

@@ -194,10 +194,11 @@ impl Frames {
                 {
                     return if rest == 0 { Ok(()) } else { Err(Malformed.into()) };
                 }
-                State::Plain { left: 0, cost, .. } => {
+                State::Plain { left: 0, bytes, cost } => {
                     account.grow(*cost).map_err(Stop::NoRoom)?;
+                    let bytes = *bytes;
                     self.free = self.at;
-                    self.ended(account);
+                    self.ended(account, bytes);
                 }
                 State::Compressed { left: 0, .. } => self.inflate(account)?,
                 _ if rest == 0 => return Ok(()),
@@ -342,13 +343,19 @@ impl Frames {
         header[1..].copy_from_slice(&length.to_be_bytes());
         account.shrink(gathered.len());
         self.out.extend([Bytes::copy_from_slice(&header), inflated.freeze()]);
-        self.ended(account);
+        self.ended(account, bytes);
         Ok(())
     }
 
-    fn ended(&mut self, account: &Account) {
+    /// A message of so many bytes may be passed on.
+    fn ended(&mut self, account: &Account, bytes: usize) {
         account.arrived();
-        self.state = if self.single { State::Complete } else { State::header() };
+        self.state = if self.single {
+            State::Complete
+        } else {
+            account.keep(bytes);
+            State::header()
+        };
     }
 }
 

@@ -301,7 +301,7 @@ where
 
 /// A stream keeps the buffer of its largest message for as long as it lives.
 fn outgrown() -> Error {
-    let message = "the streams that are open keep too much memory; open another one";
+    let message = "the organisation's open streams keep too much memory; open another one";
     Error::new(Kind::Unavailable, "STREAM_OUTGROWN", message).retry_after(Duration::ZERO)
 }
 
