@@ -39,6 +39,7 @@ mod links;
 mod memory;
 mod migrations;
 mod model;
+mod open_calls;
 mod outages;
 mod outbox;
 mod outbox_narrowing;

@@ -18,10 +18,11 @@ use tower_service::Service;
 
 use crate::{
     Error,
-    auth::{Keys, is_open},
-    leaving::Leaving,
+    auth::Keys,
+    leaving::{Leaving, UntilEnding},
     limits::Limits,
     metrics::Refusals,
+    open::Open,
     places::{Place, Places},
     stack::is_grpc,
     stalls::{Stall, Stalls},
@@ -35,6 +36,10 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 pub(crate) struct Admission<S> {
     keys: Arc<Keys>,
     places: Arc<Places>,
+    /// Those of health and reflection, which answer when all others are taken, and take
+    /// none of each other's.
+    of_health: Arc<Places>,
+    of_reflection: Arc<Places>,
     header_list_bytes_max: usize,
     refusals: Refusals,
     inner: S,
@@ -45,32 +50,36 @@ impl<S> Admission<S> {
         Self {
             keys,
             places: Places::new(limits.requests_in_flight_max),
+            of_health: Places::new(Open::HEALTH_MAX),
+            of_reflection: Places::new(Open::REFLECTION_MAX),
             header_list_bytes_max: limits.header_list_bytes_max as usize,
             refusals,
             inner,
         }
     }
 
-    /// A place for a request, if it needs one. Who calls, and the place, the layers behind
-    /// find in its extensions.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Place>, Error> {
+    /// A place for a request. Who calls, and the place, the layers behind find in its
+    /// extensions.
+    fn admit<B>(&self, request: &mut Request<B>, open: Option<Open>) -> Result<Place, Error> {
         // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
         if header_list_bytes(request.headers()) > self.header_list_bytes_max {
             self.refusals.headers.met(None);
             return Err(Error::request_too_large());
         }
-        if is_grpc(request) && is_open(request.uri().path()) {
-            return Ok(None);
-        }
         let caller = self.keys.caller(request.headers());
         let owner = caller.owner();
-        let Some(place) = self.places.take(owner.clone()) else {
+        let places = match open {
+            None => &self.places,
+            Some(Open::Health) => &self.of_health,
+            Some(Open::Reflection) => &self.of_reflection,
+        };
+        let Some(place) = places.take(owner.clone()) else {
             self.refusals.in_flight.met(owner.organisation());
             return Err(Error::overloaded());
         };
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(place.clone());
-        Ok(Some(place))
+        Ok(place)
     }
 }
 
@@ -92,13 +101,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let stalls = request.extensions().get::<Leaving>().map(|leaving| leaving.stalls.clone());
-        let stalls = stalls.unwrap_or_default();
-        match self.admit(&mut request) {
-            Ok(None) => Box::pin(self.inner.call(request)),
+        let leaving = request.extensions().get::<Leaving>().cloned().unwrap_or_default();
+        let (stalls, open) = (leaving.stalls.clone(), Open::of(&request));
+        match self.admit(&mut request, open) {
             Ok(place) => {
                 let answer = self.inner.call(request);
-                Box::pin(async move { Ok(placed(answer.await?, stalls, place)) })
+                Box::pin(async move {
+                    let mut answer = answer.await?;
+                    // Their handlers know nothing of connections; all others do.
+                    if open.is_some() {
+                        answer = answer.map(|body| Body::new(UntilEnding::new(body, leaving)));
+                    }
+                    Ok(placed(answer, stalls, Some(place)))
+                })
             }
             Err(error) => {
                 let answer = placed(error.into_answer(is_grpc(&request)), stalls, None);

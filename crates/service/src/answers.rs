@@ -150,9 +150,7 @@ impl HttpBody for Until {
             return Pin::new(body).poll_frame(context);
         }
         this.body = None;
-        let mut trailers = HeaderMap::new();
-        Status::from(late()).add_header(&mut trailers)?;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(late().into_trailers()))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,7 +6,9 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body::Frame;
 use serde::Serialize;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -286,6 +288,13 @@ impl Error {
     /// The answer on the surface that was called.
     pub(crate) fn into_answer(self, grpc: bool) -> http::Response<Body> {
         if grpc { Status::from(self).into_http() } else { self.into_response().map(Body::new) }
+    }
+
+    /// The end of an answer of gRPC that has begun.
+    pub(crate) fn into_trailers(self) -> Result<Frame<Bytes>, Status> {
+        let mut trailers = HeaderMap::new();
+        Status::from(self).add_header(&mut trailers)?;
+        Ok(Frame::trailers(trailers))
     }
 }
 

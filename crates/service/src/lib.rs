@@ -27,6 +27,7 @@ pub mod limits;
 mod met;
 pub mod metrics;
 mod observe;
+mod open;
 pub mod organisation;
 pub mod peer;
 mod places;

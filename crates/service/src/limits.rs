@@ -18,10 +18,10 @@ const HEADER_LIST_BYTES_LEAST: u32 = 1024;
 settings! {
     /// What callers may take up.
     pub struct Limits {
-        request_bytes_max: usize = Some("16777216"), "Largest request, or message of a stream, in bytes, decompressed.";
+        request_bytes_max: usize = Some("16777216"), "Largest request, or message of a stream, in bytes, decompressed. For health and reflection it is 4096.";
         body_bytes_in_flight_max: usize = Some("67108864"), "Bytes of requests being received or processed, in the whole process, decompressed; above, callers are told to retry. One organisation may hold at most as much as is left for the others: half, if it is alone, and one request in any case. What a request becomes when it is decoded counts from its end on. Beside it, open streams keep up to as much again, shared in the same way: each the size of its largest message, less 256 KiB. At least 32 MiB, and twice request_bytes_max. An observation's `body` counts 2.5 times its size; the largest of a request counts 16 times more on top.";
         answer_bytes_in_flight_max: usize = Some("134217728"), "Bytes of answers that callers have not read yet, in the whole process; above, calls whose answer is larger than 16 KiB are told to retry. One organisation may hold at most as much as is left for the others: half, if it is alone. Files don't count. At least 32 MiB.";
-        requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to retry. One organisation may hold at most as many as are left for the others: half, if it is alone. All callers without a valid token count as one. Health and reflection don't count.";
+        requests_in_flight_max: usize = Some("4096"), "Requests and open streams at the same time, in the whole process; above, callers are told to retry. One organisation may hold at most as many as are left for the others: half, if it is alone. All callers without a valid token count as one. Health and reflection are counted apart: at most 2048 calls and 64 streams, of which callers without a valid token may hold half.";
         organisation_requests_per_second_max: u32 = Some("0"), "Requests per second, and streams when they begin, of one organisation on one replica, by tokens that belong to it; above, it is told when to retry. 0: no limit.";
         organisation_requests_burst_max: u32 = Some("0"), "How many of them may come at once. 0: as many as per second.";
         connections_max: usize = Some("4096"), "Connections at the same time; above, a new one is closed at once. Probes should use health_listen or admin_listen.";
@@ -105,7 +105,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shutdown::ENDING;
+    use crate::{open::Open, shutdown::ENDING};
 
     #[test]
     fn the_help_says_how_long_a_stop_takes_after_its_deadline() {
@@ -116,6 +116,15 @@ mod tests {
             "{}",
             setting.meaning
         );
+    }
+
+    #[test]
+    fn the_help_says_what_calls_without_a_token_may_take_up() {
+        let meaning = |name: &str| Limits::TABLE.iter().find(|setting| setting.name == name).unwrap().meaning;
+        let places = format!("{} calls and {} streams", Open::HEALTH_MAX, Open::REFLECTION_MAX);
+        assert!(meaning("requests_in_flight_max").contains(&places), "{places}");
+        let bytes = format!("For health and reflection it is {}.", Open::MESSAGE_BYTES_MAX);
+        assert!(meaning("request_bytes_max").contains(&bytes), "{bytes}");
     }
 
     fn faults(flags: &str) -> Vec<String> {

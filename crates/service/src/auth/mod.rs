@@ -35,16 +35,11 @@ use crate::{
     follow::{Unusable, follow_text},
     limits::Rate,
     metrics::{Refusals, Requests},
+    open::Open,
     places::Owner,
     rate::Rates,
 };
 
-/// Services that need no token: they tell nothing of any organisation.
-const OPEN_SERVICES: [&str; 3] = [
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-];
 /// Longest token, in bytes, that is looked at.
 const TOKEN_BYTES_MAX: usize = 256;
 /// What an unknown token's secret is compared with: the hash of none.
@@ -267,14 +262,9 @@ fn foreign() -> Error {
     )
 }
 
-/// Whether a path is of the services that need no token.
-pub(crate) fn is_open(path: &str) -> bool {
-    OPEN_SERVICES.iter().any(|open| path.starts_with(open))
-}
-
 fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
     let path = request.uri().path();
-    if is_open(path) {
+    if Open::at(path).is_some() {
         return Ok(());
     }
     let rpc =

@@ -265,6 +265,8 @@ async fn who_pauses_within_a_message_is_refused_and_an_idle_stream_is_not() {
     let mut endless = call(&budget, PUBLISH, "application/grpc");
     endless.send_message(KIB * 20).await;
     assert_eq!(reason(&endless.refusal().await), "TOO_SLOW", "the end of a single message is awaited, too");
+    let mut silent = call(&budget, "/grpc.health.v1.Health/Check", "application/grpc");
+    assert_eq!(reason(&silent.refusal().await), "TOO_SLOW", "who needs no token, too");
     let mut idle = call(&budget, STREAM, "application/grpc");
     idle.send_message(KIB * 20).await;
     idle.next().await.unwrap().unwrap();

@@ -31,6 +31,7 @@ use crate::{
     Error, Kind,
     auth::INTAKE_SCOPE,
     budget::{Account, Budget},
+    open::Open,
     places::Place,
     stack::is_grpc,
     whole::Whole,
@@ -46,8 +47,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a stream waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Largest message of the calls that need no token.
-const OPEN_BYTES_MAX: usize = 64 * 1024;
 
 /// A body of HTTP is there twice while it is put together.
 const HTTP_FOLD: usize = 2;
@@ -115,10 +114,13 @@ impl<S> Bodies<S> {
         let bytes_max = match rpc.map(|rpc| rpc.scope) {
             Some(INTAKE_SCOPE) => INTAKE_MESSAGE_BYTES_MAX,
             Some(_) => self.request_bytes_max,
-            None => OPEN_BYTES_MAX.min(self.request_bytes_max),
+            None => Open::MESSAGE_BYTES_MAX.min(self.request_bytes_max),
         };
         let meter = rpc.map(|rpc| Meter::new(rpc.message));
-        let single = rpc.is_some_and(|rpc| !rpc.streaming);
+        let single = match rpc {
+            Some(rpc) => !rpc.streaming,
+            None => Open::at(request.uri().path()) == Some(Open::Health),
+        };
         Surface::Grpc(Frames::new(encoding, meter, bytes_max, single))
     }
 }
