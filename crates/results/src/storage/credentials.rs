@@ -87,7 +87,11 @@ impl Credentials {
         Ok(ServiceAccount { gcs_base_url: self.endpoint().map(str::to_owned), ..account })
     }
 
-    fn check(&self, provider: Provider) -> Result<(), String> {
+    /// Whether they are for this provider, complete and well-formed.
+    ///
+    /// # Errors
+    /// What is wrong, by name only.
+    pub(super) fn check(&self, provider: Provider) -> Result<(), String> {
         if self.0.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > BYTES_MAX {
             return Err("must be up to 16 KiB altogether".into());
         }
@@ -113,8 +117,10 @@ impl Credentials {
             if name != DATE_EXPIRES && !known.contains(&name.as_str()) {
                 return Err(format!("only these are known here: {}, {DATE_EXPIRES}", known.join(", ")));
             }
-            if value.is_empty() || value.contains(['\0', '\r', '\n']) && name != "service_account_key" {
-                return Err(format!("{name}: must be a single line that is not empty"));
+            // Most are sent in a header, and the providers' clients take it that they can be.
+            let is_line = |text: &str| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+            if value.is_empty() || !is_line(value) && name != "service_account_key" {
+                return Err(format!("{name}: must be a single line of printable ASCII that is not empty"));
             }
         }
         if self.get(DATE_EXPIRES).is_some() && self.date_expires().is_none() {
@@ -197,7 +203,10 @@ mod tests {
         assert!(more("region", "eu-central-1").is_ok() && more("region", "x.evil.com/").is_err());
         assert!(more("date_expires", "2026-12-31T23:59:59Z").unwrap().date_expires().is_some());
         assert!(more("date_expires", "soon").is_err());
-        assert!(more("session_token", "a\r\nb").is_err());
+        assert!(more("session_token", "a b~").is_ok());
+        for bad in ["a\r\nb", "a\0", "a\tb", "a\u{1}", "a\u{7f}", "\u{e9}", ""] {
+            assert!(more("session_token", bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

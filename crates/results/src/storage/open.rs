@@ -71,11 +71,13 @@ pub fn open(place: &Place, credentials: &Credentials, policy: &Policy) -> Result
     }
 }
 
-/// Whether the operator allows it.
+/// Whether the operator allows it, and the provider's client can do with it.
 ///
 /// # Errors
 /// Why not.
 pub fn check(place: &Place, credentials: &Credentials, policy: &Policy) -> Result<(), String> {
+    // What is kept may be of an earlier build, which took more.
+    credentials.check(place.provider())?;
     if let Some(endpoint) = called(place, credentials) {
         policy.allows_endpoint(&endpoint).map_err(|fault| format!("endpoint {endpoint}: {fault}"))?;
     }
@@ -85,6 +87,10 @@ pub fn check(place: &Place, credentials: &Credentials, policy: &Policy) -> Resul
         Provider::Local => Ok(()),
         _ if credentials.is_empty() && !policy.allows_identity(place) => {
             Err("credentials are needed: the service's own identity is not for this bucket".into())
+        }
+        Provider::S3 if reqwest::Url::parse(&amazons(place, credentials)).is_err() => {
+            Err("region, and bucket in virtual-hosted style, must be able to be parts of a host's name"
+                .into())
         }
         _ => Ok(()),
     }
@@ -100,6 +106,16 @@ fn called(place: &Place, credentials: &Credentials) -> Option<String> {
         }
         _ => endpoint.to_owned(),
     })
+}
+
+/// Amazon's own endpoint, as the client makes it. It relies on that being a URL.
+fn amazons(place: &Place, credentials: &Credentials) -> String {
+    let bucket = if is_virtual_hosted(credentials) { format!("{}.", place.bucket()) } else { String::new() };
+    format!("https://{bucket}s3.{}.amazonaws.com", region(credentials))
+}
+
+fn region(credentials: &Credentials) -> &str {
+    credentials.get("region").unwrap_or("us-east-1")
 }
 
 fn is_virtual_hosted(credentials: &Credentials) -> bool {
@@ -135,8 +151,7 @@ fn s3(place: &Place, credentials: &Credentials) -> AmazonS3Builder {
         builder = builder.with_endpoint(endpoint);
     }
     if let Some(id) = credentials.get("access_key_id") {
-        builder =
-            builder.with_access_key_id(id).with_region(credentials.get("region").unwrap_or("us-east-1"));
+        builder = builder.with_access_key_id(id).with_region(region(credentials));
     }
     if let Some(secret) = credentials.get("secret_access_key") {
         builder = builder.with_secret_access_key(secret);
@@ -288,5 +303,14 @@ mod tests {
         for style in [&[][..], &[HOSTED]] {
             assert!(checked("", "admin", style).is_ok() && checked("", "my.admin", style).is_ok());
         }
+    }
+
+    #[test]
+    fn what_makes_no_hosts_name_is_refused() {
+        const HOSTED: (&str, &str) = ("virtual_hosted_style", "true");
+        assert!(checked("", "xn--a", &[HOSTED]).is_err());
+        assert!(checked("", "xn--a", &[]).is_ok(), "there it is a part of the path");
+        assert!(checked("", "a", &[("region", "xn--a")]).is_err());
+        assert!(checked("", "a_b..c", &[HOSTED, ("region", "eu-central-1")]).is_ok());
     }
 }
