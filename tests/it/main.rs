@@ -66,6 +66,7 @@ mod storage_cleanup;
 mod storage_clouds;
 mod storage_configs;
 mod storage_files;
+mod storage_forgotten;
 mod storage_memory;
 mod storage_probing;
 mod storage_reconciling;

@@ -143,6 +143,11 @@ async fn check_all(shelf: &Shelf) {
         // The statements that read find something to read by.
         assert!(["record", "record_new"].contains(&name) || plan.contains(" using "), "{name}:\n{plan}");
     }
+    // Not hot, but asked of each deactivated storage config at every round of the clean-up.
+    for (name, statement) in statements!["config_forget"] {
+        let plan = plan(&service, statement).await;
+        assert!(plan.contains("using batch_by_config on batch"), "{name}:\n{plan}");
+    }
 }
 
 #[tokio::test]

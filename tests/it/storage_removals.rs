@@ -170,7 +170,7 @@ async fn an_upload_that_can_not_be_removed_holds_up_no_other() {
 async fn a_round_of_removals_looks_at_what_was_there_when_it_began() {
     let sql = Database::create(Service::Results).await.sql().await;
     let two = "INSERT INTO upload (organisation, id, storage_config, state, date_touched, size)
-               SELECT 'acme', gen_random_uuid(), gen_random_uuid(), 3, moment, 1
+               SELECT 'acme', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 3, moment, 1
                FROM unnest(ARRAY['2026-01-01Z', '2026-01-02Z']::timestamptz[]) AS given(moment)";
     sql.execute(two, &[]).await.unwrap();
     let statement = include_str!("../../crates/results/src/sql/uploads_left.sql");
@@ -192,7 +192,7 @@ async fn a_round_of_removals_looks_at_what_was_there_when_it_began() {
 async fn ids_are_forgotten_after_a_day_so_many_at_a_time() {
     let sql = Database::create(Service::Results).await.sql().await;
     let used = "INSERT INTO upload (organisation, id, storage_config, state, date_touched)
-                SELECT 'acme', gen_random_uuid(), gen_random_uuid(), 4,
+                SELECT 'acme', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 4,
                        now() - make_interval(hours => CASE WHEN number > 5001 THEN 23 ELSE 25 END)
                 FROM generate_series(1, 5003) AS given(number)";
     sql.execute(used, &[]).await.unwrap();

@@ -125,7 +125,7 @@ impl Storage {
         eventually("no upload left", || async { (self.uploads().await == 0).then_some(()) }).await;
     }
 
-    /// Makes results older, as if their retention had passed.
+    /// Makes everything older, as if so much of the retention had passed.
     pub async fn age(&self, days: i32) {
         let sql = self.shelf.0.results_database.sql().await;
         let statement = format!(
@@ -133,7 +133,9 @@ impl Storage {
              UPDATE batch SET date_created = date_created - interval '{days} days';
              UPDATE available SET date_created = date_created - interval '{days} days';
              UPDATE consumed SET date_created = date_created - interval '{days} days';
-             UPDATE expired SET date_created = date_created - interval '{days} days'"
+             UPDATE expired SET date_created = date_created - interval '{days} days';
+             UPDATE storage_config SET date_created = date_created - interval '{days} days';
+             UPDATE cleanup_progress SET date = date - interval '{days} days'"
         );
         sql.batch_execute(&statement).await.unwrap();
     }

@@ -86,7 +86,8 @@ async fn filled() -> (Pair, Client, Client) {
         let rest = format!(
             "INSERT INTO consumed SELECT date_created, now(), organisation, poll, ids FROM batch WHERE organisation = '{organisation}';
              INSERT INTO expired SELECT date_created, now(), first_id, storage_config, organisation, poll, ids FROM batch WHERE organisation = '{organisation}';
-             INSERT INTO upload VALUES (now(), 1, gen_random_uuid(), gen_random_uuid(), null, 1, '{organisation}');
+             INSERT INTO upload (date_touched, id, storage_config, state, organisation)
+             VALUES (now(), gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 1, '{organisation}');
              INSERT INTO file_chunk VALUES (gen_random_uuid(), 0, '{organisation}', '');
              INSERT INTO storage_config (date_created, id, retention_seconds, signed_urls_seconds, state,
                  signed_urls_enabled, managed, organisation, url)

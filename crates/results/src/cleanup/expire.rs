@@ -30,7 +30,7 @@ const REMOVALS_TOGETHER: usize = 500;
 
 /// A storage config this replica works on, and how far its clean-up came.
 pub(super) struct Lease {
-    id: Uuid,
+    pub(super) id: Uuid,
     pub(super) organisation: OrganisationId,
     /// Nil: the built-in `db`.
     pub(super) config: Uuid,
@@ -131,23 +131,23 @@ impl Cleanup {
     }
 
     /// Expires what is past its retention, and removes what is marked, as far as it can.
-    pub(super) async fn expire(&self, lease: &Lease) -> Result<Option<Left>, Error> {
-        let config = match lease.config.is_nil() {
-            true => None,
-            false => Some(self.config(&lease.organisation, lease.config).await?),
-        };
-        let terms = config.as_ref().map_or(Terms::BUILT_IN, |config| config.terms);
+    pub(super) async fn expire(
+        &self,
+        lease: &Lease,
+        config: Option<&StorageConfig>,
+    ) -> Result<Option<Left>, Error> {
+        let terms = config.map_or(Terms::BUILT_IN, |config| config.terms);
         if !terms.managed {
             return Ok(None);
         }
         self.walk(lease, terms).await?;
-        let kept_outside = config.as_ref().filter(|config| config.place.provider() != Provider::Db);
+        let kept_outside = config.filter(|config| config.place.provider() != Provider::Db);
         let opened = kept_outside.map(|config| {
             let store = self.stores.open(config)?;
             Ok(Bucket { store, config, until: Instant::now() + TURN })
         });
         let left = match opened.transpose() {
-            Ok(bucket) => self.remove_marked(lease, config.as_ref(), bucket.as_ref()).await?,
+            Ok(bucket) => self.remove_marked(lease, config, bucket.as_ref()).await?,
             Err::<_, String>(why) => {
                 let (organisation, storage_config) = (&lease.organisation, lease.config);
                 tracing::warn!(%organisation, %storage_config, why, "storage not cleaned up");

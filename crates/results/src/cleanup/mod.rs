@@ -1,8 +1,10 @@
 //! The clean-up: results past their retention become EXPIRED, what uploads left
-//! behind is removed, and what has been EXPIRED for a year is forgotten. Every
-//! replica does it; what one works on is leased, and each step may be done twice.
+//! behind is removed, and what has been EXPIRED for a year is forgotten, as is a storage
+//! config that is deactivated and keeps nothing. Every replica does it; what one works on
+//! is leased, and each step may be done twice.
 
 mod expire;
+mod forgetting;
 mod removal;
 mod uploads;
 
@@ -18,10 +20,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::expire::{Lease, Left};
 use crate::{
     configs::{Configs, stores::Stores},
     metrics,
-    storage_config::StorageConfig,
+    storage_config::{State, StorageConfig},
     time::Micros,
 };
 
@@ -126,7 +129,7 @@ impl Cleanup {
     async fn expire_all(&self, now: Micros, late_for: &mut Duration) -> Result<(), Error> {
         let mut all = Ok(());
         while let Some(lease) = self.lease(now).await? {
-            let outcome = self.expire(&lease).await;
+            let outcome = self.look_at(&lease).await;
             self.release(&lease).await?;
             let late = match outcome {
                 Ok(left) => left
@@ -144,11 +147,31 @@ impl Cleanup {
         all
     }
 
-    /// A storage config that results or uploads are in, by the service's own sessions.
-    async fn config(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
+    /// Looks at one storage config, and says what is late.
+    async fn look_at(&self, lease: &Lease) -> Result<Option<Left>, Error> {
+        if lease.config.is_nil() {
+            return self.expire(lease, None).await;
+        }
+        let Some(config) = self.find(&lease.organisation, lease.config).await? else {
+            return self.end(lease).await.map(|()| None);
+        };
+        let left = self.expire(lease, Some(&config)).await?;
+        if config.state == State::Deactivated {
+            self.forget_config(lease, &config).await?;
+        }
+        Ok(left)
+    }
+
+    /// A storage config, by the service's own sessions. `None`: it was forgotten.
+    async fn find(&self, organisation: &OrganisationId, id: Uuid) -> Result<Option<StorageConfig>, Error> {
         let mut found = self.configs.named([(organisation, id)]).await?;
+        Ok(found.remove(&(organisation.clone(), id)))
+    }
+
+    /// A storage config that results or uploads are in.
+    async fn config(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
         let none = || Error::internal("what is to be removed is in a storage config that is not there");
-        found.remove(&(organisation.clone(), id)).ok_or_else(none)
+        self.find(organisation, id).await?.ok_or_else(none)
     }
 
     async fn forget(&self) -> Result<(), Error> {

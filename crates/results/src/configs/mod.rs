@@ -24,8 +24,10 @@ use crate::{
     storage_config::{State, StorageConfig, Terms},
 };
 
-/// Most storage configs of an organisation that are in use.
+/// Most storage configs of an organisation that are in use,
 const IN_USE_MAX: i64 = 100;
+/// and with those that are deactivated: each is a part of every round of the clean-up.
+const OF_ALL_MAX: i64 = 1000;
 /// How long what was read is good enough for telling where data lies. What changes
 /// of it is whether and how URLs are signed.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -111,7 +113,7 @@ impl Configs {
     pub async fn create(&self, new: New<'_>) -> Result<StorageConfig, Error> {
         let (key, credentials) = sealed_parts(new.credentials.as_ref());
         let Terms { signed_urls_enabled, signed_urls_seconds, managed, retention_seconds } = new.terms;
-        let params: [&(dyn ToSql + Sync); 10] = [
+        let params: [&(dyn ToSql + Sync); 11] = [
             &new.organisation.as_str(),
             &Uuid::now_v7(),
             &new.url,
@@ -122,11 +124,15 @@ impl Configs {
             &managed,
             &retention_seconds,
             &IN_USE_MAX,
+            &OF_ALL_MAX,
         ];
         let created =
             self.query_one(new.organisation, include_str!("../sql/config_insert.sql"), &params).await?;
         created.ok_or_else(|| {
-            let text = format!("an organisation has up to {IN_USE_MAX} storage configs in use");
+            let text = format!(
+                "an organisation has up to {IN_USE_MAX} storage configs in use, and {OF_ALL_MAX} with those \
+                 that are deactivated; of these, what keeps nothing is forgotten after a day"
+            );
             Error::new(Kind::ResourceExhausted, "TOO_MANY_STORAGE_CONFIGS", text)
         })
     }

@@ -1,9 +1,10 @@
--- Storage configs that the clean-up does not know of yet; returns the moment, and how
+-- Storage configs that the clean-up does not know of yet, which keep nothing that is older than
+-- they are (or a day older, by the clock of another server); returns the moment, and how
 -- long ago the one that was looked at longest ago was. A scan of two tables that have
 -- few rows per organisation.
 WITH added AS (
-    INSERT INTO cleanup_progress (organisation, storage_config)
-    SELECT organisation, id FROM storage_config
+    INSERT INTO cleanup_progress (organisation, storage_config, date)
+    SELECT organisation, id, date_created - interval '1 day' FROM storage_config
     ON CONFLICT DO NOTHING
 )
 SELECT clock_timestamp() AS now,

@@ -19,6 +19,7 @@ use object_store::{
     path::Path,
     signer::{Method, Signer},
 };
+use sluice_service::OrganisationId;
 
 use super::{
     place::{Place, Provider},
@@ -225,6 +226,15 @@ impl Store {
             .boxed()
     }
 
+    /// Removes an organisation's directories that are empty, and those around them. A cloud has
+    /// none. What can't be removed stays.
+    pub async fn remove_empty_folders(&self, organisation: &OrganisationId) {
+        let Client::Local(files, base) = &self.client else { return };
+        let Ok(folder) = files.path_to_filesystem(&self.place.folder(organisation)) else { return };
+        let base = base.clone();
+        let _done = tokio::task::spawn_blocking(move || remove_empty(&folder, &base)).await;
+    }
+
     /// URLs that read these objects until a moment, or until an earlier one that the
     /// provider or the credentials set; and that moment. `None`: no time is left, or
     /// this provider signs nothing. The provider may have to be asked, with Azure once for
@@ -298,6 +308,24 @@ fn stays_within(file: &std::path::Path, base: &std::path::Path) -> bool {
         Err(_) => None,
     });
     real.unwrap_or(false) && file.starts_with(base)
+}
+
+/// Removes the directories right within a folder, it, and those that it is in up to `base`, as
+/// far as nothing is in them.
+fn remove_empty(folder: &std::path::Path, base: &std::path::Path) {
+    use std::io::ErrorKind::NotFound;
+    if !stays_within(folder, base) {
+        return;
+    }
+    // Neither a link nor what has something in it is removed in this way.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let _not_empty = std::fs::remove_dir(entry.path());
+    }
+    let removed = |part: &std::path::Path| match std::fs::remove_dir(part) {
+        Ok(()) => true,
+        Err(fault) => fault.kind() == NotFound,
+    };
+    let _last = folder.ancestors().take_while(|part| part.starts_with(base)).find(|part| !removed(part));
 }
 
 /// Files in which the client of directories gathers what is not complete: the
