@@ -18,6 +18,7 @@ use crate::support::*;
 const fn newest(service: Service) -> i32 {
     match service {
         Service::Ingest => 6,
+        Service::Results => 8,
         Service::Results => 7,
     }
 }
@@ -334,4 +335,36 @@ async fn an_owner_that_may_create_no_role_is_enough_where_the_roles_are() {
         assert_eq!(said(&output).0, Some(0), "{text}");
         assert!(said(&output).1.ends_with(&format!("the schema has version {}\n", newest(service))));
     }
+}
+
+/// The default: one user, who may create roles and is no superuser, owns everything, and is
+/// who tenants' calls are made by. It is already a member of the tenants' role in a way that
+/// may not be enough, here through another role (since PostgreSQL 16 as who made it).
+#[tokio::test]
+async fn one_user_that_migrates_and_serves_may_become_the_tenants_role_by_itself() {
+    let database = Database::of_version(Service::Results, 0).await;
+    let user = format!("{}_user", database.name());
+    let sql = database.sql().await;
+    let made = format!(
+        "CREATE ROLE {user}_group IN ROLE sluice_results_tenant;
+         CREATE ROLE {user} LOGIN CREATEROLE PASSWORD 'x' IN ROLE {user}_group;
+         GRANT CREATE, USAGE ON SCHEMA public TO {user};
+         ALTER DATABASE {} OWNER TO {user}",
+        database.name()
+    );
+    sql.batch_execute(&made).await.unwrap();
+    let url = format!("postgres://{user}:x@127.0.0.1:{}/{}", database.port(), database.name());
+    let output = migrate(Service::Results, &[format!("--database-url={url}")]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said(&output).0, Some(0), "{text}");
+    let own = "SELECT count(*) FROM pg_auth_members
+               WHERE roleid = 'sluice_results_tenant'::regrole AND member = $1::text::regrole";
+    assert_eq!(sql.query_one(own, &[&user]).await.unwrap().get::<_, i64>(0), 1);
+    sql.batch_execute(&format!("REVOKE {user}_group FROM {user}")).await.unwrap();
+    let ingest = Database::create(Service::Ingest).await;
+    let pair = builder().on(ingest, Database::at(url.clone(), url)).start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let said = publish_one(&acme, json("plain", "1")).await;
+    adds_up(&pair, &acme, &[(said.ingest_id, "1".into())].into()).await;
 }
