@@ -44,6 +44,7 @@ mod outages;
 mod outbox;
 mod outbox_narrowing;
 mod plans;
+mod publications;
 mod races;
 mod rehearsal;
 mod results_acknowledging;
