@@ -1,6 +1,8 @@
 //! The plans of the results service's hot statements: walks along an index and
 //! lookups by the whole key, on tables that were never analysed, empty or not.
 
+use std::collections::BTreeSet;
+
 use sluice_results::sessions::{SERVING, TENANTS};
 use sluice_service::postgres::Database;
 use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
@@ -160,8 +162,8 @@ async fn hot_statements_use_their_indexes_whatever_the_statistics() {
     check_all(&shelf).await;
 }
 
-/// How many rows a statement touches, over all steps of its plan, also those it passes over.
-async fn touched(sql: &Client, statement: &str, values: &str) -> f64 {
+/// The plan of a statement with these values, and what became of it: it is done.
+async fn carried_out(sql: &Client, statement: &str, values: &str) -> serde_json::Value {
     sql.batch_execute(&format!("PREPARE hot AS {statement}")).await.unwrap();
     let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE hot ({values})");
     let rows = sql.simple_query(&explain).await.unwrap();
@@ -171,15 +173,19 @@ async fn touched(sql: &Client, statement: &str, values: &str) -> f64 {
         _ => None,
     });
     let plan: serde_json::Value = serde_json::from_str(text.unwrap()).unwrap();
-    rows_of(&plan[0]["Plan"])
+    plan[0]["Plan"].clone()
 }
 
+fn below(step: &serde_json::Value) -> &[serde_json::Value] {
+    step["Plans"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// How many rows a plan touched, over all of its steps, also those it passed over.
 fn rows_of(step: &serde_json::Value) -> f64 {
     let number = |name: &str| step[name].as_f64().unwrap_or_default();
     let each =
         number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Join Filter");
-    let below = step["Plans"].as_array().map(Vec::as_slice).unwrap_or_default();
-    each * number("Actual Loops") + below.iter().map(rows_of).sum::<f64>()
+    each * number("Actual Loops") + below(step).iter().map(rows_of).sum::<f64>()
 }
 
 /// As many rows of `consumed` as results: each was acknowledged by itself.
@@ -207,7 +213,7 @@ async fn a_list_of_what_was_acknowledged_one_by_one_looks_at_each_a_few_times() 
                     if name.starts_with("list_poll") { ", 'poll'" } else { "" }
                 ),
             };
-            let touched = touched(&tenant, statement, &format!("{all}{states}")).await;
+            let touched = rows_of(&carried_out(&tenant, statement, &format!("{all}{states}")).await);
             assert!(touched < 50.0 * RESULTS as f64, "{name} looks at {touched} rows");
         }
     }
@@ -228,4 +234,59 @@ async fn what_is_taken_is_locked_once_and_changed_by_its_whole_key() {
     }
     let plan = plan(&service, include_str!("../../crates/results/src/sql/configs_to_reseal.sql")).await;
     assert!(plan.contains("(ROW(organisation, id) > ROW(") && !plan.contains("Sort"), "{plan}");
+}
+
+/// The partitions of a table that a plan looked into.
+fn looked_into(step: &serde_json::Value, table: &str, found: &mut BTreeSet<String>) {
+    let partition = step["Relation Name"].as_str().filter(|name| name.starts_with(table));
+    let scan = step["Node Type"].as_str().is_some_and(|kind| kind.ends_with("Scan"));
+    if scan && step["Actual Loops"].as_f64().is_some_and(|loops| loops > 0.0) {
+        found.extend(partition.map(str::to_owned));
+    }
+    for step in below(step) {
+        looked_into(step, table, found);
+    }
+}
+
+/// A row of each week, at the same place in its partition.
+const A_ROW_A_WEEK: &str = "
+    SELECT make_week(now() - weeks * interval '7 days') FROM generate_series(10, 14) AS weeks;
+    INSERT INTO data_block (id, size, organisation, bytes)
+    SELECT uuid_floor(now() - weeks * interval '7 days'), 1, 'acme', 'x' FROM generate_series(10, 14) AS weeks;
+    INSERT INTO expired (date_created, first_id, storage_config, organisation, poll, ids)
+    SELECT now() - weeks * interval '7 days', uuid_floor(now() - weeks * interval '7 days'), gen_random_uuid(), 'acme',
+           'poll', '{}'
+    FROM generate_series(10, 14) AS weeks";
+
+#[tokio::test]
+async fn a_step_of_the_clean_up_looks_into_the_weeks_it_is_about() {
+    let database = sluice_tests::Database::create(sluice_tests::Service::Results).await;
+    let (sql, service) = (database.sql().await, Database::parse(&database.service_url()).unwrap());
+    let service = service.connect(SERVING).await.unwrap();
+    sql.batch_execute(A_ROW_A_WEEK).await.unwrap();
+    let of = "SELECT date_created::text, first_id::text, to_char(date_trunc('week', date_created AT TIME ZONE 'UTC'), '_YYYYMMDD')
+              FROM expired ORDER BY date_created OFFSET 2 LIMIT 1";
+    let (date, id, week): (String, String, String) = {
+        let row = sql.query_one(of, &[]).await.unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    };
+    let due = format!(
+        "INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config, block)
+         VALUES ('{date}', '{id}', 'acme', 'other', '{{{id}}}', '00000000-0000-0000-0000-000000000000', '{id}')"
+    );
+    sql.batch_execute(&due).await.unwrap();
+    let [expire, gone] = statements!["expire", "expired_gone"];
+    let nil = "00000000-0000-0000-0000-000000000000";
+    let expire = (expire, format!("'acme', '-infinity', '{nil}', 86400"), "data_block", "true");
+    let gone_values = format!("'acme', '{{{date}}}', '{{poll}}', '{{{id}}}'");
+    let gone = (gone, gone_values, "expired", "date_deleted IS NULL");
+    for ((name, statement), values, table, left) in [expire, gone] {
+        let plan = carried_out(&service, statement, &values).await;
+        let mut weeks = BTreeSet::new();
+        looked_into(&plan, table, &mut weeks);
+        assert_eq!(weeks, [format!("{table}{week}")].into(), "{name}");
+        let left = format!("SELECT count(*) FROM {table} WHERE {left}");
+        let left: i64 = sql.query_one(&left, &[]).await.unwrap().get(0);
+        assert_eq!(left, 4, "{name} changed one, and none at the same place of another week");
+    }
 }

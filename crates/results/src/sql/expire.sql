@@ -76,20 +76,12 @@ WITH walked AS MATERIALIZED (
     ) AS e ON true
     WHERE others.block IS NOT NULL AND e.first_id IS NULL
 ), unneeded AS MATERIALIZED (
-    SELECT block FROM due WHERE block IS NOT NULL EXCEPT SELECT block FROM still_needed
+    SELECT $1 AS organisation, block FROM due WHERE block IS NOT NULL EXCEPT SELECT $1, block FROM still_needed
 ), blocks AS (
-    -- By place, so that the planner has no choice of what to read (IS TRUE is no
-    -- condition of an index); places repeat over partitions, ids don't.
-    DELETE FROM data_block
-    WHERE (id = ANY (ARRAY(SELECT block FROM unneeded))) IS TRUE
-      AND ctid = ANY (ARRAY(
-        SELECT kept.place
-        FROM unneeded
-        CROSS JOIN LATERAL (
-            SELECT ctid AS place FROM data_block
-            WHERE organisation = $1 AND id = unneeded.block OFFSET 0
-        ) AS kept
-    ))
+    -- Each in its own week. ANY keeps the planner from a walk of all that the organisation
+    -- has there.
+    DELETE FROM data_block USING unneeded
+    WHERE data_block.organisation = ANY (ARRAY[unneeded.organisation]) AND data_block.id = unneeded.block
 )
 SELECT last.date_created,
        (SELECT coalesce(sum(results), 0) FROM marked)::bigint AS marked,
