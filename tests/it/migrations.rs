@@ -19,7 +19,6 @@ const fn newest(service: Service) -> i32 {
     match service {
         Service::Ingest => 6,
         Service::Results => 8,
-        Service::Results => 7,
     }
 }
 

@@ -100,13 +100,10 @@ impl Budget {
         }
     }
 
-    /// More that a stream keeps; the operator's, whatever there is.
+    /// More that a stream keeps.
     fn keep(&self, owner: &Owner, bytes: usize) -> bool {
         let mut kept = locked(&self.kept);
-        let fits = match owner {
-            Some(_) => kept.leaves(owner, bytes, self.bytes_max),
-            None => kept.fits(bytes, self.bytes_max),
-        };
+        let fits = owner.may_take(&kept, bytes, self.bytes_max);
         if fits {
             kept.add(owner.clone(), bytes);
         }
@@ -186,7 +183,8 @@ impl Drop for Kept {
 impl Account {
     /// Of the request that has a place.
     pub(crate) fn open(budget: Arc<Budget>, place: Option<Place>) -> Self {
-        let kept = Kept { budget: budget.clone(), owner: None, bytes: 0, is_too_much: false };
+        let owner = place.as_ref().map_or(Owner::Nobody, |place| place.owner().clone());
+        let kept = Kept { budget: budget.clone(), owner, bytes: 0, is_too_much: false };
         let held = Held { place, arriving: Share::none(budget), arrived: VecDeque::new(), kept };
         Self { held: Arc::new(Mutex::new(held)) }
     }
@@ -255,9 +253,6 @@ impl Account {
         let more = message_bytes.saturating_sub(KEPT_UNCOUNTED).saturating_sub(held.kept.bytes);
         if more == 0 {
             return;
-        }
-        if held.kept.bytes == 0 {
-            held.kept.owner = held.place.as_ref().and_then(Place::organisation);
         }
         if held.kept.budget.keep(&held.kept.owner, more) {
             held.kept.bytes += more;
@@ -346,9 +341,8 @@ mod tests {
         let places = crate::places::Places::new(1000);
         let budget = Budget::new(16 * KEPT_UNCOUNTED, Measures::default());
         let stream = |name: Option<&str>, bytes: usize| {
-            let organisation = name.map(|name| name.parse().unwrap());
-            let place = places.take().filter(|place| place.is_left_for(organisation.as_ref()));
-            let account = Account::open(budget.clone(), Some(place.unwrap()));
+            let owner = name.map_or(Owner::Operator, |name| Owner::Organisation(name.parse().unwrap()));
+            let account = Account::open(budget.clone(), Some(places.take(owner).unwrap()));
             account.keep(bytes);
             account
         };

@@ -33,11 +33,12 @@ impl Owner {
         }
     }
 
-    /// Whether one may have another place.
-    fn may_take(&self, taken: &Shares<Self>, max: usize) -> bool {
+    /// Whether it may have so much more: the operator whatever is free, and others as much
+    /// as leaves the same for somebody else.
+    pub(crate) fn may_take(&self, taken: &Shares<Self>, amount: usize, max: usize) -> bool {
         match self {
-            Self::Operator => taken.fits(1, max),
-            Self::Nobody | Self::Organisation(_) => taken.leaves(self, 1, max),
+            Self::Operator => taken.fits(amount, max),
+            Self::Nobody | Self::Organisation(_) => taken.leaves(self, amount, max),
         }
     }
 }
@@ -50,7 +51,7 @@ impl Places {
     /// A place, if its owner may have another one.
     pub(crate) fn take(self: &Arc<Self>, owner: Owner) -> Option<Place> {
         let mut taken = self.taken();
-        if !owner.may_take(&taken, self.max) {
+        if !owner.may_take(&taken, 1, self.max) {
             return None;
         }
         taken.add(owner.clone(), 1);
