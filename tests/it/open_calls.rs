@@ -216,5 +216,5 @@ async fn so_many_reflection_streams_are_open_and_no_more() {
 
 #[tokio::test]
 async fn so_many_watch_health_and_no_more() {
-    has_places(WATCH, &WHOLE, 1024, REFLECT, &list_services()).await;
+    has_places(WATCH, &WHOLE, 512, REFLECT, &list_services()).await;
 }

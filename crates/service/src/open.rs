@@ -20,7 +20,7 @@ pub(crate) enum Open {
 impl Open {
     /// Most health calls at the same time, and half of that without a valid token: those
     /// that watch stay, one for each channel of a caller.
-    pub(crate) const HEALTH_MAX: usize = 2048;
+    pub(crate) const HEALTH_MAX: usize = 1024;
     /// Most reflection streams at the same time, and half of that without a valid token.
     /// Each may hold some answers, and what was sent and is not read.
     pub(crate) const REFLECTION_MAX: usize = 64;

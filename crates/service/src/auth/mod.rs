@@ -53,6 +53,7 @@ pub struct Keys {
     /// How many requests each organisation may send.
     rates: Option<Rates>,
     refusals: Refusals,
+    strangers: audit::Strangers,
     /// Told of every change, for those who act under a token for long.
     changed: watch::Sender<()>,
 }
@@ -66,7 +67,8 @@ impl Keys {
     pub fn load(path: &Path, rate: Option<Rate>, requests: &Requests) -> Result<Arc<Self>, String> {
         let table = ArcSwap::from_pointee(read_keys(path)?);
         let (rates, refusals) = (rate.map(Rates::new), requests.refusals.clone());
-        Ok(Arc::new(Self { path: path.into(), table, rates, refusals, changed: watch::Sender::new(()) }))
+        let (strangers, changed) = (audit::Strangers::default(), watch::Sender::new(()));
+        Ok(Arc::new(Self { path: path.into(), table, rates, refusals, strangers, changed }))
     }
 
     /// Follows changes of the file until shutdown. A file that can't be read or
@@ -128,7 +130,7 @@ impl Keys {
     fn known(self: &Arc<Self>, caller: Option<&Caller>, to: &'static str) -> Result<Access, Error> {
         let Some((id, key)) = caller.and_then(Caller::known) else {
             let error = unauthenticated();
-            audit::refused(caller.map_or("", |caller| &caller.id), None, to, error.reason());
+            self.strangers.refused(caller.map_or("", |caller| &caller.id), to, error.reason());
             return Err(error);
         };
         let access = Access { id: id.clone(), key: key.clone(), to, keys: self.clone() };

@@ -1,6 +1,6 @@
 //! Tokens, scopes and the keys file.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{collections::BTreeSet, io, sync::Mutex, time::SystemTime};
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 
@@ -25,6 +25,7 @@ fn keys(entry: KeyEntry) -> Arc<Keys> {
     Arc::new(Keys {
         rates: None,
         refusals: requests.refusals,
+        strangers: audit::Strangers::default(),
         path: PathBuf::new(),
         table: ArcSwap::from_pointee(table),
         changed: watch::Sender::new(()),
@@ -77,8 +78,8 @@ fn all_three_headers_are_understood() {
     }
 }
 
-#[test]
-fn credentials_of_another_scheme_hide_no_token() {
+#[tokio::test]
+async fn credentials_of_another_scheme_hide_no_token() {
     let keys = keys(entry(Some("acme"), &["results.read"]));
     let both = |authorization: &str| {
         let request = http::Request::builder().uri(GET).header("authorization", authorization);
@@ -90,8 +91,8 @@ fn credentials_of_another_scheme_hide_no_token() {
     assert_eq!(both("Bearer sluice_k1_wrong"), Err("UNAUTHENTICATED"));
 }
 
-#[test]
-fn wrong_tokens_all_answer_the_same() {
+#[tokio::test]
+async fn wrong_tokens_all_answer_the_same() {
     let keys = keys(entry(Some("acme"), &["results.read"]));
     let long = "x".repeat(300);
     for value in ["sluice_k1_wrong", "sluice_k2_s3cret", "sluice_k1", "k1_s3cret", "", &long] {
@@ -171,8 +172,8 @@ fn from_now(seconds: i64) -> Option<String> {
     Some(prost_types::Timestamp { seconds: now.seconds + seconds, ..now }.to_string())
 }
 
-#[test]
-fn an_expired_token_is_refused_and_only_who_knows_its_secret_is_told() {
+#[tokio::test]
+async fn an_expired_token_is_refused_and_only_who_knows_its_secret_is_told() {
     let entry = entry(Some("acme"), &["results.read"]);
     let later = keys(KeyEntry { expires: from_now(60), ..entry.clone() });
     assert!(call(&later, GET, Some(("x-aims-auth-token", GOOD))).is_ok());
@@ -199,4 +200,74 @@ fn a_keys_file_that_is_unclear_is_refused() {
     for bad in [tenant_intake, unknown_scope, both, short_hash, no_time] {
         assert!(parse_key(bad.clone()).is_err(), "{bad:?}");
     }
+}
+
+/// What is written to the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Takes what is logged on this thread, until what is returned is dropped.
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let (log, format) = (self.clone(), tracing_subscriber::fmt().json().flatten_event(true));
+        tracing::subscriber::set_default(format.with_writer(move || log.clone()).finish())
+    }
+
+    /// Lines with this text, and with this token if they have one.
+    fn lines(&self, message: &str, token: Option<&str>) -> Vec<serde_json::Value> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["message"] == message && line["token"].as_str() == token).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_calls_without_a_valid_token_are_a_few_lines_a_second_and_a_count() {
+    let keys = keys(entry(Some("acme"), &["results.ack"]));
+    let log = Log::default();
+    let _listening = log.listen();
+    for _ in 0..4 {
+        for _ in 0..250 {
+            assert_eq!(call(&keys, GET, None).unwrap_err(), "UNAUTHENTICATED");
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let counts = log.lines("more calls refused without a valid token", None);
+    let counts: Vec<_> = counts.iter().map(|line| line["calls"].as_u64().unwrap()).collect();
+    assert_eq!((log.lines("refused", Some("")).len(), counts), (4 * 10, vec![240; 4]), "1000 in all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_calls_of_known_tokens_are_a_line_each() {
+    let keys = keys(entry(Some("acme"), &["results.ack"]));
+    let log = Log::default();
+    let _listening = log.listen();
+    for _ in 0..100 {
+        assert_eq!(call(&keys, GET, None).unwrap_err(), "UNAUTHENTICATED");
+        assert_eq!(call(&keys, GET, Some(("x-aims-auth-token", GOOD))).unwrap_err(), "MISSING_SCOPE");
+    }
+    assert_eq!(log.lines("refused", Some("k1")).len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_refused_calls_in_a_second_are_ten_lines_and_no_count() {
+    let keys = keys(entry(Some("acme"), &["results.read"]));
+    let log = Log::default();
+    let _listening = log.listen();
+    for _ in 0..10 {
+        assert_eq!(call(&keys, GET, None).unwrap_err(), "UNAUTHENTICATED");
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(log.lines("refused", Some("")).len(), 10);
+    assert!(log.lines("more calls refused without a valid token", None).is_empty());
 }
