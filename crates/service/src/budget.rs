@@ -1,8 +1,9 @@
-//! The process-wide budget of request-body bytes: how much of what callers sent
-//! may be in memory at a time. Taken as the bytes arrive, for what they become when they
-//! are decoded before that is done, and given back when the work on them has ended. Each organisation may have as much as
-//! is still free, so that one whose requests take long leaves room for the others; or one
-//! request, whatever its size. What finds no room is refused, never queued without bound.
+//! The process-wide budget of request-body bytes: how much of what callers sent may be in
+//! memory at a time. Taken as the bytes arrive; for what a message becomes when it is decoded,
+//! once all of it has arrived; and given back when the work on it has ended. Each
+//! organisation may have as much as is still free, so that one whose requests take long
+//! leaves room for the others; or one request, whatever its size. What finds no room is
+//! refused, never queued without bound.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +39,7 @@ pub struct Budget {
 pub(crate) struct Measures {
     /// Bytes in use.
     pub(crate) in_flight: Gauge,
-    /// What found no room, and may come again.
+    /// What found no room, and may be retried.
     pub(crate) refused: Limit,
 }
 
@@ -62,7 +63,7 @@ impl Budget {
     }
 
     /// What is refused when there is no room: a request that would never fit is
-    /// too large, any other may come again. `organisation` is whose it is, if that is known.
+    /// too large, any other may be retried. `organisation` is whose it is, if that is known.
     pub(crate) fn refusal(&self, bytes: usize, organisation: Option<&OrganisationId>) -> Error {
         if !self.may_fit(bytes) {
             return Error::request_too_large();

@@ -27,6 +27,10 @@ impl Open {
     /// Largest message of a caller, which is a name.
     pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
 
+    /// Bytes of all of them together: each finds room that has a place.
+    pub(crate) const BODY_BYTES_MAX: usize =
+        2 * (Self::HEALTH_MAX + Self::REFLECTION_MAX) * Self::MESSAGE_BYTES_MAX;
+
     /// What gRPC's path is of, if it is of these.
     pub(crate) fn at(path: &str) -> Option<Self> {
         if path.starts_with(HEALTH) {

@@ -48,6 +48,8 @@ pub(super) struct Frames {
     needed: Option<usize>,
     /// Whether there comes no more.
     whole: bool,
+    /// Whether a message may be passed on that could not when this was asked last.
+    has_passed: bool,
     out: VecDeque<Bytes>,
     /// Why the request is refused, once what came before is passed on.
     refused: Option<Error>,
@@ -103,6 +105,7 @@ impl Frames {
             at: 0,
             needed: None,
             whole: false,
+            has_passed: false,
             out: VecDeque::new(),
             refused: None,
         }
@@ -136,6 +139,11 @@ impl Frames {
     /// Whether all of a message has arrived, and it is not passed on yet.
     fn is_held_back(&self) -> bool {
         matches!(self.state, State::Plain { left: 0, .. } | State::Compressed { left: 0, .. })
+    }
+
+    /// Whether one more message may be passed on.
+    pub(super) fn has_passed(&mut self) -> bool {
+        std::mem::take(&mut self.has_passed)
     }
 
     /// More has arrived. All that came before must have been processed.
@@ -350,6 +358,7 @@ impl Frames {
     /// A message of so many bytes may be passed on.
     fn ended(&mut self, account: &Account, bytes: usize) {
         account.arrived();
+        self.has_passed = true;
         self.state = if self.single {
             State::Complete
         } else {

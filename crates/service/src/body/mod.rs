@@ -30,7 +30,7 @@ use tower_service::Service;
 use crate::{
     Error, Kind,
     auth::INTAKE_SCOPE,
-    budget::{Account, Budget},
+    budget::{Account, Budget, Measures},
     open::Open,
     places::Place,
     stack::is_grpc,
@@ -58,6 +58,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Bodies<S> {
     /// What all bodies share.
     budget: Arc<Budget>,
+    /// That of health and reflection, which find room whoever has taken the other.
+    open_budget: Arc<Budget>,
     /// Largest request, or message of a stream.
     request_bytes_max: usize,
     inner: S,
@@ -78,13 +80,14 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let place = request.extensions().get::<Place>().cloned();
-        let account = Account::open(self.budget.clone(), place);
+        let budget = if Open::of(&request).is_some() { &self.open_budget } else { &self.budget }.clone();
+        let account = Account::open(budget.clone(), place);
         let surface = self.surface(&mut request);
         let streaming = matches!(&surface, Surface::Grpc(frames) if !frames.is_single());
         if streaming {
             request.extensions_mut().insert(account.clone());
         }
-        let body = |body| Bounded::new(body, self.budget.clone(), account.clone(), surface);
+        let body = |body| Bounded::new(body, budget, account.clone(), surface);
         let answer = self.inner.call(request.map(body));
         // What a stream holds, its body and its handler hold.
         let held = (!streaming).then_some(account);
@@ -98,7 +101,8 @@ where
 
 impl<S> Bodies<S> {
     pub(crate) fn new(budget: Arc<Budget>, request_bytes_max: usize, inner: S) -> Self {
-        Self { budget, request_bytes_max, inner }
+        let open_budget = Budget::new(Open::BODY_BYTES_MAX, Measures::default());
+        Self { budget, open_budget, request_bytes_max, inner }
     }
 
     fn surface<B>(&self, request: &mut Request<B>) -> Surface {
@@ -216,7 +220,12 @@ where
                 }
             }
             let advanced = frames.advance(&account);
-            if let Some(bytes) = frames.pop() {
+            let (has_passed, piece) = (frames.has_passed(), frames.pop());
+            if has_passed {
+                // What was waited for is there, and what comes next has its own time.
+                (self.waiting, self.until) = (None, None);
+            }
+            if let Some(bytes) = piece {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             match advanced {
@@ -347,5 +356,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "body_tests.rs"]
 mod tests;
