@@ -222,17 +222,16 @@ async fn end(
     background: Background,
     drained: CancellationToken,
 ) -> Result<(), Failure> {
-    let mut tasks = background.into_tasks();
+    let (mut tasks, mut outcome) = (background.into_tasks(), Ok(()));
     let ended = async {
-        let ended = last.await;
+        outcome = last.await;
         drained.cancel();
         while tasks.join_next().await.is_some() {}
-        ended
     };
-    timeout(ENDING, ended).await.unwrap_or_else(|_| {
+    if timeout(ENDING, ended).await.is_err() {
         tracing::warn!("background work was cut off");
-        Ok(())
-    })
+    }
+    outcome
 }
 
 #[cfg(test)]
@@ -277,7 +276,8 @@ mod tests {
     async fn background_work_that_hangs_is_cut_off_in_time() {
         let (mut background, drained, _) = background();
         background.spawn("that", pending());
-        let end = end(async { Ok(()) }, background, drained);
-        timeout(ENDING + Duration::from_millis(1), end).await.expect("ends in time").unwrap();
+        let end = end(async { Err("the own work's".into()) }, background, drained);
+        let ended = timeout(ENDING + Duration::from_millis(1), end).await.expect("ends in time");
+        assert_eq!(ended.unwrap_err().to_string(), "the own work's");
     }
 }
