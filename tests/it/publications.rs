@@ -10,7 +10,7 @@ use crate::results_shelf::{Shelf, new};
 /// Tables with rows that nothing tells apart for who follows changes.
 const WITHOUT_IDENTITY: &str = "
     SELECT c.relname FROM pg_class AS c
-    WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace
       AND NOT (c.relreplident = 'f' OR EXISTS (
         SELECT FROM pg_index AS i WHERE i.indrelid = c.oid
           AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)))

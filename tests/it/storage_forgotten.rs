@@ -81,7 +81,7 @@ async fn one_that_keeps_nothing_is_forgotten_a_day_after() {
     }
     assert_eq!(told(&storage, &in_use).await.unwrap(), ConfigState::Valid);
     // Nor does it leave a directory; that of others stays.
-    assert!(!storage.root.join("theirs").exists());
+    assert!(!storage.root.join("theirs/a/acme").exists() && storage.root.join("theirs/a").exists());
     assert!(storage.root.join("ours/used/acme").exists());
 }
 

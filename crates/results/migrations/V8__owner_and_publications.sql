@@ -18,7 +18,10 @@ $$;
 
 -- `consumed` has no key. Without a replica identity no row can be deleted as soon as the
 -- table is in any publication: of an upgrade by replication, or whatever else follows
--- changes. Each partition has its own.
+-- changes. Each partition has its own; the whole table's counts where changes are published
+-- as its. It is locked first, as readers do, and no week is made beside this.
+SET LOCAL lock_timeout = '1s';
+ALTER TABLE consumed REPLICA IDENTITY FULL;
 DO $$
 DECLARE
     partition regclass;

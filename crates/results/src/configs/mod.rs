@@ -131,7 +131,7 @@ impl Configs {
         created.ok_or_else(|| {
             let text = format!(
                 "an organisation has up to {IN_USE_MAX} storage configs in use, and {OF_ALL_MAX} with those \
-                 that are deactivated; of these, what keeps nothing is forgotten after a day"
+                 that are deactivated; a deactivated one is forgotten once it keeps no results"
             );
             Error::new(Kind::ResourceExhausted, "TOO_MANY_STORAGE_CONFIGS", text)
         })

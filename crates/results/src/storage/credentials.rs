@@ -10,6 +10,8 @@ use super::place::Provider;
 
 /// Most bytes of names and values together.
 const BYTES_MAX: usize = 16 * 1024;
+/// Secrets that are hashed with, or encoded, and so may have any character.
+const NEVER_SENT: [&str; 3] = ["secret_access_key", "client_secret", "service_account_key"];
 /// When credentials end; for every provider.
 const DATE_EXPIRES: &str = "date_expires";
 /// An endpoint that is not the provider's own.
@@ -117,10 +119,13 @@ impl Credentials {
             if name != DATE_EXPIRES && !known.contains(&name.as_str()) {
                 return Err(format!("only these are known here: {}, {DATE_EXPIRES}", known.join(", ")));
             }
-            // Most are sent in a header, and the providers' clients take it that they can be.
-            let is_line = |text: &str| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-            if value.is_empty() || !is_line(value) && name != "service_account_key" {
-                return Err(format!("{name}: must be a single line of printable ASCII that is not empty"));
+            if value.is_empty() || value.contains(['\0', '\r', '\n']) && name != "service_account_key" {
+                return Err(format!("{name}: must be a single line that is not empty"));
+            }
+            // What is sent as it is, the providers' clients take for fit to be sent.
+            let is_fit = value.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+            if !is_fit && !NEVER_SENT.contains(&name.as_str()) {
+                return Err(format!("{name}: must be printable ASCII"));
             }
         }
         if self.get(DATE_EXPIRES).is_some() && self.date_expires().is_none() {
@@ -204,6 +209,8 @@ mod tests {
         assert!(more("date_expires", "2026-12-31T23:59:59Z").unwrap().date_expires().is_some());
         assert!(more("date_expires", "soon").is_err());
         assert!(more("session_token", "a b~").is_ok());
+        let secret = |text| check(Provider::S3, &[S3[0], ("secret_access_key", text)]);
+        assert!(secret("p\u{e4}ss").is_ok() && secret("a\nb").is_err());
         for bad in ["a\r\nb", "a\0", "a\tb", "a\u{1}", "a\u{7f}", "\u{e9}", ""] {
             assert!(more("session_token", bad).is_err(), "{bad:?}");
         }

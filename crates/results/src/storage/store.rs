@@ -226,8 +226,8 @@ impl Store {
             .boxed()
     }
 
-    /// Removes an organisation's directories that are empty, and those around them. A cloud has
-    /// none. What can't be removed stays.
+    /// Removes an organisation's directories that are empty. A cloud has none. What can't be
+    /// removed stays, as does what the storage config's URL names.
     pub async fn remove_empty_folders(&self, organisation: &OrganisationId) {
         let Client::Local(files, base) = &self.client else { return };
         let Ok(folder) = files.path_to_filesystem(&self.place.folder(organisation)) else { return };
@@ -310,10 +310,8 @@ fn stays_within(file: &std::path::Path, base: &std::path::Path) -> bool {
     real.unwrap_or(false) && file.starts_with(base)
 }
 
-/// Removes the directories right within a folder, it, and those that it is in up to `base`, as
-/// far as nothing is in them.
+/// Removes the directories right within a folder, and it, as far as nothing is in them.
 fn remove_empty(folder: &std::path::Path, base: &std::path::Path) {
-    use std::io::ErrorKind::NotFound;
     if !stays_within(folder, base) {
         return;
     }
@@ -321,11 +319,7 @@ fn remove_empty(folder: &std::path::Path, base: &std::path::Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let _not_empty = std::fs::remove_dir(entry.path());
     }
-    let removed = |part: &std::path::Path| match std::fs::remove_dir(part) {
-        Ok(()) => true,
-        Err(fault) => fault.kind() == NotFound,
-    };
-    let _last = folder.ancestors().take_while(|part| part.starts_with(base)).find(|part| !removed(part));
+    let _not_empty = std::fs::remove_dir(folder);
 }
 
 /// Files in which the client of directories gathers what is not complete: the
