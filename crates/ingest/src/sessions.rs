@@ -1,4 +1,5 @@
-//! The kinds of database sessions that callers wait for, and what each is set to.
+//! The kinds of database sessions that gates, files, definitions and the outbox use, and
+//! what each is set to. What works beside them has kinds of its own.
 
 use sluice_service::postgres::Session;
 

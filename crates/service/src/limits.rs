@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn the_help_says_what_calls_without_a_token_may_take_up() {
         let meaning = |name: &str| Limits::TABLE.iter().find(|setting| setting.name == name).unwrap().meaning;
-        let places = format!("{} calls and {} streams", Open::HEALTH_MAX, Open::REFLECTION_MAX);
+        let places =
+            format!("{} calls of health and {} of reflection", Open::HEALTH_MAX, Open::REFLECTION_MAX);
         assert!(meaning("requests_in_flight_max").contains(&places), "{places}");
         let bytes = format!("For health and reflection it is {}.", Open::MESSAGE_BYTES_MAX);
         assert!(meaning("request_bytes_max").contains(&bytes), "{bytes}");

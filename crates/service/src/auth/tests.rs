@@ -1,6 +1,11 @@
 //! Tokens, scopes and the keys file.
 
-use std::{collections::BTreeSet, io, sync::Mutex, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 
