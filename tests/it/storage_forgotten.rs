@@ -123,7 +123,7 @@ async fn one_that_keeps_results_stays_and_is_emptied_when_they_are_due() {
     for config in &configs {
         forgotten(&storage, config).await;
     }
-    assert!(!storage.root.join("bucket").exists());
+    assert!(!storage.root.join("bucket/acme").exists() && storage.root.join("bucket").exists());
 }
 
 #[tokio::test]
