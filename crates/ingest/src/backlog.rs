@@ -1,6 +1,6 @@
 //! How much is accepted and not yet recorded, over all replicas: what the
-//! database said last, and what this process has committed and deleted since. Bounded over all, and
-//! for each organisation: by a bound of its own, and by as much as is still free, so that
+//! database said last, and what this process has committed and deleted since. Bounded over
+//! all, and for each organisation: by a bound of its own, and by as much as is still free, so that
 //! those whose results can't be recorded leave room for the others.
 
 use std::{

@@ -12,13 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{
-    Error, OrganisationId,
-    met::Limit,
-    metrics::Gauge,
-    places::{Owner, Place},
-    shares::Shares,
-};
+use crate::{Error, OrganisationId, met::Limit, metrics::Gauge, places::Owner, shares::Shares};
 
 /// How much of what a stream keeps is not worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;
@@ -131,8 +125,8 @@ pub struct Share {
 }
 
 impl Share {
-    fn none(budget: Arc<Budget>) -> Self {
-        Self { budget, owner: Owner::Nobody, bytes: 0 }
+    fn none(budget: Arc<Budget>, owner: Owner) -> Self {
+        Self { budget, owner, bytes: 0 }
     }
 
     /// How many bytes it is.
@@ -158,35 +152,26 @@ pub struct Account {
 
 #[derive(Debug)]
 struct Held {
-    /// Which says whose it is; nobody's, without.
-    place: Option<Place>,
+    /// Whose request it is, and the budget, stand here.
     arriving: Share,
     arrived: VecDeque<Share>,
-    kept: Kept,
+    /// Bytes that the stream keeps; given back at its end.
+    kept: usize,
+    /// Whether there was no room for all of them.
+    is_too_much_kept: bool,
 }
 
-/// What a stream keeps. Given back when dropped.
-#[derive(Debug)]
-struct Kept {
-    budget: Arc<Budget>,
-    owner: Owner,
-    bytes: usize,
-    /// Whether there was no room for all of it.
-    is_too_much: bool,
-}
-
-impl Drop for Kept {
+impl Drop for Held {
     fn drop(&mut self) {
-        locked(&self.budget.kept).remove(&self.owner, self.bytes);
+        locked(&self.arriving.budget.kept).remove(&self.arriving.owner, self.kept);
     }
 }
 
 impl Account {
-    /// Of the request that has a place.
-    pub(crate) fn open(budget: Arc<Budget>, place: Option<Place>) -> Self {
-        let owner = place.as_ref().map_or(Owner::Nobody, |place| place.owner().clone());
-        let kept = Kept { budget: budget.clone(), owner, bytes: 0, is_too_much: false };
-        let held = Held { place, arriving: Share::none(budget), arrived: VecDeque::new(), kept };
+    /// Of one request.
+    pub(crate) fn open(budget: Arc<Budget>, owner: Owner) -> Self {
+        let (arriving, arrived) = (Share::none(budget, owner), VecDeque::new());
+        let held = Held { arriving, arrived, kept: 0, is_too_much_kept: false };
         Self { held: Arc::new(Mutex::new(held)) }
     }
 
@@ -204,7 +189,7 @@ impl Account {
 
     /// Of which organisation the request is, if it is of one and that is known.
     pub(crate) fn organisation(&self) -> Option<OrganisationId> {
-        self.held().place.as_ref().and_then(|place| place.owner().organisation().cloned())
+        self.held().arriving.owner.organisation().cloned()
     }
 
     /// Whether a message of so many bytes may find room, now or later.
@@ -218,9 +203,6 @@ impl Account {
     /// Of what size the message is by now, if there is none.
     pub(crate) fn grow(&self, bytes: usize) -> Result<(), usize> {
         let mut held = self.held();
-        if held.arriving.bytes == 0 {
-            held.arriving.owner = held.place.as_ref().map_or(Owner::Nobody, |place| place.owner().clone());
-        }
         let all = held.arriving.bytes + held.arrived.iter().map(Share::bytes).sum::<usize>();
         if !held.arriving.budget.take(&held.arriving.owner, all, bytes) {
             return Err(held.arriving.bytes.saturating_add(bytes));
@@ -240,7 +222,7 @@ impl Account {
     /// The message has arrived.
     pub(crate) fn arrived(&self) {
         let mut held = self.held();
-        let next = Share::none(held.arriving.budget.clone());
+        let next = Share::none(held.arriving.budget.clone(), held.arriving.owner.clone());
         let share = std::mem::replace(&mut held.arriving, next);
         held.arrived.push_back(share);
     }
@@ -251,20 +233,20 @@ impl Account {
     /// organisation's as much of that as is left.
     pub(crate) fn keep(&self, message_bytes: usize) {
         let mut held = self.held();
-        let more = message_bytes.saturating_sub(KEPT_UNCOUNTED).saturating_sub(held.kept.bytes);
+        let more = message_bytes.saturating_sub(KEPT_UNCOUNTED).saturating_sub(held.kept);
         if more == 0 {
             return;
         }
-        if held.kept.budget.keep(&held.kept.owner, more) {
-            held.kept.bytes += more;
+        if held.arriving.budget.keep(&held.arriving.owner, more) {
+            held.kept += more;
         } else {
-            held.kept.is_too_much = true;
+            held.is_too_much_kept = true;
         }
     }
 
     /// Whether this stream keeps more than there was room for.
     pub(crate) fn is_too_much_kept(&self) -> bool {
-        self.held().kept.is_too_much
+        self.held().is_too_much_kept
     }
 
     /// Gives back what no handler took.
@@ -281,10 +263,10 @@ mod tests {
     fn there_is_room_up_to_the_limit_and_not_beyond() {
         let measures = Measures::default();
         let budget = Budget::new(10, measures.clone());
-        let account = Account::open(budget.clone(), None);
+        let account = Account::open(budget.clone(), Owner::Nobody);
         assert_eq!((account.grow(6), account.grow(4)), (Ok(()), Ok(())));
         assert_eq!(measures.in_flight.get(), 10);
-        assert_eq!(Account::open(budget.clone(), None).grow(1), Err(1));
+        assert_eq!(Account::open(budget.clone(), Owner::Nobody).grow(1), Err(1));
         assert_eq!(account.grow(1), Err(11));
         drop(account);
         assert_eq!((budget.used(), measures.in_flight.get()), (0, 0));
@@ -295,12 +277,11 @@ mod tests {
 
     #[test]
     fn each_organisation_has_as_much_as_is_free_or_one_request() {
-        let places = crate::places::Places::new(16);
-        let of = |name: &str| places.take(Owner::Organisation(name.parse().unwrap())).unwrap();
+        let of = |name: &str| Owner::Organisation(name.parse().unwrap());
         let budget = Budget::new(100, Measures::default());
         let all_of = |name: &str| {
             let one = || {
-                let account = Account::open(budget.clone(), Some(of(name)));
+                let account = Account::open(budget.clone(), of(name));
                 account.grow(10).ok().map(|()| account)
             };
             std::iter::from_fn(one).collect::<Vec<_>>()
@@ -308,14 +289,14 @@ mod tests {
         let (acme, globex) = (all_of("acme"), all_of("globex"));
         assert_eq!((acme.len(), globex.len()), (5, 3));
         // The operator has whatever there is.
-        let operator = Account::open(budget.clone(), places.take(Owner::Operator));
+        let operator = Account::open(budget.clone(), Owner::Operator);
         assert_eq!((operator.grow(20), operator.grow(1)), (Ok(()), Err(21)));
         drop((acme, globex, operator));
 
-        let large = Account::open(budget.clone(), Some(of("acme")));
+        let large = Account::open(budget.clone(), of("acme"));
         assert_eq!((large.grow(60), large.grow(30)), (Ok(()), Ok(())));
         large.arrived();
-        assert_eq!(Account::open(budget.clone(), Some(of("acme"))).grow(1), Err(1));
+        assert_eq!(Account::open(budget.clone(), of("acme")).grow(1), Err(1));
         assert_eq!(all_of("globex").len(), 1);
         drop(large);
         assert!(locked(&budget.used).is_empty(), "who has nothing takes no memory");
@@ -324,7 +305,7 @@ mod tests {
     #[test]
     fn a_message_is_held_until_its_taker_lets_go_or_the_next_is_asked_for() {
         let budget = Budget::new(10, Measures::default());
-        let account = Account::open(budget.clone(), None);
+        let account = Account::open(budget.clone(), Owner::Nobody);
         for bytes in [1, 2, 3] {
             account.grow(bytes).unwrap();
             account.arrived();
@@ -339,11 +320,10 @@ mod tests {
 
     #[test]
     fn streams_keep_as_much_again_and_each_organisation_s_what_is_left_of_it() {
-        let places = crate::places::Places::new(1000);
         let budget = Budget::new(16 * KEPT_UNCOUNTED, Measures::default());
         let stream = |name: Option<&str>, bytes: usize| {
             let owner = name.map_or(Owner::Operator, |name| Owner::Organisation(name.parse().unwrap()));
-            let account = Account::open(budget.clone(), Some(places.take(owner).unwrap()));
+            let account = Account::open(budget.clone(), owner);
             account.keep(bytes);
             account
         };
@@ -376,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_hears_of_what_is_given_back() {
         let budget = Budget::new(10, Measures::default());
-        let account = Account::open(budget.clone(), None);
+        let account = Account::open(budget.clone(), Owner::Nobody);
         account.grow(10).unwrap();
         let freed = tokio::spawn(budget.clone().freed());
         while !freed.is_finished() {

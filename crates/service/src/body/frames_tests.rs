@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     budget::{Budget, Measures},
-    places::{Owner, Places},
+    places::Owner,
 };
 
 pub(crate) fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
@@ -30,7 +30,7 @@ impl Run {
     fn new(budget: usize, bytes_max: usize, single: bool) -> Self {
         let budget = Budget::new(budget, Measures::default());
         let frames = Frames::new(Some(Encoding::Gzip), None, bytes_max, single);
-        Self { frames, account: Account::open(budget.clone(), None), budget }
+        Self { frames, account: Account::open(budget.clone(), Owner::Nobody), budget }
     }
 
     /// Passes a whole body through in pieces of a size; what comes out.
@@ -104,7 +104,7 @@ fn what_finds_no_room_goes_on_where_it_stood_once_there_is() {
     for message in [frame(0, &[7; 80]), frame(1, &gzip(&[7; 80]))] {
         let mut run = Run::new(200, 80, false);
         // Of somebody else: each may have as much as is free.
-        let acme = Places::new(1).take(Owner::Organisation("acme".parse().unwrap()));
+        let acme = Owner::Organisation("acme".parse().unwrap());
         let other = Account::open(run.budget.clone(), acme);
         other.grow(150).unwrap();
         run.frames.push([frame(0, b"first"), message].concat().into());

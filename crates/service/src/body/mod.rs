@@ -32,7 +32,7 @@ use crate::{
     auth::INTAKE_SCOPE,
     budget::{Account, Budget, Measures},
     open::Open,
-    places::Place,
+    places::{Owner, Place},
     stack::is_grpc,
     whole::Whole,
 };
@@ -79,10 +79,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let place = request.extensions().get::<Place>().cloned();
-        let budget = if Open::of(&request).is_some() { &self.open_budget } else { &self.budget }.clone();
-        let account = Account::open(budget.clone(), place);
-        let surface = self.surface(&mut request);
+        let place = request.extensions().get::<Place>();
+        let owner = place.map_or(Owner::Nobody, |place| place.owner().clone());
+        let open = Open::of(&request);
+        let budget = if open.is_some() { &self.open_budget } else { &self.budget }.clone();
+        let account = Account::open(budget.clone(), owner);
+        let surface = self.surface(&mut request, open);
         let streaming = matches!(&surface, Surface::Grpc(frames) if !frames.is_single());
         if streaming {
             request.extensions_mut().insert(account.clone());
@@ -105,7 +107,7 @@ impl<S> Bodies<S> {
         Self { budget, open_budget, request_bytes_max, inner }
     }
 
-    fn surface<B>(&self, request: &mut Request<B>) -> Surface {
+    fn surface<B>(&self, request: &mut Request<B>, open: Option<Open>) -> Surface {
         if !is_grpc(request) {
             return Surface::Http { seen: 0, bytes_max: self.request_bytes_max };
         }
@@ -123,7 +125,7 @@ impl<S> Bodies<S> {
         let meter = rpc.map(|rpc| Meter::new(rpc.message));
         let single = match rpc {
             Some(rpc) => !rpc.streaming,
-            None => Open::at(request.uri().path()) == Some(Open::Health),
+            None => open == Some(Open::Health),
         };
         Surface::Grpc(Frames::new(encoding, meter, bytes_max, single))
     }

@@ -113,7 +113,7 @@ async fn each_message_waits_for_room_anew() {
 async fn compressed_messages_that_wait_for_room_take_turns_and_no_time() {
     let (message, bytes) = compressed_observations(100);
     let budget = Budget::new(2 * bytes + message.len(), Measures::default());
-    let other = Account::open(budget.clone(), None);
+    let other = Account::open(budget.clone(), Owner::Nobody);
     other.grow(bytes + bytes / 2).unwrap();
     let mut streams = [compressed_stream(&budget), compressed_stream(&budget)];
     let [first, second] = &mut streams;
