@@ -12,7 +12,7 @@ use sluice_tests::{S3Server, eventually, scratch};
 use tokio::process::Child;
 
 use super::{json_lines, run, run_well, sluice, text};
-use crate::http_support::get_url;
+use crate::http::support::get_url;
 
 /// A running `sluice dev` on free ports.
 struct Dev {

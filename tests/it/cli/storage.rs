@@ -7,7 +7,7 @@ use sluice_tests::{Pair, S3Server, Service, Tenant, eventually, scratch};
 use tokio::process::Command;
 
 use super::{json_lines, run, run_well, sluice_as, text};
-use crate::http_support::get_url;
+use crate::http::support::get_url;
 
 /// Larger than a part of an upload.
 const FILE_BYTES: usize = 12_000_001;

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
 use crate::{
-    files_support::{file, outcome},
+    files::support::{file, outcome},
     support::*,
     telemetry::exposition::scrape,
 };

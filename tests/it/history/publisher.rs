@@ -20,7 +20,7 @@ use super::{
     random::Random,
     recorder::{Recorder, told},
 };
-use crate::files_support::{chunk_message, metadata_message};
+use crate::files::support::{chunk_message, metadata_message};
 
 /// How often something is sent again at most.
 const TRIES_MAX: usize = 5;

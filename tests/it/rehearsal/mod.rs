@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 use self::pods::{Manifest, Pods};
 use crate::{
-    outages::until_final_by,
-    rolling::{Load, consumer, publisher, streamer},
+    service::outages::until_final_by,
+    service::rolling::{Load, consumer, publisher, streamer},
     support::*,
 };
 
@@ -91,7 +91,7 @@ async fn a_rolling_update_fails_no_request_and_loses_no_observation() {
 
 /// Publishes until everything has its final outcome, by any pod that is said to be
 /// ready, whatever happens.
-async fn resender(load: Load, pods: crate::rolling::Ready, name: usize) {
+async fn resender(load: Load, pods: crate::service::rolling::Ready, name: usize) {
     let turn = Arc::new(AtomicUsize::new(0));
     for n in 0.. {
         let mark = |m: usize| marked("plain", &format!("{name}/{n}/{m}"), &format!("[{name},{n},{m}]"));

@@ -15,7 +15,7 @@ use sluice_tests::{Replica, Service, eventually_within};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::STEP;
-use crate::rolling::Ready;
+use crate::service::rolling::Ready;
 
 /// Made from the manifests by deploy/check.
 const ROLLOUT: &str = include_str!("../../../deploy/kubernetes/rollout.json");

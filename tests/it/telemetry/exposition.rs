@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::Full;
 
-use crate::http_support::{Answer, send};
+use crate::http::support::{Answer, send};
 
 /// What `/metrics` told.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ use sluice_tests::{Pair, PairBuilder, Service, Tenant, eventually, scratch};
 
 use super::collector::Collector;
 use crate::{
-    files_support::{file, publish_file},
-    http_support::Http,
-    results_shelf::Shelf,
-    storage_support::{self, Storage},
+    files::support::{file, publish_file},
+    http::support::Http,
+    results::shelf::Shelf,
+    storage::{self, support::Storage},
     support::*,
 };
 
@@ -67,7 +67,7 @@ async fn lines_of_text_do_too_and_the_filter_holds() {
 /// A pair that logs and traces all it can.
 async fn talkative(collector: &Collector) -> Storage {
     let root = scratch("storage");
-    let mut builder = storage_support::builder(&root).processes();
+    let mut builder = storage::support::builder(&root).processes();
     let everything = "debug,sluice_ingest=trace,sluice_results=trace,sluice_service=trace";
     for service in [Service::Ingest, Service::Results] {
         builder = builder.flag(service, "log-format", "json").flag(service, "log-filter", everything);

@@ -13,9 +13,9 @@ use sluice_tests::{Pair, Service, Tenant, eventually};
 
 use super::exposition::{Exposition, ask, scrape};
 use crate::{
-    http_support::Http,
-    results_shelf::{ACME, record},
-    storage_support::{Storage, stored, upload},
+    http::support::Http,
+    results::shelf::{ACME, record},
+    storage::support::{Storage, stored, upload},
     support::*,
 };
 

@@ -15,8 +15,8 @@ use super::{
     exposition::scrape,
 };
 use crate::{
-    files_support::{chunk_message, file, metadata_message},
-    http_support::Http,
+    files::support::{chunk_message, file, metadata_message},
+    http::support::Http,
     support::*,
 };
 

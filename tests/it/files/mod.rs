@@ -1,0 +1,8 @@
+//! Publishing files.
+
+mod failures;
+mod limits;
+mod outcomes;
+mod publish;
+mod races;
+pub mod support;
