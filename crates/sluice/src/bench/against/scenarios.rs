@@ -48,7 +48,11 @@ impl<'a> Runner<'a> {
     /// Runs a scenario; some have several parts.
     pub(super) async fn run(&mut self, scenario: Scenario) -> Result<Vec<Outcome>, Failure> {
         match scenario {
-            Scenario::S4 => Ok(vec![self.s4(32).await?, self.s4(64).await?]),
+            Scenario::S4 => {
+                let [some, gate_of_some] = self.s4(32).await?;
+                let [more, gate_of_more] = self.s4(64).await?;
+                Ok(vec![some, more, gate_of_some, gate_of_more])
+            }
             Scenario::S7 => self.s7().await.map(|outcome| vec![outcome]),
             Scenario::S8 => self.s8().await.map(|outcome| vec![outcome]),
             Scenario::S10 => self.s10().await.map(|outcome| vec![outcome]),
@@ -134,20 +138,30 @@ impl<'a> Runner<'a> {
         Ok(compared("S3", what, sluice, floor, 1.5))
     }
 
-    async fn s4(&mut self, callers: usize) -> Result<Outcome, Failure> {
+    /// As callers have it, with what is accepted recorded meanwhile; and then with results
+    /// stopped, which is what plain SQL does here.
+    async fn s4(&mut self, callers: usize) -> Result<[Outcome; 2], Failure> {
         let mut stage = self.stage(false).await?;
-        let outcome = self.single_commits(&mut stage, callers).await;
+        let outcomes = self.single_commits(&mut stage, callers).await;
         stage.stop().await;
-        outcome
+        outcomes
     }
 
-    async fn single_commits(&self, stage: &mut Stage, callers: usize) -> Result<Outcome, Failure> {
+    async fn single_commits(&self, stage: &mut Stage, callers: usize) -> Result<[Outcome; 2], Failure> {
         stage.floor.prepare(None).await?;
         stage.calling(callers, 1);
+        let what = format!("one observation per call, {callers} callers");
+        let whole = self.single_commits_side_by_side(stage, what.clone()).await?;
+        stage.stop_results().await;
+        let gate = self.single_commits_side_by_side(stage, format!("{what}, results stopped")).await?;
+        Ok([whole, gate])
+    }
+
+    async fn single_commits_side_by_side(&self, stage: &mut Stage, what: String) -> Result<Outcome, Failure> {
         let names = ["Sluice", "raw SQL"];
         let (sluice, floor) =
             self.alternate("S4", stage, names, Stage::publish, Stage::floor_publish).await?;
-        Ok(compared("S4", format!("one observation per call, {callers} callers"), sluice, floor, 1.5))
+        Ok(compared("S4", what, sluice, floor, 1.5))
     }
 
     async fn s5(&self, stage: &mut Stage) -> Result<Outcome, Failure> {
