@@ -18,6 +18,7 @@ use sluice_proto::{
     },
 };
 use sluice_service::shutdown;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     definitions::read_definitions,
@@ -153,7 +154,8 @@ impl Demo {
         let started = Instant::now();
         let sample = Cursor::new(SAMPLE);
         let Published { summary, fault } =
-            publish(&self.target, sample, Some(SAMPLE.len() as u64), &plan).await?;
+            publish(&self.target, sample, Some(SAMPLE.len() as u64), &plan, &CancellationToken::new())
+                .await?;
         if let Some(fault) = fault {
             return Err(fault);
         }

@@ -9,7 +9,7 @@ use crate::{
     failure::{Context, Failure},
     private::{Options, PrivatePair},
     ready::{self, Ready},
-    text::out,
+    text::{out, say},
 };
 
 /// Where the pair lives.
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode, Failure> {
     let mut now = pair.ready();
     now.write(&ready_file)?;
     if let Err(failure) = ready::announce(&ready_file) {
-        eprintln!("sluice: other commands will need --ready-file: {failure}");
+        say!("sluice: other commands will need --ready-file: {failure}");
     }
     print_welcome(&now, &data_dir, &ready_file);
     loop {
@@ -67,11 +67,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<ExitCode, Failure> {
             () = pair.changed(now.pids) => {}
         }
         now = pair.ready();
-        now.write(&ready_file)?;
+        if let Err(failure) = now.write(&ready_file) {
+            say!("sluice: {failure}");
+        }
     }
-    ready::remove(&ready_file)?;
+    let removed = ready::remove(&ready_file);
     ready::withdraw(&ready_file);
     pair.stop().await;
+    removed?;
     drop(out!("Stopped. The data is kept in {}.", data_dir.display()));
     Ok(ExitCode::SUCCESS)
 }

@@ -94,17 +94,22 @@ pub(crate) fn open_log(path: &Path) -> Result<File, Failure> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).context(path.display())
 }
 
-/// Writes a file that only its owner may read.
+/// Writes a file that only its owner may read. Whoever reads it sees all of the old text
+/// or all of the new one, also if this process is killed meanwhile.
 pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
     let write = || {
         // An old file keeps its mode when it is opened: begin with none.
-        match fs::remove_file(path) {
+        match fs::remove_file(&beside) {
             Err(fault) if fault.kind() != ErrorKind::NotFound => return Err(fault),
             _ => {}
         }
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()
+        file.sync_all()?;
+        fs::rename(&beside, path)
     };
     write().context(path.display())
 }

@@ -19,7 +19,7 @@ use sluice_service::{
 
 use crate::{
     failure::{Context, Failure},
-    text::out,
+    text::{out, say},
 };
 
 /// Random bytes of a token's public id.
@@ -100,12 +100,12 @@ pub(crate) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
     token.entry.expires = args.expires.map(in_seconds).transpose()?;
     if let Some(file) = &args.keys_file {
         append_entries(file, std::slice::from_ref(&token.entry))?;
-        eprintln!("The token, shown only now; its entry is in {}:", file.display());
+        say!("The token, shown only now; its entry is in {}:", file.display());
         out!("{}", token.text)?;
     } else {
-        eprintln!("The token, shown only now:");
+        say!("The token, shown only now:");
         out!("{}", token.text)?;
-        eprintln!("\nThe entry for the keys file of both services:");
+        say!("\nThe entry for the keys file of both services:");
         out!("\n{}", entries_text(&[token.entry])?)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,9 @@
 //! The command `sluice`: runs the services, alone or as a pair on a private
 //! PostgreSQL, and talks to them from the command line.
 
+// They panic when nobody reads any more: `out!` and `say!` don't.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 pub mod connection;
 mod definitions;
@@ -79,7 +82,7 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             let message = failure.to_string();
             if !message.is_empty() {
-                eprintln!("sluice: {message}");
+                text::say!("sluice: {message}");
             }
             ExitCode::from(failure.exit())
         }

@@ -58,17 +58,13 @@ impl Ready {
             .map_err(|fault| Failure::unusable(format!("{}: not a ready file: {fault}", path.display())))
     }
 
-    /// Writes it for its owner only; a reader sees the old one or the new one.
+    /// Writes it for its owner only.
     ///
     /// # Errors
     /// If it can't be written.
     pub fn write(&self, path: &Path) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(self).context("ready file")?;
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        let beside = PathBuf::from(beside);
-        write_secret(&beside, &(text + "\n"))?;
-        fs::rename(&beside, path).context(path.display())
+        write_secret(path, &(text + "\n"))
     }
 }
 

@@ -39,26 +39,30 @@ impl Backoff {
 /// looks like counts too.
 pub(crate) fn may_pass(status: &Status) -> bool {
     match status.code() {
-        Code::Unavailable
-        | Code::ResourceExhausted
-        | Code::DeadlineExceeded
-        | Code::Aborted
-        | Code::Cancelled
-        | Code::Unknown => true,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled | Code::Unknown => true,
+        // A service that is full says when to come again; a request that is too large
+        // never gets smaller. A proxy gives no reason.
+        Code::ResourceExhausted => {
+            let details = status.get_error_details();
+            details.retry_info().is_some() || details.error_info().is_none()
+        }
         Code::Internal => status.message().contains("h2 protocol error"),
         _ => false,
     }
 }
 
-/// Whether the service refused a call that failed for good before it decided
-/// anything.
+/// Whether the service refused a call that failed for good, which [`may_pass`] says,
+/// before it decided anything.
 pub(crate) fn is_refused(status: &Status) -> bool {
-    use Code::{
-        FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unauthenticated, Unimplemented,
-    };
     matches!(
         status.code(),
-        InvalidArgument | NotFound | PermissionDenied | FailedPrecondition | Unimplemented | Unauthenticated
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+            | Code::Unimplemented
+            | Code::Unauthenticated
     )
 }
 
@@ -80,6 +84,10 @@ pub(crate) fn still(before: PublicationOutcome, now: PublicationOutcome) -> Publ
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
     use super::*;
 
     #[test]
@@ -102,6 +110,12 @@ mod tests {
         for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated, Code::Internal] {
             assert!(!may_pass(&Status::new(code, "")), "{code:?}");
         }
+        let exhausted = |details| Status::with_error_details(Code::ResourceExhausted, "", details);
+        let too_large = ErrorDetails::with_error_info("REQUEST_TOO_LARGE", "sluice", HashMap::new());
+        let mut full = ErrorDetails::with_error_info("OVERLOADED", "sluice", HashMap::new());
+        full.set_retry_info(Some(Duration::from_secs(1)));
+        assert!(may_pass(&exhausted(full)));
+        assert!(!may_pass(&exhausted(too_large.clone())) && is_refused(&exhausted(too_large)));
         // Neither means that it decided nothing.
         for code in [Code::Internal, Code::DataLoss, Code::OutOfRange] {
             assert!(!is_refused(&Status::new(code, "")), "{code:?}");

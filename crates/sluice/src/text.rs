@@ -9,6 +9,7 @@ use std::{
 };
 
 use prost_types::Timestamp;
+use serde_json::Value;
 
 use crate::failure::Failure;
 
@@ -24,6 +25,16 @@ macro_rules! out {
     ($($part:tt)*) => { $crate::text::print(&format!($($part)*)) };
 }
 pub(crate) use out;
+
+/// Tells the person at the terminal, a line on standard error. Unlike `eprintln!` it
+/// does not panic when nobody reads: then nobody is told.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        drop(writeln!(std::io::stderr().lock(), $($part)*));
+    }};
+}
+pub(crate) use say;
 
 /// See [`out!`].
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -41,6 +52,16 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Self {
         Self { rows: vec![heading.iter().map(|cell| (*cell).to_owned()).collect()] }
+    }
+
+    /// An object, field by field. What stands in a field is shown whole: it may be a URL.
+    pub(crate) fn fields(of: &Value) -> Self {
+        let mut table = Self::new(&["FIELD", "VALUE"]);
+        for (field, value) in of.as_object().into_iter().flatten() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            table.rows.push(vec![visible(field), visible(&text)]);
+        }
+        table
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {

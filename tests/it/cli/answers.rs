@@ -22,8 +22,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{json_lines, run, serve_ingest, sluice, text};
+use super::{dev::signal, json_lines, run, serve_ingest, sluice, text};
 
 /// Longer than any of it takes.
 const LONG: std::time::Duration = std::time::Duration::from_secs(60);
@@ -34,6 +35,8 @@ enum Act {
     /// Answers all observations so. A retry is advised for later than any test waits.
     Answer(Outcome, &'static str),
     Fail(Code),
+    /// Says that the request is too large, as the service does.
+    TooLarge,
     /// Answers `success` when the test says so, or is refused when it says that.
     Wait,
 }
@@ -90,6 +93,10 @@ impl IngestService for Script {
                 }
             }
             Act::Fail(code) => Err(Status::new(code, "as scripted")),
+            Act::TooLarge => {
+                let why = ErrorDetails::with_error_info("REQUEST_TOO_LARGE", "sluice", HashMap::new());
+                Err(Status::with_error_details(Code::ResourceExhausted, "as scripted", why))
+            }
         }
     }
 
@@ -218,6 +225,42 @@ async fn a_refusal_ends_it_while_the_source_still_waits() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_is_told_at_once_as_not_kept() {
+    let (service, address) = serve(&[("a", &[Act::TooLarge])]).await;
+    let output = run(publish(&address, &["a"], &["--json"])).await;
+    assert_eq!(told(&text(&output.stdout)), [ended(1, "retry", "NOT_KEPT")]);
+    assert_eq!((service.seen().len(), output.status.code()), (1, Some(2)));
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_after_what_runs_and_says_where_to_go_on() {
+    let acts: [(&str, &[Act]); 2] = [("a", &[NOT_KEPT]), ("b", &[Act::Wait])];
+    let (service, address) = serve(&acts).await;
+    let more = ["--json", "--concurrency", "2", "--retry-for", "7200"];
+    let mut child = publish(&address, &["a", "b", "c"], &more).spawn().unwrap();
+    eventually("both calls", || async { (service.seen().len() == 2).then_some(()) }).await;
+    signal("TERM", child.id().unwrap());
+    // What waited to be sent again is given up: the signal has come.
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("NOT_KEPT") && stdout.read_line(&mut shown).await.unwrap() > 0 {}
+    service.go_on.notify_one();
+    stdout.read_to_string(&mut shown).await.unwrap();
+    let output = timeout(LONG, child.wait_with_output()).await.expect("its end").unwrap();
+    assert_eq!(told(&shown), [ended(1, "retry", "NOT_KEPT"), ended(2, "success", "")]);
+    let said = text(&output.stderr);
+    assert!(said.contains("2 observations") && said.contains("stopped; what follows line 2"), "{said}");
+    assert_eq!((service.seen().len(), output.status.code()), (2, Some(1)));
+}
+
+#[tokio::test]
+async fn a_folder_is_no_file_of_lines() {
+    let output = run(publish_file("127.0.0.1:1", scratch("folder").to_str().unwrap(), &[])).await;
+    assert!(text(&output.stderr).contains("is a folder"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn a_full_disk_below_the_outcomes_is_told_in_the_end() {
     let (service, address) = serve(&[("a", &[SUCCESS]), ("b", &[SUCCESS])]).await;
     let mut command = publish(&address, &["a", "b"], &["--json"]);
@@ -233,7 +276,7 @@ async fn a_full_disk_below_the_outcomes_is_told_in_the_end() {
 async fn outcomes_that_nobody_reads_any_more_are_no_fault() {
     let (_service, address) = serve(&[("a", &[SUCCESS]), ("b", &[SUCCESS])]).await;
     let mut child = publish(&address, &["a", "b"], &["--json"]).spawn().unwrap();
-    drop(child.stdout.take());
+    drop((child.stdout.take(), child.stderr.take()));
     let output = child.wait_with_output().await.unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
 }

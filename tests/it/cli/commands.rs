@@ -99,6 +99,32 @@ async fn a_new_token_works_as_soon_as_its_entry_is_in_the_file() {
 }
 
 #[tokio::test]
+async fn a_benchmark_consumes_nobody_elses_results() {
+    let pair = Pair::start().await;
+    let as_acme = |args: &[&str]| sluice_as(&pair, Tenant::Acme, args);
+    run_well(as_acme(&["definitions", "put", "--path", "mine"])).await;
+    let file = scratch("bench").join("file.jsonl");
+    std::fs::write(&file, r#"{"path":"mine"}"#).unwrap();
+    run_well(as_acme(&["publish", file.to_str().unwrap()])).await;
+    let available = async || run_well(as_acme(&["results", "list", "--json"])).await.lines().count();
+    eventually("the result", async || (available().await == 1).then_some(())).await;
+    for scenario in ["end-to-end", "acknowledge"] {
+        let refused = run(as_acme(&["bench", "--scenario", scenario, "--seconds", "1"])).await;
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(text(&refused.stderr).contains("has results of mine"), "{}", text(&refused.stderr));
+        assert_eq!(available().await, 1, "neither consumed nor joined by others");
+    }
+}
+
+#[tokio::test]
+async fn a_benchmark_takes_no_flag_that_it_would_ignore() {
+    for flag in [["--batch", "7"], ["--rate", "10"], ["--duplicates", "0.5"], ["--organisations", "2"]] {
+        let args = ["bench", "--against", "floor", flag[0], flag[1]];
+        assert_eq!(run(sluice(&args)).await.status.code(), Some(2), "{flag:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_benchmark_runs_clean() {
     let pair = Pair::start().await;
     for scenario in ["publish", "end-to-end", "acknowledge", "single"] {
@@ -114,5 +140,6 @@ async fn every_benchmark_runs_clean() {
             let [published, acknowledged] = [&report["outcomes"]["success"], &report["acknowledged"]];
             assert!(acknowledged.as_u64().unwrap() <= published.as_u64().unwrap() + 4 * 100, "{report}");
         }
+        assert_eq!(report["missing"], 0, "{report}");
     }
 }

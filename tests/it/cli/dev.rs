@@ -9,7 +9,10 @@ use std::{
 
 use sluice::{connection::is_serving, ready::Ready};
 use sluice_tests::{S3Server, eventually, scratch};
-use tokio::process::Child;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Child,
+};
 
 use super::{json_lines, run, run_well, sluice, text};
 use crate::http::support::get_url;
@@ -57,7 +60,7 @@ impl Dev {
     }
 }
 
-fn signal(name: &str, pid: u32) {
+pub fn signal(name: &str, pid: u32) {
     let sent = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(sent.unwrap().success());
 }
@@ -149,6 +152,8 @@ async fn storage_works_from_the_start_and_is_the_same_after_a_restart() {
     let list = ["results", "list", "--json"];
     let before = json_lines(&dev.sluice(&list).await).remove(0);
     let signed = before["signed_url"]["url"].as_str().unwrap().to_owned();
+    let shown = dev.sluice(&["results", "get", before["id"].as_str().unwrap()]).await;
+    assert!(shown.contains(&signed), "whole: {shown}");
     let path = signed.strip_prefix(&dev.ready().results).unwrap().to_owned();
     assert_eq!(get_url(&signed, &[]).await.body, std::fs::read(folder.join("1.jsonl")).unwrap());
     assert!(folder.join("data/storage/files/a/acme").is_dir());
@@ -160,6 +165,24 @@ async fn storage_works_from_the_start_and_is_the_same_after_a_restart() {
     let tested = dev.sluice(&["storage", "test", bucket["id"].as_str().unwrap()]).await;
     assert!(tested.contains("valid"), "its credentials are readable: {tested}");
     assert!(dev.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_ready_file_that_cannot_be_written_ends_nothing() {
+    let folder = scratch("dev");
+    let mut dev = Dev::start(&folder).await;
+    let first = dev.ready();
+    // Nothing can be put in the place of a folder.
+    std::fs::remove_file(&dev.ready_file).unwrap();
+    std::fs::create_dir_all(dev.ready_file.join("in the way")).unwrap();
+    signal("KILL", first.pids.ingest);
+    let mut said = BufReader::new(dev.child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("ready") && said.read_line(&mut line).await.unwrap() > 0 {}
+    eventually("ingest", || async { is_serving(&first.ingest).await.then_some(()) }).await;
+    std::fs::remove_dir_all(&dev.ready_file).unwrap();
+    assert!(dev.stop().await.success());
+    are_gone(pids(&first)).await;
 }
 
 #[tokio::test]

@@ -289,6 +289,15 @@ async fn a_lost_answer_stays_unknown_when_the_next_call_is_refused() {
 }
 
 #[tokio::test]
+async fn a_fault_of_the_service_after_all_was_sent_leaves_it_unknown() {
+    let (path, ..) = large();
+    let (service, address) = serve([Act::Fail(Code::Internal)]).await;
+    let (line, _) = told(publish(&address, &path, &["--chkpt", "c"]), 1).await;
+    assert_eq!((&line["outcome"], &line["reason"]), (&"retry".into(), &"OUTCOME_UNKNOWN".into()));
+    assert_eq!(service.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn it_gives_up_when_its_time_is_over() {
     let (path, ..) = large();
     let (service, address) = serve([Act::Answer(outcome(Outcome::Retry, "NOT_KEPT"))]).await;

@@ -10,10 +10,10 @@ use sluice_proto::results::v1::{
 };
 
 use super::{
-    load::{micros_since, sent_of},
+    load::{DEFINITIONS_FOLDER, micros_since, sent_of},
     pace::{Flow, Schedule},
 };
-use crate::{connection::Authorised, failure::Failure};
+use crate::{connection::Authorised, failure::Failure, text::visible};
 
 /// How many results a page brings.
 const PAGE_SIZE: i32 = 1000;
@@ -144,6 +144,9 @@ async fn count(
 }
 
 /// The ids of everything that waits.
+///
+/// # Errors
+/// If any of it is not a benchmark's: somebody else is to consume it.
 pub(super) async fn waiting(
     client: &mut ResultsServiceClient<Authorised>,
     organisations: &[String],
@@ -153,6 +156,14 @@ pub(super) async fn waiting(
         let (mut token, mut ids) = (String::new(), Vec::new());
         loop {
             let page = client.list_results(page_request(organisation, token, 0)).await?.into_inner();
+            if let Some(result) =
+                page.results.iter().find(|one| !one.definition.starts_with(DEFINITIONS_FOLDER))
+            {
+                return Err(Failure::unusable(format!(
+                    "{organisation} has results of {}, which a benchmark would consume: take another organisation",
+                    visible(&result.definition)
+                )));
+            }
             ids.extend(page.results.into_iter().map(|result| result.id));
             token = page.next_page_token;
             if token.is_empty() {

@@ -18,6 +18,10 @@ const NUMBER_DIGITS: usize = 32;
 const SENT_DIGITS: usize = 16;
 /// What stands before the time of sending.
 const SENT_FIELD: &[u8] = b"\"sent\":\"";
+/// Where all definitions are that a benchmark publishes to.
+pub(super) const DEFINITIONS_FOLDER: &str = "bench/";
+/// The shortest content: what every observation has.
+pub(super) const SIZE_MIN: u16 = 93;
 /// How long to leave a service alone that refused a call.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
@@ -82,32 +86,34 @@ pub(super) struct Maker {
     template: Template,
     run: u64,
     worker: u16,
-    next: u64,
+    requests: usize,
+    /// The next number in each organisation: repeats are of its own.
+    next: Vec<u64>,
 }
 
 impl Maker {
     /// `run` tells apart the observations of different runs.
     pub(super) fn new(shape: Shape, run: u64, worker: u16) -> Self {
-        let template = Template::new(shape.size);
-        Self { shape, template, run, worker, next: 0 }
+        let (template, next) = (Template::new(shape.size), vec![0; shape.organisations.len()]);
+        Self { shape, template, run, worker, requests: 0, next }
     }
 
     /// The next request, to be sent at `sent` since the start.
     pub(super) fn request(&mut self, sent: Duration) -> PublishObservationsRequest {
-        let batches = self.next / self.shape.batch.max(1) as u64;
-        let turn = usize::try_from(batches).unwrap_or(0) + usize::from(self.worker);
-        let organisation = self.shape.organisations[turn % self.shape.organisations.len()].clone();
-        let observations = (0..self.shape.batch).map(|_| self.observation(sent)).collect();
+        let at = (self.requests + usize::from(self.worker)) % self.shape.organisations.len();
+        self.requests += 1;
+        let organisation = self.shape.organisations[at].clone();
+        let observations = (0..self.shape.batch).map(|_| self.observation(at, sent)).collect();
         PublishObservationsRequest { organisation, request_id: String::new(), observations }
     }
 
-    fn observation(&mut self, sent: Duration) -> Observation {
-        let mut number = self.next;
+    fn observation(&mut self, organisation: usize, sent: Duration) -> Observation {
+        let mut number = self.next[organisation];
         if number > 0 && rand::random_bool(self.shape.duplicates) {
             // Not itself, and lately: what a publisher resends.
             number -= rand::random_range(1..=number.min(1000));
         } else {
-            self.next += 1;
+            self.next[organisation] += 1;
         }
         let kind = usize::try_from(number).unwrap_or(0) % self.shape.definitions.len();
         let number = format!("{:016x}{:04x}{number:012x}", self.run, self.worker);
@@ -177,7 +183,7 @@ pub(super) async fn publish(
 ) -> Seen {
     let mut seen = Seen::default();
     let mut due = schedule.start;
-    while flow.room(&schedule).await {
+    while flow.room(&schedule).await && due < schedule.end {
         // At a given rate latency counts from when a request was due: a slow
         // answer must not hide the requests that it delayed.
         let began = match schedule.interval {
@@ -242,12 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn content_is_as_long_as_wanted_from_the_shortest_on() {
+        for size in [usize::from(SIZE_MIN), usize::from(SIZE_MIN) + 1] {
+            assert_eq!(Template::new(size).bytes.len(), size);
+        }
+        assert!(Template::new(usize::from(SIZE_MIN) - 1).bytes.len() >= usize::from(SIZE_MIN));
+    }
+
+    #[test]
     fn markers_differ_unless_duplicates_are_wanted() {
         let markers = |duplicates| {
             let mut maker = maker(duplicates);
             let requests = (0..10).map(|_| maker.request(Duration::ZERO));
-            let all: Vec<String> = requests.flat_map(|r| r.observations).map(|o| o.chkpt).collect();
-            all.iter().collect::<std::collections::HashSet<_>>().len()
+            let of_one = |request: PublishObservationsRequest| {
+                let PublishObservationsRequest { organisation, observations, .. } = request;
+                observations.into_iter().map(move |one| (organisation.clone(), one.chkpt))
+            };
+            requests.flat_map(of_one).collect::<std::collections::HashSet<_>>().len()
         };
         assert_eq!(markers(0.0), 100);
         assert!((20..80).contains(&markers(0.5)));

@@ -19,9 +19,9 @@ use crate::{
     private::{Options, PrivatePair},
     ready::{Pids, Ready},
     target::{Target, TargetArgs},
-    text::out,
+    text::{out, say},
 };
-use load::Shape;
+use load::{DEFINITIONS_FOLDER, Shape};
 use pair::{Bench, CONNECTIONS_MAX};
 use report::Report;
 use usage::Meter;
@@ -46,34 +46,34 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 2)]
     warmup: u64,
     /// Observations per request [default: 100; 1 with --scenario single].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, conflicts_with = "against", value_parser = clap::value_parser!(u16).range(1..=1000))]
     batch: Option<u16>,
     /// Callers at the same time [default: 4; 1 with --scenario single].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, conflicts_with = "against", value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: Option<u16>,
     /// Content bytes of an observation.
-    #[arg(long, default_value_t = 600)]
-    size: usize,
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(i64::from(load::SIZE_MIN)..))]
+    size: u32,
     /// Publish so many observations a second, instead of as many as possible.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     rate: Option<u32>,
     /// Share of observations that were sent before, 0 to 1.
-    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    #[arg(long, default_value_t = 0.0, conflicts_with_all = ["against", "plain"], value_parser = share)]
     duplicates: f64,
     /// Without markers and unique keys.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     plain: bool,
     /// Spread over this many organisations; more than one needs a token for all.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 1, conflicts_with = "against", value_parser = clap::value_parser!(u16).range(1..=1000))]
     organisations: u16,
     /// Spread over this many definitions of each.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 1, conflicts_with = "against", value_parser = clap::value_parser!(u16).range(1..=1000))]
     definitions: u16,
     /// Consumers, each of its own organisations [default: up to 4].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, conflicts_with = "against", value_parser = clap::value_parser!(u16).range(1..=64))]
     consumers: Option<u16>,
     /// On a pair of its own, even if a `sluice dev` is running.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     private: bool,
     /// Never install anything: PostgreSQL's server programs, pgmq's SQL.
     #[arg(long)]
@@ -120,9 +120,11 @@ enum Against {
 enum Scenario {
     /// Publish in batches; nobody consumes.
     Publish,
-    /// Publish, list with data, check, acknowledge.
+    /// Publish, list with data, check, acknowledge. What its organisations contain is
+    /// acknowledged first, unless it is of other definitions than the benchmark's.
     EndToEnd,
-    /// Acknowledge what was published before, in batches.
+    /// Acknowledge what was published before, in batches. What its organisations contain,
+    /// likewise.
     Acknowledge,
     /// Publish one observation per call: latency.
     Single,
@@ -165,7 +167,7 @@ fn share(text: &str) -> Result<f64, String> {
 /// Runs the benchmark.
 pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     if cfg!(debug_assertions) {
-        eprintln!("This is a debug build: the figures mean nothing. Use `cargo run --release`.");
+        say!("This is a debug build: the figures mean nothing. Use `cargo run --release`.");
     }
     if args.against.is_some() {
         return against::run(&args).await;
@@ -194,11 +196,13 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
 async fn measure(bench: &Bench, scenario: Scenario) -> Result<Report, Failure> {
     bench.put_definitions().await?;
     match scenario {
-        Scenario::EndToEnd => {
+        Scenario::EndToEnd | Scenario::Acknowledge => {
             bench.empty().await?;
-            bench.end_to_end().await
+            match scenario {
+                Scenario::Acknowledge => bench.acknowledge().await,
+                _ => bench.end_to_end().await,
+            }
         }
-        Scenario::Acknowledge => bench.acknowledge().await,
         _ => bench.publish().await,
     }
 }
@@ -249,9 +253,9 @@ fn bench(
     Bench {
         shape: Shape {
             organisations,
-            definitions: (0..args.definitions).map(|n| format!("bench/{kind}-{n}")).collect(),
+            definitions: (0..args.definitions).map(|n| format!("{DEFINITIONS_FOLDER}{kind}-{n}")).collect(),
             batch: args.batch.map_or(if single { 1 } else { 100 }, usize::from),
-            size: args.size,
+            size: args.size as usize,
             duplicates: args.duplicates,
             plain: args.plain,
         },

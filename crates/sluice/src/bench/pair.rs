@@ -206,13 +206,16 @@ impl Bench {
     /// Publishes for the given time, waits until all of it is listed, and then
     /// measures how fast it can be acknowledged.
     pub(super) async fn acknowledge(&self) -> Result<Report, Failure> {
-        let schedule = self.schedule(Duration::ZERO, self.measured);
+        let (schedule, flow) = (self.schedule(Duration::ZERO, self.measured), Arc::new(Flow::unbounded()));
         let mut published = Seen::default();
-        for seen in self.publishers(schedule, &Arc::new(Flow::unbounded()))?.join_all().await {
+        for seen in self.publishers(schedule, &flow)?.join_all().await {
             published.merge(seen);
         }
-        let batches = Mutex::new(self.settled().await?);
-        let batches = Arc::new(batches);
+        if published.failed_calls > 0 {
+            return Err(Failure::new(format!("{} calls to publish failed", published.failed_calls)));
+        }
+        let accepted = flow.so_far();
+        let batches = Arc::new(Mutex::new(self.settled(accepted).await?));
         let mut callers = JoinSet::new();
         let (before, began) = (self.meter.now().await?, Instant::now());
         for _ in 0..self.concurrency {
@@ -227,22 +230,27 @@ impl Bench {
         }
         let elapsed = began.elapsed().as_secs_f64();
         let report = self.report(self.meter.now().await?.since(before));
-        Ok(Report { elapsed, acknowledged: Some(changed), latency: Percentiles::of(latencies), ..report })
+        Ok(Report {
+            elapsed,
+            acknowledged: Some(changed),
+            latency: Percentiles::of(latencies),
+            missing: accepted.saturating_sub(changed),
+            ..report
+        })
     }
 
-    /// What waits to be acknowledged, in batches, once no more comes.
-    async fn settled(&self) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    /// What waits to be acknowledged, in batches, once all that was accepted does, or the
+    /// deadline is over.
+    async fn settled(&self, accepted: u64) -> Result<Vec<(String, Vec<String>)>, Failure> {
         let mut client = self.target.results()?;
         let deadline = Instant::now() + SETTLE_DEADLINE;
-        let mut known = 0;
         loop {
             tokio::time::sleep(SETTLE_POLL).await;
             let waiting = consume::waiting(&mut client, &self.shape.organisations).await?;
             let count: usize = waiting.iter().map(|(_, ids)| ids.len()).sum();
-            if (count == known && count > 0) || Instant::now() > deadline {
+            if count as u64 >= accepted || Instant::now() > deadline {
                 return Ok(self.batches(waiting));
             }
-            known = count;
         }
     }
 

@@ -233,12 +233,7 @@ async fn get(args: OneArgs) -> Result<ExitCode, Failure> {
     if args.json {
         out!("{shown}")?;
     } else {
-        let mut table = Table::new(&["FIELD", "VALUE"]);
-        for (field, value) in shown.as_object().into_iter().flatten() {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            table.row([field.clone(), text]);
-        }
-        out!("{table}")?;
+        out!("{}", Table::fields(&shown))?;
     }
     Ok(ExitCode::SUCCESS)
 }

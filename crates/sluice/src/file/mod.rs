@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     publish::{Ended, outcome_name},
     target::TargetArgs,
-    text::{Table, clean, out, parse_seconds_or_bare},
+    text::{Table, clean, out, parse_seconds_or_bare, say},
 };
 use source::Source;
 use upload::{Uploaded, Uploader};
@@ -96,7 +96,7 @@ async fn publish(args: PublishArgs) -> Result<ExitCode, Failure> {
     let report = report(&args.path.display().to_string(), &uploaded, started.elapsed());
     if args.json {
         out!("{}", to_json(&uploaded))?;
-        eprint!("{report}");
+        say!("{}", report.trim_end());
     } else {
         out!("{report}")?;
     }

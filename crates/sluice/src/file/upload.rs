@@ -29,8 +29,8 @@ use crate::{
     failure::{Context, Failure},
     progress,
     publish::Ended,
-    retry::{Backoff, NOT_KEPT, OUTCOME_UNKNOWN, may_pass, still, undecided},
-    text::{clean, proto_seconds},
+    retry::{Backoff, NOT_KEPT, OUTCOME_UNKNOWN, is_refused, may_pass, still, undecided},
+    text::{clean, proto_seconds, say},
 };
 
 /// What a file is sent with.
@@ -84,8 +84,8 @@ impl Uploader {
                     let reason = if sent.is_none() { NOT_KEPT } else { OUTCOME_UNKNOWN };
                     (undecided(&status, reason), backoff.after(&status))
                 }
-                // This try is over for good, but an earlier one may have been kept.
-                Err(status) if last.reason == OUTCOME_UNKNOWN => {
+                // It is over for good, but an earlier try may have been kept, or this one.
+                Err(status) if last.reason == OUTCOME_UNKNOWN || (sent.is_some() && !is_refused(&status)) => {
                     return Ok(Uploaded { ended: Ended::of(0, undecided(&status, OUTCOME_UNKNOWN)), sent });
                 }
                 Err(status) => {
@@ -100,7 +100,7 @@ impl Uploader {
             if !again || Instant::now() + wait > deadline {
                 return Ok(Uploaded { ended: Ended::of(0, last), sent });
             }
-            eprintln!("sluice: {reason}: {why}; again in {:.1} s", wait.as_secs_f64());
+            say!("sluice: {reason}: {why}; again in {:.1} s", wait.as_secs_f64());
             tokio::time::sleep(wait).await;
         }
     }

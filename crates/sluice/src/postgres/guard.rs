@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 use crate::{
     failure::{Context, Failure},
     files::{TemporaryFolder, remove_folder},
+    text::say,
 };
 
 /// How long a fast shutdown may take before it is made an immediate one.
@@ -84,7 +85,7 @@ impl Guarding {
         match Guard::start(&self.executable, folder, pid, remove) {
             // The new guard first: at no time may the server be without one.
             Ok(new) => self.guard.replace(new).into_iter().for_each(Guard::dismiss),
-            Err(failure) => return eprintln!("sluice: PostgreSQL has no guard: {failure}"),
+            Err(failure) => return say!("sluice: PostgreSQL has no guard: {failure}"),
         }
         self.remove.iter_mut().for_each(TemporaryFolder::leave);
     }

@@ -123,13 +123,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts the server and waits until it answers. The port is kept over
-    /// restarts, so that who is connected finds it again.
+    /// Starts the server and waits until it answers. One that an earlier start gave up
+    /// waiting for is waited for again. The port is kept over restarts, so that who is
+    /// connected finds it again.
     ///
     /// # Errors
     /// If it doesn't come up; the end of its log says why.
     pub async fn start(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + START_DEADLINE;
+        if self.pid().is_some() && self.answers(deadline).await? {
+            return Ok(());
+        }
         for _ in 0..TRIES_MAX {
             if self.port == 0 {
                 self.port = port::free()?;

@@ -8,7 +8,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::failure::{Context, Failure};
+use crate::{
+    failure::{Context, Failure},
+    text::say,
+};
 
 /// The oldest major version that has all the services use.
 pub const MAJOR_MIN: u32 = 15;
@@ -181,7 +184,7 @@ impl Manager {
     }
 
     fn install(self) -> Result<(), Failure> {
-        eprintln!("PostgreSQL's server programs are missing; installing them by: {}", self.advice());
+        say!("PostgreSQL's server programs are missing; installing them by: {}", self.advice());
         if let Some(refresh) = self.refresh {
             // A failed refresh is no reason to give up: the package may be known.
             drop(self.run(refresh));

@@ -26,6 +26,7 @@ use crate::{
     port,
     postgres::Cluster,
     ready::{self, Pids, Ready},
+    text::say,
 };
 use process::{Spec, Told};
 use secrets::Secrets;
@@ -261,7 +262,7 @@ impl Told for ToldOf {
 
 /// Keeps PostgreSQL running until `stop`, then stops it.
 async fn keep_cluster(mut cluster: Cluster, shared: Arc<Shared>, stop: CancellationToken) {
-    loop {
+    'kept: loop {
         if let Some(pid) = cluster.pid() {
             shared.pids.send_modify(|pids| pids.postgres = pid);
         }
@@ -269,16 +270,22 @@ async fn keep_cluster(mut cluster: Cluster, shared: Arc<Shared>, stop: Cancellat
             () = stop.cancelled() => break,
             () = cluster.ended() => {}
         }
-        while let Err(failure) = cluster.start().await {
-            eprintln!("sluice: {failure}");
+        loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break 'kept,
+                started = cluster.start() => match started {
+                    Ok(()) => break,
+                    Err(failure) => say!("sluice: {failure}"),
+                },
+            }
+            tokio::select! {
+                () = stop.cancelled() => break 'kept,
                 () = tokio::time::sleep(TRY_AGAIN_AFTER) => {}
             }
         }
     }
     if let Err(failure) = cluster.stop().await {
-        eprintln!("sluice: {failure}");
+        say!("sluice: {failure}");
     }
 }
 
@@ -294,7 +301,7 @@ async fn settle(mut address: SocketAddr) -> Result<SocketAddr, Failure> {
             Ok(_) => return Ok(address),
             Err(fault) if fault.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
-                    eprintln!("Waiting for {address}, which is in use.");
+                    say!("Waiting for {address}, which is in use.");
                 }
                 tokio::time::sleep(POLL).await;
             }

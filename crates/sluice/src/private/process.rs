@@ -18,6 +18,7 @@ use crate::{
     files::open_log,
     postgres::send,
     serve::STOP_ON_STDIN_EOF,
+    text::say,
 };
 
 /// A process that lived this long is started again at once.
@@ -71,7 +72,7 @@ impl Spec {
                     }
                 }
                 Err(failure) => {
-                    eprintln!("sluice: {}: {failure}", self.name);
+                    say!("sluice: {}: {failure}", self.name);
                     told.ended();
                 }
             }

@@ -1,15 +1,9 @@
 //! Keys that the results service of a private pair encrypts and signs with: made
 //! once, kept over restarts, so that credentials stay readable and URLs valid.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use crate::{
-    failure::{Context, Failure},
-    files::write_secret,
-};
+use crate::{failure::Failure, files::write_secret};
 
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;
@@ -39,18 +33,15 @@ impl Secrets {
     }
 }
 
-/// Makes a keys file. It is there whole or not at all: a key that was used must
-/// never be made anew.
+/// Makes a keys file.
 fn make(path: &Path) -> Result<(), Failure> {
     let secret = hex::encode(rand::random::<[u8; KEY_BYTES]>());
-    let unfinished = path.with_extension("new");
-    write_secret(&unfinished, &format!("[[key]]\nid = \"k1\"\nsecret = \"{secret}\"\n"))?;
-    fs::rename(&unfinished, path).context(path.display())
+    write_secret(path, &format!("[[key]]\nid = \"k1\"\nsecret = \"{secret}\"\n"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

@@ -19,6 +19,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use sluice_proto::ingest::v1::Outcome;
+use sluice_service::shutdown;
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinSet,
@@ -31,7 +32,7 @@ use crate::{
     progress,
     retry::NOT_KEPT,
     target::{Target, TargetArgs},
-    text::{out, parse_seconds_or_bare},
+    text::{out, parse_seconds_or_bare, say},
 };
 use lines::{Item, Lines};
 use sender::Sender;
@@ -102,18 +103,19 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         tell: if args.json { Arc::new(move |ended| print_json(ended, &first)) } else { Arc::new(|_| {}) },
     };
     let started = Instant::now();
-    let Published { summary, fault } = publish(&target, reader, size, &plan).await?;
+    let stop = shutdown::on_signal().context("signals")?;
+    let Published { summary, fault } = publish(&target, reader, size, &plan, &stop).await?;
     if fault.is_none() || summary.total() > 0 {
         let report = summary.report(started.elapsed());
         if args.json {
-            eprint!("{report}");
+            say!("{}", report.trim_end());
         } else {
             out!("{report}")?;
         }
     }
     let unwritten = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let (Some(_), Some(unwritten)) = (&fault, &unwritten) {
-        eprintln!("sluice: {unwritten}");
+        say!("sluice: {unwritten}");
     }
     match fault.or(unwritten) {
         Some(fault) => Err(fault),
@@ -123,8 +125,8 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Publishes all lines and says what became of them. `size` in bytes, if it is
-/// known, makes the progress bar tell how much is left. When a call fails for good
-/// or reading fails, what was sent before still comes to its end.
+/// known, makes the progress bar tell how much is left. When a call fails for good,
+/// reading fails, or `stop` is cancelled, what was sent before still comes to its end.
 ///
 /// # Errors
 /// If the service can't be reached; nothing was read then.
@@ -133,6 +135,7 @@ pub(crate) async fn publish(
     reader: impl BufRead + Send + 'static,
     size: Option<u64>,
     plan: &Plan,
+    stop: &CancellationToken,
 ) -> Result<Published, Failure> {
     target.reach_ingest().await?;
     let reporter = Arc::new(Reporter::new(size, plan.tell.clone()));
@@ -142,14 +145,15 @@ pub(crate) async fn publish(
     let waiting = Arc::new(AsyncMutex::new(waiting));
     let reading = read(lines, batches, reporter.clone());
     let client = target.ingest()?;
-    let stop = CancellationToken::new();
+    // A call that is refused stops them, too.
+    let stop_sending = stop.child_token();
     let mut senders: JoinSet<Result<(), Status>> = JoinSet::new();
     for _ in 0..plan.concurrency {
         let mut sender = Sender {
             client: client.clone(),
             organisation: target.organisation.clone(),
             retry_for: plan.retry_for,
-            stop: stop.clone(),
+            stop: stop_sending.clone(),
         };
         let (waiting, reporter) = (waiting.clone(), reporter.clone());
         senders.spawn(async move {
@@ -169,15 +173,18 @@ pub(crate) async fn publish(
             Ok(Ok(())) => {}
             Ok(Err(status)) => failed = failed.or(Some(status)),
             Err(failure) => {
-                stop.cancel();
+                stop_sending.cancel();
                 fault.get_or_insert(failure);
             }
         }
     }
     let mut fault = fault.or_else(|| failed.map(|status| reporter.failed(&status)));
-    if fault.is_none() {
+    if fault.is_none() && stop.is_cancelled() {
+        fault = Some(reporter.ended_early("stopped", Failure::new));
+    } else if fault.is_none() {
         // Else it may still wait for a terminal.
-        fault = reading.await.context("reader").and_then(|read| read.context("reading")).err();
+        let read = reading.await.context("reader")?;
+        fault = read.err().map(|fault| reporter.ended_early(&format!("reading: {fault}"), Failure::new));
     }
     Ok(Published { summary: reporter.finish(), fault })
 }
@@ -217,8 +224,13 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> 
     if path == Path::new("-") {
         return Ok((Box::new(BufReader::new(std::io::stdin())), None));
     }
-    let file = File::open(path).map_err(|fault| Failure::unusable(format!("{}: {fault}", path.display())))?;
-    let size = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
+    let unusable = |fault| Failure::unusable(format!("{}: {fault}", path.display()));
+    let file = File::open(path).map_err(unusable)?;
+    let about = file.metadata().map_err(unusable)?;
+    if about.is_dir() {
+        return Err(Failure::unusable(format!("{}: is a folder", path.display())));
+    }
+    let size = about.is_file().then_some(about.len());
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), size))
 }
 
@@ -270,10 +282,15 @@ impl Reporter {
 
     /// What a call's fault means for all of them, when the last call has ended.
     fn failed(&self, status: &Status) -> Failure {
+        let decided = self.decided.load(Ordering::Relaxed);
+        let failure = if decided { Failure::new } else { Failure::unusable };
+        self.ended_early(&format!("{:?}: {}", status.code(), status.message()), failure)
+    }
+
+    /// Why not all was sent, and where to go on, when the last call has ended.
+    fn ended_early(&self, why: &str, failure: fn(String) -> Failure) -> Failure {
         let last = self.last_sent.load(Ordering::Relaxed);
-        let message =
-            format!("{:?}: {}; what follows line {last} was not sent", status.code(), status.message());
-        if self.decided.load(Ordering::Relaxed) { Failure::new(message) } else { Failure::unusable(message) }
+        failure(format!("{why}; what follows line {last} was not sent"))
     }
 
     fn tell(&self, ended: &Ended) {

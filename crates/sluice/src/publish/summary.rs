@@ -81,6 +81,7 @@ struct Group {
 pub(crate) struct Summary {
     // In the order in which the outcomes are shown.
     groups: BTreeMap<(usize, String), Group>,
+    unclean: u64,
 }
 
 /// The outcomes in the order of a summary.
@@ -115,6 +116,7 @@ impl Summary {
         if group.count == 1 {
             group.example = example(ended);
         }
+        self.unclean += u64::from(!ended.is_clean());
     }
 
     /// How many lines ended so.
@@ -130,7 +132,7 @@ impl Summary {
 
     /// Whether every line came to an end that is not the publisher's fault.
     pub(crate) fn is_clean(&self) -> bool {
-        self.count(Outcome::Error) + self.count(Outcome::Retry) == 0
+        self.unclean == 0
     }
 
     /// The counts on one line, for a progress bar.

@@ -21,6 +21,7 @@ use crate::{
     failure::{Context, Failure},
     progress,
     target::TargetArgs,
+    text::say,
 };
 
 /// Which result, and where to.
@@ -101,7 +102,7 @@ impl Output {
         let Some(partial) = self.partial else { return Ok(()) };
         partial.file.sync_all().context(partial.path.display())?;
         fs::rename(&partial.path, &partial.to).context(partial.to.display())?;
-        eprintln!("{}: {size} bytes, MD5 correct", partial.to.display());
+        say!("{}: {size} bytes, MD5 correct", partial.to.display());
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use super::{state_name, to_json};
 use crate::{
     failure::Failure,
     target::TargetArgs,
-    text::{Table, out, parse_time, time},
+    text::{Table, out, parse_time, say, time},
 };
 
 /// How many results a page brings when all are asked for.
@@ -184,7 +184,7 @@ pub(super) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
         out!("{}", table(&shown))?;
     }
     if !request.page_token.is_empty() {
-        eprintln!("There are more: --page-token {} or --all.", request.page_token);
+        say!("There are more: --page-token {} or --all.", request.page_token);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -79,16 +79,15 @@ async fn get(args: GetArgs) -> Result<ExitCode, Failure> {
     let target = args.target.resolve()?;
     let request = GetResultRequest { organisation: target.organisation.clone(), id: args.id };
     let answer = target.results()?.get_result(request).await?.into_inner();
-    let shown = to_json(&answer.result.unwrap_or_default());
+    let mut shown = to_json(&answer.result.unwrap_or_default());
     if args.json {
         out!("{shown}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (field, value) in shown.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        table.row([field.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
     }
-    out!("{table}")?;
+    out!("{}", Table::fields(&shown))?;
     Ok(ExitCode::SUCCESS)
 }
 

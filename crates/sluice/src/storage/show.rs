@@ -47,12 +47,7 @@ fn row(config: &StorageConfig) -> [String; 8] {
 
 /// One storage config, field by field.
 pub(super) fn details(config: &StorageConfig) -> Table {
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (field, value) in to_json(config).as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        table.row([field.clone(), text]);
-    }
-    table
+    Table::fields(&to_json(config))
 }
 
 /// A storage config as JSON, durations in seconds. There is nothing secret in it.

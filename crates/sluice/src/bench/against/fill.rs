@@ -9,7 +9,10 @@ use sluice_proto::results::v1::{
 };
 
 use super::stage::Stage;
-use crate::failure::{Context, Failure};
+use crate::{
+    failure::{Context, Failure},
+    text::say,
+};
 
 /// The organisation whose results nobody acknowledged.
 pub(super) const SHELF: &str = "bench-shelf";
@@ -23,7 +26,7 @@ const BATCH: usize = 500;
 /// Publishes `results` observations; nine in ten are acknowledged.
 pub(super) async fn fill(stage: &Stage, results: u64) -> Result<(), Failure> {
     let minutes = results.div_ceil(PER_SECOND).div_ceil(60);
-    eprintln!("Publishing {results} observations first: {minutes} minutes or more.");
+    say!("Publishing {results} observations first: {minutes} minutes or more.");
     let began = Instant::now();
     let mut bench = stage.bench.clone();
     bench.shape.batch = BATCH;
@@ -38,12 +41,12 @@ pub(super) async fn fill(stage: &Stage, results: u64) -> Result<(), Failure> {
         client.batch_execute(include_str!("sql/tidy.sql")).await.context("VACUUM")?;
     }
     stage.results.batch_execute("CHECKPOINT").await.context("CHECKPOINT")?;
-    eprintln!("{results} results are there, after {} s.", began.elapsed().as_secs());
+    say!("{results} results are there, after {} s.", began.elapsed().as_secs());
     Ok(())
 }
 
 fn tell(so_far: u64, all: u64, took: Duration) {
-    eprintln!("{so_far} of {all} published after {} s", took.as_secs());
+    say!("{so_far} of {all} published after {} s", took.as_secs());
 }
 
 /// Keeps the data of every organisation for a short time only.

@@ -15,7 +15,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{BenchArgs, Scenario};
-use crate::{failure::Failure, text::out};
+use crate::{
+    failure::Failure,
+    text::{out, say},
+};
 use outcome::{Outcome, tables};
 use scenarios::Runner;
 
@@ -89,7 +92,7 @@ fn conclude(args: &BenchArgs, outcomes: &[Outcome]) -> Result<ExitCode, Failure>
 fn tell(outcome: &Outcome) {
     for figure in &outcome.figures {
         let met = if figure.is_met() { "" } else { ", missed" };
-        eprintln!(
+        say!(
             "{}: {}: {} {}{met}",
             outcome.scenario,
             outcome.what,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     bench::{BenchArgs, Scenario, floor::pgmq, report::Report},
     failure::{Context, Failure},
-    text::to_proto,
+    text::{say, to_proto},
 };
 
 /// At so much of S2's rate S6 publishes.
@@ -106,7 +106,7 @@ impl<'a> Runner<'a> {
             Some(format!("{} {rate:.0}/s", side.name))
         };
         let shown: Vec<String> = sides.iter().filter_map(last).collect();
-        eprintln!("{scenario}, round {round} of {}: {}", self.args.rounds.rounds, shown.join(", "));
+        say!("{scenario}, round {round} of {}: {}", self.args.rounds.rounds, shown.join(", "));
     }
 
     async fn s1(&self, stage: &mut Stage) -> Result<Outcome, Failure> {

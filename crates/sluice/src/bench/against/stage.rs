@@ -12,7 +12,7 @@ use crate::{
     bench::{
         BenchArgs,
         floor::{Floor, Kind},
-        load::Shape,
+        load::{DEFINITIONS_FOLDER, Shape},
         pair::{Bench, CONNECTIONS_MAX},
         report::Report,
         usage::Meter,
@@ -48,9 +48,9 @@ pub(super) fn shape(args: &BenchArgs, plain: bool) -> Shape {
     let kind = if plain { "plain" } else { "unique" };
     Shape {
         organisations: (0..ORGANISATIONS).map(|n| format!("bench-{n}")).collect(),
-        definitions: (0..DEFINITIONS).map(|n| format!("bench/{kind}-{n}")).collect(),
+        definitions: (0..DEFINITIONS).map(|n| format!("{DEFINITIONS_FOLDER}{kind}-{n}")).collect(),
         batch: BATCH,
-        size: args.size,
+        size: args.size as usize,
         duplicates: 0.0,
         plain,
     }
