@@ -13,7 +13,7 @@ use sluice_proto::{
     results::v1::{FileUpload, StoreFileRequest, store_file_request::Part},
 };
 use sluice_service::{
-    Error, Kind, OrganisationId,
+    Error, Kind,
     rations::{Ration, Rations},
 };
 use tokio::time::{Instant, timeout};
@@ -48,7 +48,7 @@ pub struct Files {
     /// Sessions for files in the results database.
     pub pool: Pool,
     /// Room for the parts that gather.
-    pub memory: Arc<Rations<OrganisationId>>,
+    pub memory: Arc<Rations>,
     /// An upload without a sign of life for so long is removed; a stream that
     /// pauses for longer is given up.
     pub idle: Duration,
@@ -231,8 +231,8 @@ struct Sink {
     /// The next part. Copied, since a chunk keeps more alive than itself, and many are small.
     gathered: BytesMut,
     /// For the part, once it is more than what needs none.
-    room: Option<Ration<OrganisationId>>,
-    memory: Arc<Rations<OrganisationId>>,
+    room: Option<Ration>,
+    memory: Arc<Rations>,
     /// How long room is waited for.
     patience: Duration,
     target: Target,

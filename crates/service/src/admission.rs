@@ -18,14 +18,17 @@ use tower_service::Service;
 
 use crate::{
     Error,
+    answer_memory::AnswerMemory,
     auth::Keys,
     leaving::{Leaving, UntilEnding},
     limits::Limits,
-    metrics::Refusals,
+    metrics::{Gauge, Refusals},
     open::Open,
-    places::{Place, Places},
+    rations::{Ration, Rations},
+    shares::Owner,
     stack::is_grpc,
     stalls::{Stall, Stalls},
+    unread::Asked,
 };
 
 /// What RFC 9113 adds to each header's name and value.
@@ -35,32 +38,42 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Admission<S> {
     keys: Arc<Keys>,
-    places: Arc<Places>,
+    places: Arc<Rations>,
     /// Those of health and reflection, which answer when all others are taken, and take
     /// none of each other's.
-    of_health: Arc<Places>,
-    of_reflection: Arc<Places>,
+    of_health: Arc<Rations>,
+    of_reflection: Arc<Rations>,
+    answers: Arc<AnswerMemory>,
     header_list_bytes_max: usize,
     refusals: Refusals,
     inner: S,
 }
 
 impl<S> Admission<S> {
-    pub(crate) fn new(keys: Arc<Keys>, limits: &Limits, refusals: Refusals, inner: S) -> Self {
+    pub(crate) fn new(
+        keys: Arc<Keys>,
+        limits: &Limits,
+        answers: Arc<AnswerMemory>,
+        refusals: Refusals,
+        inner: S,
+    ) -> Self {
+        // Requests under way are told by the observer.
+        let places = |max| Rations::new(max, Gauge::default());
         Self {
             keys,
-            places: Places::new(limits.requests_in_flight_max),
-            of_health: Places::new(Open::HEALTH_MAX),
-            of_reflection: Places::new(Open::REFLECTION_MAX),
+            places: places(limits.requests_in_flight_max),
+            of_health: places(Open::HEALTH_MAX),
+            of_reflection: places(Open::REFLECTION_MAX),
+            answers,
             header_list_bytes_max: limits.header_list_bytes_max as usize,
             refusals,
             inner,
         }
     }
 
-    /// A place for a request. Who calls, and the place, the layers behind find in its
-    /// extensions.
-    fn admit<B>(&self, request: &mut Request<B>, open: Option<Open>) -> Result<Place, Error> {
+    /// A place for a request, and whose it is. That, and who calls, the layers behind find in
+    /// its extensions.
+    fn admit<B>(&self, request: &mut Request<B>, open: Option<Open>) -> Result<(Ration, Owner), Error> {
         // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
         if header_list_bytes(request.headers()) > self.header_list_bytes_max {
             self.refusals.headers.met(None);
@@ -73,13 +86,13 @@ impl<S> Admission<S> {
             Some(Open::Health) => &self.of_health,
             Some(Open::Reflection) => &self.of_reflection,
         };
-        let Some(place) = places.take(owner.clone()) else {
+        let Some(place) = places.take_now(&owner, 1) else {
             self.refusals.in_flight.met(owner.organisation());
             return Err(Error::overloaded());
         };
         request.extensions_mut().insert(caller);
-        request.extensions_mut().insert(place.clone());
-        Ok(place)
+        request.extensions_mut().insert(owner.clone());
+        Ok((place, owner))
     }
 }
 
@@ -104,10 +117,12 @@ where
         let leaving = request.extensions().get::<Leaving>().cloned().unwrap_or_default();
         let (stalls, open) = (leaving.stalls.clone(), Open::of(&request));
         match self.admit(&mut request, open) {
-            Ok(place) => {
+            Ok((place, owner)) => {
+                let (asked, memory) = (Asked::of(&request), self.answers.clone());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
-                    let mut answer = answer.await?;
+                    // What it takes is accounted for until its caller has read it.
+                    let mut answer = asked.account(answer.await?, &owner, &memory).await;
                     // Their handlers know nothing of connections; all others do.
                     if open.is_some() {
                         answer = answer.map(|body| Body::new(UntilEnding::new(body, leaving)));
@@ -125,7 +140,7 @@ where
 
 /// An answer whose connection looks after it, and after the place of its request, until it
 /// has been sent. A refusal waits for its caller to read it, too.
-fn placed(answer: Response<Body>, stalls: Stalls, place: Option<Place>) -> Response<Body> {
+fn placed(answer: Response<Body>, stalls: Stalls, place: Option<Ration>) -> Response<Body> {
     let stall = Some(stalls.begin());
     answer.map(|body| Body::new(Placed { body, stalls, stall, _place: place }))
 }
@@ -136,7 +151,7 @@ struct Placed {
     stalls: Stalls,
     /// While the connection has no room for more of it, or did not ask yet.
     stall: Option<Stall>,
-    _place: Option<Place>,
+    _place: Option<Ration>,
 }
 
 impl HttpBody for Placed {

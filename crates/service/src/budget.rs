@@ -12,7 +12,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{Error, OrganisationId, met::Limit, metrics::Gauge, places::Owner, shares::Shares};
+use crate::{
+    Error, OrganisationId,
+    met::Limit,
+    metrics::Gauge,
+    shares::{Owner, Shares},
+};
 
 /// How much of what a stream keeps is not worth counting.
 const KEPT_UNCOUNTED: usize = 256 * 1024;

@@ -30,7 +30,6 @@ mod observe;
 mod open;
 pub mod organisation;
 pub mod peer;
-mod places;
 pub mod postgres;
 pub mod probes;
 pub mod program;

@@ -1,78 +1,82 @@
-//! Rations of something that there is so much of, for owners who wait while there is none
-//! left for them. Each may have as much as is still free, so that one that keeps all it gets
-//! leaves some for the others. What must wait does so in lines, one for each owner; they are
-//! served by turns, and who waits there is in no other's way.
+//! Rations of something that there is so much of, each for its owner. Each may have as much as
+//! is still free, so that one that keeps all it gets leaves some for the others. Who finds none
+//! left is turned away ([`Rations::take_now`]) or waits ([`Rations::take`]), in a line with its
+//! owner's others; lines are served by turns, and who waits there is in no other's way. One
+//! instance does the one or the other: who is served at once would pass those who wait.
 
 use std::{
     collections::{HashMap, VecDeque},
-    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
-use crate::{metrics::Gauge, shares::Shares};
-
-/// Whom rations are for.
-pub trait Owner: Clone + Eq + Hash {}
-
-impl<K: Clone + Eq + Hash> Owner for K {}
+use crate::{
+    OrganisationId,
+    metrics::Gauge,
+    shares::{Owner, Shares},
+};
 
 /// All there is.
 #[derive(Debug)]
-pub struct Rations<K: Owner> {
+pub struct Rations {
     max: usize,
-    state: Mutex<State<K>>,
+    state: Mutex<State>,
     in_use: Gauge,
 }
 
-#[derive(Debug)]
-struct State<K: Owner> {
-    taken: Shares<K>,
+#[derive(Debug, Default)]
+struct State {
+    taken: Shares<Owner>,
     /// The longest waiting of each first. None is empty.
-    lines: HashMap<K, VecDeque<Waiter<K>>>,
+    lines: HashMap<Owner, VecDeque<Waiter>>,
     /// Whose line is looked at first.
-    order: VecDeque<K>,
+    order: VecDeque<Owner>,
 }
 
 #[derive(Debug)]
-struct Waiter<K: Owner> {
+struct Waiter {
     amount: usize,
-    granted: oneshot::Sender<Ration<K>>,
+    granted: oneshot::Sender<Ration>,
 }
 
 /// A ration. Given back when dropped.
 #[derive(Debug)]
-pub struct Ration<K: Owner> {
-    rations: Arc<Rations<K>>,
-    owner: K,
+pub struct Ration {
+    rations: Arc<Rations>,
+    owner: Owner,
     amount: usize,
 }
 
-impl<K: Owner> Drop for Ration<K> {
+impl Drop for Ration {
     #[allow(clippy::cast_possible_wrap)] // what there is fits an i64
     fn drop(&mut self) {
-        self.rations.state().taken.remove(&self.owner, self.amount);
+        let mut state = self.rations.state();
+        state.taken.remove(&self.owner, self.amount);
+        let somebody_waits = !state.order.is_empty();
+        drop(state);
         self.rations.in_use.dec_by(self.amount as i64);
-        self.rations.give();
+        if somebody_waits {
+            self.rations.give();
+        }
     }
 }
 
-impl<K: Owner> Rations<K> {
+impl Rations {
     /// There is so much. What of it is in use is told.
     #[must_use]
     pub fn new(max: usize, in_use: Gauge) -> Arc<Self> {
-        let state = State { taken: Shares::default(), lines: HashMap::new(), order: VecDeque::new() };
-        Arc::new(Self { max, state: Mutex::new(state), in_use })
+        Arc::new(Self { max, state: Mutex::default(), in_use })
     }
 
-    /// Waits for so much, behind what its owner asked for before. The only ration there is
-    /// may be larger than all there is, so that nobody waits for ever.
-    pub async fn take(self: &Arc<Self>, owner: &K, amount: usize) -> Ration<K> {
+    /// Waits for so much, behind what its organisation asked for before. The only ration
+    /// there is may be larger than all there is, so that nobody waits for ever.
+    pub async fn take(self: &Arc<Self>, organisation: &OrganisationId, amount: usize) -> Ration {
         // Dropped after what it waits with, should it leave.
         let _behind = Behind(self);
         loop {
             let (granted, ration) = oneshot::channel();
+            let owner = Owner::Organisation(organisation.clone());
             self.state().push(owner, Waiter { amount, granted });
             self.give();
             // Nobody but who waits takes it out of its line.
@@ -82,6 +86,24 @@ impl<K: Owner> Rations<K> {
         }
     }
 
+    /// So much, if its owner may have it now; the only ration as with [`Self::take`].
+    pub(crate) fn take_now(self: &Arc<Self>, owner: &Owner, amount: usize) -> Option<Ration> {
+        let mut state = self.state();
+        let may_take = owner.may_take(&state.taken, amount, self.max);
+        may_take.then(|| self.grant(&mut state, owner.clone(), amount))
+    }
+
+    /// The same, whether or not it may.
+    pub(crate) fn take_anyway(self: &Arc<Self>, owner: &Owner, amount: usize) -> Ration {
+        self.grant(&mut self.state(), owner.clone(), amount)
+    }
+
+    /// How much is in use now.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.state().taken.all()
+    }
+
     /// How many wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -89,51 +111,58 @@ impl<K: Owner> Rations<K> {
     }
 
     /// Gives all that may be given now.
-    #[allow(clippy::cast_possible_wrap)] // as above
     fn give(self: &Arc<Self>) {
         loop {
-            let next = self.state().next(self.max);
-            let Some((owner, Waiter { amount, granted })) = next else { return };
-            self.in_use.inc_by(amount as i64);
+            let mut state = self.state();
+            let Some((owner, Waiter { amount, granted })) = state.next(self.max) else { return };
+            let ration = self.grant(&mut state, owner, amount);
+            drop(state);
             // Given back, should who waited have gone.
-            let _gone = granted.send(Ration { rations: self.clone(), owner, amount });
+            let _gone = granted.send(ration);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<K>> {
+    #[allow(clippy::cast_possible_wrap)] // as above
+    fn grant(self: &Arc<Self>, state: &mut State, owner: Owner, amount: usize) -> Ration {
+        state.taken.add(owner.clone(), amount);
+        self.in_use.inc_by(amount as i64);
+        Ration { rations: self.clone(), owner, amount }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         // Whole after every step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Who waits behind one that leaves: it may have held them up.
-struct Behind<'a, K: Owner>(&'a Arc<Rations<K>>);
+struct Behind<'a>(&'a Arc<Rations>);
 
-impl<K: Owner> Drop for Behind<'_, K> {
+impl Drop for Behind<'_> {
     fn drop(&mut self) {
         self.0.give();
     }
 }
 
-impl<K: Owner> State<K> {
-    fn push(&mut self, owner: &K, waiter: Waiter<K>) {
-        if let Some(line) = self.lines.get_mut(owner) {
+impl State {
+    fn push(&mut self, owner: Owner, waiter: Waiter) {
+        if let Some(line) = self.lines.get_mut(&owner) {
             leave_out_gone(line);
             line.push_back(waiter);
         } else {
             self.lines.insert(owner.clone(), VecDeque::from([waiter]));
-            self.order.push_back(owner.clone());
+            self.order.push_back(owner);
         }
     }
 
-    /// Who is next of those that may have what they wait for; it has it then.
-    fn next(&mut self, max: usize) -> Option<(K, Waiter<K>)> {
+    /// Who is next of those that may have what they wait for.
+    fn next(&mut self, max: usize) -> Option<(Owner, Waiter)> {
         let Self { taken, lines, order } = self;
         loop {
-            let may_take = |owner: &K| {
+            let may_take = |owner: &Owner| {
                 lines.get_mut(owner).is_none_or(|line| {
                     leave_out_gone(line);
-                    line.front().is_none_or(|first| taken.leaves(owner, first.amount, max))
+                    line.front().is_none_or(|first| owner.may_take(taken, first.amount, max))
                 })
             };
             let place = order.iter().position(may_take)?;
@@ -145,14 +174,13 @@ impl<K: Owner> State<K> {
                 lines.insert(owner.clone(), line);
                 order.push_back(owner.clone());
             }
-            taken.add(owner.clone(), waiter.amount);
             return Some((owner, waiter));
         }
     }
 }
 
 /// Leaves out those at the front who gave up.
-fn leave_out_gone<K: Owner>(line: &mut VecDeque<Waiter<K>>) {
+fn leave_out_gone(line: &mut VecDeque<Waiter>) {
     while line.front().is_some_and(|first| first.granted.is_closed()) {
         line.pop_front();
     }
@@ -164,17 +192,21 @@ mod tests {
 
     use super::*;
 
-    fn rations(max: usize) -> Arc<Rations<&'static str>> {
+    fn rations(max: usize) -> Arc<Rations> {
         Rations::new(max, Gauge::default())
     }
 
+    fn organisation(name: &str) -> OrganisationId {
+        name.parse().unwrap()
+    }
+
+    async fn take(rations: &Arc<Rations>, name: &str, amount: usize) -> Ration {
+        rations.take(&organisation(name), amount).await
+    }
+
     /// As many of one size as there are now.
-    fn all_of(
-        rations: &Arc<Rations<&'static str>>,
-        owner: &'static str,
-        amount: usize,
-    ) -> Vec<Ration<&'static str>> {
-        std::iter::from_fn(|| rations.take(&owner, amount).now_or_never()).collect()
+    fn all_of(rations: &Arc<Rations>, name: &str, amount: usize) -> Vec<Ration> {
+        std::iter::from_fn(|| take(rations, name, amount).now_or_never()).collect()
     }
 
     #[test]
@@ -194,22 +226,36 @@ mod tests {
     }
 
     #[test]
+    fn who_is_nobody_has_as_much_as_an_organisation_and_the_operator_all_there_is() {
+        let [acme, globex] = ["acme", "globex"].map(|name| Owner::Organisation(organisation(name)));
+        let rations = rations(16);
+        let all_of = |owner: &Owner| std::iter::from_fn(|| rations.take_now(owner, 1)).collect::<Vec<_>>();
+        let all = [Owner::Nobody, acme.clone(), globex, Owner::Operator].map(|owner| all_of(&owner));
+        assert_eq!(all.each_ref().map(Vec::len), [8, 4, 2, 2]);
+        let more = rations.take_anyway(&acme, 3);
+        assert_eq!((rations.in_use(), rations.in_use.get()), (19, 19));
+        drop((all, more));
+        assert_eq!(rations.in_use.get(), 0);
+        assert!(rations.state().taken.is_empty(), "who has none takes no memory");
+    }
+
+    #[test]
     fn the_only_one_is_given_however_large_it_is() {
         let rations = rations(20);
         let large = all_of(&rations, "acme", 21);
         assert_eq!(large.len(), 1);
         assert!(all_of(&rations, "globex", 1).is_empty());
         drop(large);
-        let _small = rations.take(&"globex", 1).now_or_never().unwrap();
+        let _small = take(&rations, "globex", 1).now_or_never().unwrap();
         assert_eq!((all_of(&rations, "acme", 20).len(), all_of(&rations, "acme", 19).len()), (0, 1));
     }
 
     #[test]
     fn lines_are_served_by_turns_and_each_in_its_order() {
         let rations = rations(1);
-        let mut taken = rations.take(&"initech", 1).now_or_never();
+        let mut taken = take(&rations, "initech", 1).now_or_never();
         let names = ["acme", "acme", "acme", "globex"];
-        let mut waiting: Vec<_> = names.iter().map(|name| Some(Box::pin(rations.take(name, 1)))).collect();
+        let mut waiting: Vec<_> = names.iter().map(|name| Some(Box::pin(take(&rations, name, 1)))).collect();
         let mut served = Vec::new();
         for _ in 0..=names.len() {
             for (place, waiter) in waiting.iter_mut().enumerate() {
@@ -228,10 +274,10 @@ mod tests {
     #[test]
     fn who_waits_has_its_turn_in_its_line_and_holds_up_no_other() {
         let rations = rations(100);
-        let held = rations.take(&"acme", 40).now_or_never();
-        let mut large = Box::pin(rations.take(&"acme", 60));
+        let held = take(&rations, "acme", 40).now_or_never();
+        let mut large = Box::pin(take(&rations, "acme", 60));
         assert!(large.as_mut().now_or_never().is_none());
-        let mut small = Box::pin(rations.take(&"acme", 1));
+        let mut small = Box::pin(take(&rations, "acme", 1));
         assert!(small.as_mut().now_or_never().is_none(), "it came later");
         assert_eq!(all_of(&rations, "globex", 30).len(), 1);
         drop(held);
@@ -245,10 +291,10 @@ mod tests {
     #[test]
     fn who_leaves_holds_up_nobody_behind() {
         let rations = rations(100);
-        let _held = rations.take(&"acme", 40).now_or_never();
-        let mut large = Box::pin(rations.take(&"acme", 60));
+        let _held = take(&rations, "acme", 40).now_or_never();
+        let mut large = Box::pin(take(&rations, "acme", 60));
         assert!(large.as_mut().now_or_never().is_none());
-        let mut small = Box::pin(rations.take(&"acme", 1));
+        let mut small = Box::pin(take(&rations, "acme", 1));
         assert!(small.as_mut().now_or_never().is_none());
         drop(large);
         assert!(small.now_or_never().is_some());
@@ -257,10 +303,10 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_any_more_is_given_to_others() {
         let rations = rations(100);
-        let held = rations.take(&"acme", 100).now_or_never();
-        let mut leaves = Box::pin(rations.take(&"acme", 50));
+        let held = take(&rations, "acme", 100).now_or_never();
+        let mut leaves = Box::pin(take(&rations, "acme", 50));
         assert!(leaves.as_mut().now_or_never().is_none());
-        let mut granted = Box::pin(rations.take(&"acme", 50));
+        let mut granted = Box::pin(take(&rations, "acme", 50));
         assert!(granted.as_mut().now_or_never().is_none());
         drop(leaves);
         drop(held);
@@ -273,12 +319,12 @@ mod tests {
     #[test]
     fn who_has_gone_takes_no_memory() {
         let rations = rations(1);
-        let taken = rations.take(&"globex", 1).now_or_never();
+        let taken = take(&rations, "globex", 1).now_or_never();
         for _ in 0..10_000 {
-            assert!(rations.take(&"acme", 1).now_or_never().is_none());
+            assert!(take(&rations, "acme", 1).now_or_never().is_none());
         }
         assert!(rations.state().lines.is_empty());
-        let mut last = Box::pin(rations.take(&"acme", 1));
+        let mut last = Box::pin(take(&rations, "acme", 1));
         assert!(last.as_mut().now_or_never().is_none());
         drop(taken);
         assert!(last.now_or_never().is_some());

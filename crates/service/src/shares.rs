@@ -3,6 +3,38 @@
 
 use std::{collections::HashMap, hash::Hash};
 
+use crate::OrganisationId;
+
+/// Whose a request is, and what it takes up. All together who are nobody are as one
+/// organisation: those that are refused and don't read it, and those that need no token.
+/// Tokens for all organisations are the operator's, and have no bound but the whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
+    /// It came without a valid token.
+    Nobody,
+    Organisation(OrganisationId),
+    Operator,
+}
+
+impl Owner {
+    /// The organisation, if it is one's.
+    pub(crate) fn organisation(&self) -> Option<&OrganisationId> {
+        match self {
+            Self::Organisation(organisation) => Some(organisation),
+            Self::Nobody | Self::Operator => None,
+        }
+    }
+
+    /// Whether it may have so much more: the operator whatever is free, and others as much
+    /// as leaves the same for somebody else.
+    pub(crate) fn may_take(&self, taken: &Shares<Self>, amount: usize, max: usize) -> bool {
+        match self {
+            Self::Operator => taken.fits(amount, max),
+            Self::Nobody | Self::Organisation(_) => taken.leaves(self, amount, max),
+        }
+    }
+}
+
 /// What is taken. Who has nothing is not in it.
 #[derive(Debug)]
 pub struct Shares<K> {

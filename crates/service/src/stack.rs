@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,16 +18,15 @@ use tower_service::Service;
 use crate::{
     admission::Admission,
     answers::Answers,
-    auth::Auth,
+    auth::{Keys, authorise},
     body::Bodies,
     budget::{Budget, Measures},
     observe::Observe,
     serve::Served,
-    unread::Unread,
 };
 
 /// All that a request goes through.
-pub(crate) type Stack = Observe<Admission<Unread<Bodies<Surfaces>>>>;
+pub(crate) type Stack = Observe<Admission<Bodies<Surfaces>>>;
 
 /// What answers a request, from the outside in.
 pub(crate) fn stack(served: Served) -> Stack {
@@ -38,32 +38,27 @@ pub(crate) fn stack(served: Served) -> Stack {
     Observe::new(
         requests.clone(),
         // A request finds a place among its caller's, or is refused before anything is done
-        // for it.
+        // for it. What its answer takes is accounted for until its caller has read it.
         Admission::new(
             keys.clone(),
             &limits,
+            answers,
             requests.refusals,
-            // What an answer takes is accounted for until its caller has read it.
-            Unread::new(
-                answers,
-                // Whoever reads a body, on whichever surface, the process's memory for
-                // bodies is taken first, and given back when the answer is there.
-                Bodies::new(
-                    budget,
-                    limits.request_bytes_max,
-                    // The content type decides which surface is meant, so that gRPC callers
-                    // get gRPC's errors and all others JSON, whatever the path.
-                    Surfaces {
-                        // The deadline counts from the first byte of the headers, and
-                        // nothing inside answers in tonic's words.
-                        grpc: Answers::new(
-                            // The token and its scope are settled before a body is read.
-                            Auth::new(keys, routes.prepare()),
-                        ),
-                        // Every route settles its own scope first.
-                        http: api.into_router(),
-                    },
-                ),
+            // Whoever reads a body, on whichever surface, the process's memory for
+            // bodies is taken first, and given back when the answer is there.
+            Bodies::new(
+                budget,
+                limits.request_bytes_max,
+                // The content type decides which surface is meant, so that gRPC callers
+                // get gRPC's errors and all others JSON, whatever the path.
+                Surfaces {
+                    keys,
+                    // The deadline counts from the first byte of the headers, and
+                    // nothing inside answers in tonic's words.
+                    grpc: Answers::new(routes.prepare()),
+                    // Every route settles its own scope first.
+                    http: api.into_router(),
+                },
             ),
         ),
     )
@@ -72,7 +67,8 @@ pub(crate) fn stack(served: Served) -> Stack {
 /// Both surfaces as one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Surfaces {
-    grpc: Answers<Auth<Routes>>,
+    keys: Arc<Keys>,
+    grpc: Answers<Routes>,
     http: Router,
 }
 
@@ -98,8 +94,12 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answered {
+    fn call(&mut self, mut request: Request<B>) -> Answered {
         if is_grpc(&request) {
+            // The token and its scope are settled before a body is read.
+            if let Err(error) = authorise(&self.keys, &mut request) {
+                return Box::pin(async move { Ok(error.into_answer(true)) });
+            }
             return self.grpc.call(request.map(Body::new));
         }
         let answer = self.http.call(request.map(axum::body::Body::new));

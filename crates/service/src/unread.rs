@@ -7,10 +7,8 @@
 //! at: whoever makes one of what is in memory as a whole takes the room for it.
 
 use std::{
-    convert::Infallible,
-    future::{Future, poll_fn},
+    future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -19,54 +17,18 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sluice_proto::rpc;
 use tonic::{Status, body::Body};
-use tower_service::Service;
 
 use crate::{
     Error,
     answer_memory::{AnswerMemory, SMALL_BYTES_MAX},
     http::OPENAPI_PATH,
-    places::Place,
+    shares::Owner,
     stack::is_grpc,
 };
 
-/// Accounts for the answers of a service.
-#[derive(Clone, Debug)]
-pub(crate) struct Unread<S> {
-    /// What all answers share.
-    memory: Arc<AnswerMemory>,
-    inner: S,
-}
-
-impl<S> Unread<S> {
-    pub(crate) fn new(memory: Arc<AnswerMemory>, inner: S) -> Self {
-        Self { memory, inner }
-    }
-}
-
-impl<S, B> Service<Request<B>> for Unread<S>
-where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (asked, place) = (Asked::of(&request), request.extensions().get::<Place>().cloned());
-        let answer = self.inner.call(request);
-        let memory = self.memory.clone();
-        Box::pin(async move { Ok(asked.account(answer.await?, place, &memory).await) })
-    }
-}
-
 /// What is known of an answer before it is there.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+pub(crate) struct Asked {
     grpc: bool,
     /// Whether it is one message, and made for its caller.
     whole: bool,
@@ -75,7 +37,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of<B>(request: &Request<B>) -> Self {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let path = request.uri().path();
         if !is_grpc(request) {
             return Self { grpc: false, whole: path != OPENAPI_PATH, only_read: request.method().is_safe() };
@@ -88,11 +50,12 @@ impl Asked {
         }
     }
 
-    async fn account(
+    /// An answer to that owner, accounted for; or a refusal in its place.
+    pub(crate) async fn account(
         self,
         answer: Response<Body>,
-        place: Option<Place>,
-        memory: &Arc<AnswerMemory>,
+        owner: &Owner,
+        memory: &AnswerMemory,
     ) -> Response<Body> {
         // A route of HTTP that answers by a stream doesn't know how long it will be.
         if !self.whole || !self.grpc && answer.body().size_hint().exact().is_none() {
@@ -107,10 +70,9 @@ impl Asked {
         let first = match first.await.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(bytes))) if bytes.len() <= SMALL_BYTES_MAX => Some(Ok(Frame::data(bytes))),
             Some(Ok(Ok(bytes))) => {
-                let organisation = place.as_ref().and_then(|place| place.owner().organisation());
-                let room = match memory.room(organisation, bytes.len()) {
+                let room = match memory.room_of(owner, bytes.len()) {
                     None if self.only_read => return Error::overloaded().into_answer(self.grpc),
-                    None => memory.room_anyway(organisation, bytes.len()),
+                    None => memory.room_anyway(owner, bytes.len()),
                     Some(room) => room,
                 };
                 Some(Ok(Frame::data(room.hold(bytes))))
@@ -161,6 +123,8 @@ impl HttpBody for Begun {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::{Method, StatusCode};
     use http_body_util::{BodyExt as _, Full, StreamBody};
     use tonic_types::StatusExt as _;
@@ -178,37 +142,22 @@ mod tests {
     const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
     const MESSAGE: usize = SMALL_BYTES_MAX + 1;
 
-    /// Answers a gRPC call of this path, or a GET, by so many bytes: of gRPC in a body
-    /// that doesn't know its length, as tonic's don't.
-    #[derive(Clone)]
-    struct Handler(usize);
-
-    impl Service<Request<()>> for Handler {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, request: Request<()>) -> Self::Future {
-            let bytes = Bytes::from(vec![b'x'; self.0]);
-            let body = if is_grpc(&request) {
-                let frames = [Ok::<_, Status>(Frame::data(bytes)), Ok(Frame::trailers(Default::default()))];
-                Body::new(StreamBody::new(futures_util::stream::iter(frames)))
-            } else {
-                Body::new(Full::new(bytes).map_err(|never| match never {}))
-            };
-            std::future::ready(Ok(Response::new(body)))
-        }
-    }
-
-    async fn asked(memory: &Arc<AnswerMemory>, method: Method, path: &str, bytes: usize) -> Response<Body> {
+    /// An answer of so many bytes to a gRPC call of this path, or to a request of HTTP: of
+    /// gRPC in a body that doesn't know its length, as tonic's don't.
+    async fn asked(memory: &AnswerMemory, method: Method, path: &str, bytes: usize) -> Response<Body> {
         let mut request = Request::builder().method(&method).uri(path);
         if path.starts_with("/sluice") {
             request = request.header("content-type", "application/grpc");
         }
-        let mut service = Unread::new(memory.clone(), Handler(bytes));
-        service.call(request.body(()).unwrap()).await.unwrap()
+        let asked = Asked::of(&request.body(()).unwrap());
+        let bytes = Bytes::from(vec![b'x'; bytes]);
+        let body = if asked.grpc {
+            let frames = [Ok::<_, Status>(Frame::data(bytes)), Ok(Frame::trailers(Default::default()))];
+            Body::new(StreamBody::new(futures_util::stream::iter(frames)))
+        } else {
+            Body::new(Full::new(bytes).map_err(|never| match never {}))
+        };
+        asked.account(Response::new(body), &Owner::Operator, memory).await
     }
 
     fn reason(answer: &Response<Body>) -> Option<String> {
@@ -250,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_small_or_a_stream_or_told_of_a_change_is_not_refused() {
         let memory = memory(MESSAGE);
-        let _full = memory.room(None, MESSAGE).unwrap();
+        let _full = memory.room_of(&Owner::Operator, MESSAGE).unwrap();
         for (method, path, bytes, counted) in [
             (Method::POST, LIST, SMALL_BYTES_MAX, 0),
             (Method::GET, "/results", SMALL_BYTES_MAX, 0),

@@ -94,7 +94,7 @@ impl Shelf {
 
     /// Of the memory for answers, room for so much data, if there is.
     fn room(&self, organisation: &OrganisationId, bytes: u64) -> Option<Room> {
-        self.answers.room(Some(organisation), usize::try_from(bytes).unwrap_or(usize::MAX))
+        self.answers.room(organisation, usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// The data of a record that is kept inline, its checksum verified.

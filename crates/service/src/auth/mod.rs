@@ -1,6 +1,6 @@
 //! Tokens and scopes. Before a request gets a place, the caller's token is found in
 //! its headers, its id looked up in the keys file, and the secret compared in constant
-//! time. A tower service then asks for the scope that the rpc needs (written beside it
+//! time. Before its body is read, a gRPC call needs the scope of its rpc (written beside it
 //! in `proto/`). What is not in that table is denied. HTTP routes can't be declared
 //! without naming theirs (see [`crate::http`]). Handlers get an [`Access`], and the
 //! organisation only through it.
@@ -9,11 +9,8 @@ mod keys_file;
 mod streams;
 
 use std::{
-    future::Future,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
@@ -22,8 +19,6 @@ use sluice_proto::rpc;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tower_service::Service;
 
 pub use keys_file::{
     INTAKE_SCOPE, KeyEntry, KeysFile, SCOPES, TOKEN_PREFIX, fault, is_token_id, secret_sha256, token_text,
@@ -36,8 +31,8 @@ use crate::{
     limits::Rate,
     metrics::{Refusals, Requests},
     open::Open,
-    places::Owner,
     rate::Rates,
+    shares::Owner,
 };
 
 /// Longest token, in bytes, that is looked at.
@@ -264,7 +259,12 @@ fn foreign() -> Error {
     )
 }
 
-fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
+/// Settles whether a gRPC call may be made: its handler finds the [`Access`] in its
+/// extensions.
+///
+/// # Errors
+/// UNIMPLEMENTED if there is no such rpc; else as [`Keys::access`].
+pub(crate) fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
     let path = request.uri().path();
     if Open::at(path).is_some() {
         return Ok(());
@@ -274,44 +274,6 @@ fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), 
     let access = keys.access(request, rpc.scope, rpc.path)?;
     request.extensions_mut().insert(access);
     Ok(())
-}
-
-/// Puts authentication in front of a service.
-#[derive(Clone, Debug)]
-pub(crate) struct Auth<S> {
-    keys: Arc<Keys>,
-    inner: S,
-}
-
-impl<S> Auth<S> {
-    pub(crate) fn new(keys: Arc<Keys>, inner: S) -> Self {
-        Self { keys, inner }
-    }
-}
-
-impl<S, B> Service<http::Request<B>> for Auth<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        match authorise(&self.keys, &mut request) {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(error) => {
-                let answer = error.into_answer(true);
-                Box::pin(async move { Ok(answer) })
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     budget::{Budget, Measures},
-    places::Owner,
+    shares::Owner,
 };
 
 pub(crate) fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {

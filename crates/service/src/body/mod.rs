@@ -32,7 +32,7 @@ use crate::{
     auth::INTAKE_SCOPE,
     budget::{Account, Budget, Measures},
     open::Open,
-    places::{Owner, Place},
+    shares::Owner,
     stack::is_grpc,
     whole::Whole,
 };
@@ -79,8 +79,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let place = request.extensions().get::<Place>();
-        let owner = place.map_or(Owner::Nobody, |place| place.owner().clone());
+        let owner = request.extensions().get().cloned().unwrap_or(Owner::Nobody);
         let open = Open::of(&request);
         let budget = if open.is_some() { &self.open_budget } else { &self.budget }.clone();
         let account = Account::open(budget.clone(), owner);

@@ -10,10 +10,7 @@ use super::{
     frames::tests::{frame, gzip},
     *,
 };
-use crate::{
-    budget::Measures,
-    places::{Owner, Places},
-};
+use crate::{budget::Measures, shares::Owner};
 
 mod time;
 
@@ -96,7 +93,7 @@ fn compressed_stream(budget: &Arc<Budget>) -> Call {
 fn call_with(budget: &Arc<Budget>, request: http::request::Builder) -> Call {
     let (sender, receiver) = mpsc::channel(1000);
     // Who may have all there is.
-    let request = request.extension(Places::new(1).take(Owner::Operator).unwrap());
+    let request = request.extension(Owner::Operator);
     let request = request.body(Sent(receiver, false)).unwrap();
     let inner = Inner::default();
     let answered = Bodies::new(budget.clone(), 100 * KIB, inner.clone()).call(request);

@@ -7,8 +7,8 @@ use deadpool_postgres::{Object, Pool};
 use tokio::time::error::Elapsed;
 use tokio_postgres::{Error as PgError, Row, types::ToSql};
 
-use super::{pool::is_of_no_more_use, turns::Turn};
-use crate::Error;
+use super::pool::is_of_no_more_use;
+use crate::{Error, rations::Ration};
 
 /// A server that is silent for longer than the statement timeout of every pooled
 /// session is gone.
@@ -30,7 +30,7 @@ pub async fn patiently<F: Future>(answer: F) -> Result<F::Output, Elapsed> {
 pub struct Borrowed {
     session: Arc<Object>,
     /// At a shared pool; given back after the session.
-    turn: Option<Turn>,
+    turn: Option<Ration>,
     settled: bool,
 }
 
@@ -67,7 +67,7 @@ impl Borrowed {
     }
 
     /// The same session, for as long as it is somebody's turn.
-    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+    pub(super) fn in_turn(mut self, turn: Ration) -> Self {
         self.turn = Some(turn);
         self
     }

@@ -5,9 +5,9 @@ mod migrate;
 mod pool;
 mod reconnect;
 mod servers;
+mod shared_pool;
 mod sqlstate;
 mod tls;
-mod turns;
 mod tx;
 mod wary;
 
@@ -15,10 +15,10 @@ pub use borrow::{Borrowed, execute, patiently, query};
 pub use migrate::{Migrated, Migration, Schema, Settings};
 pub use pool::{Database, Session, give_back_after};
 pub use reconnect::Reconnect;
+pub use shared_pool::SharedPool;
 pub use sqlstate::{
     Failure, blames_values, classify, did_nothing, is_known, is_unknown_transaction, refused_with, state,
     told,
 };
-pub use turns::SharedPool;
 pub use tx::{TxError, retry};
 pub use wary::Wary;

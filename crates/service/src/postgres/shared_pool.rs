@@ -1,4 +1,4 @@
-//! Turns at the sessions of a pool that organisations share.
+//! A pool of sessions that organisations share, each by its turns.
 
 use std::sync::Arc;
 
@@ -6,20 +6,14 @@ use deadpool_postgres::{Pool, Status};
 use tokio::time::timeout;
 
 use super::{Borrowed, pool::WAIT};
-use crate::{
-    Error, OrganisationId,
-    metrics::Gauge,
-    rations::{Ration, Rations},
-};
-
-/// The right to a session. Given back when dropped.
-pub(super) type Turn = Ration<OrganisationId>;
+use crate::{Error, OrganisationId, metrics::Gauge, rations::Rations};
 
 /// A pool whose sessions organisations share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SharedPool {
     pool: Pool,
-    turns: Arc<Rations<OrganisationId>>,
+    /// Rights to a session.
+    turns: Arc<Rations>,
 }
 
 impl SharedPool {
