@@ -20,7 +20,7 @@ use crate::{
     Error,
     answer_memory::AnswerMemory,
     auth::Keys,
-    leaving::{Leaving, UntilEnding},
+    leaving::Leaving,
     limits::Limits,
     metrics::{Gauge, Refusals},
     open::Open,
@@ -29,6 +29,7 @@ use crate::{
     stack::is_grpc,
     stalls::{Stall, Stalls},
     unread::Asked,
+    until::Until,
 };
 
 /// What RFC 9113 adds to each header's name and value.
@@ -125,7 +126,8 @@ where
                     let mut answer = asked.account(answer.await?, &owner, &memory).await;
                     // Their handlers know nothing of connections; all others do.
                     if open.is_some() {
-                        answer = answer.map(|body| Body::new(UntilEnding::new(body, leaving)));
+                        let ending = async move { Error::from(leaving.ending().await) };
+                        answer = answer.map(|body| Body::new(Until::once_sent(body, ending)));
                     }
                     Ok(placed(answer, stalls, Some(place)))
                 })

@@ -13,14 +13,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tower_service::Service;
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, until::Until};
 
 /// An error of tonic's own about a request, in the contract's words. What the
 /// handlers said themselves carries details and passes as it is.
@@ -112,53 +110,19 @@ where
             };
             let answer = match deadline {
                 None => answer,
-                Some(deadline) => answer.map(|body| Body::new(Until::new(body, deadline))),
+                Some(deadline) => {
+                    let passed = async move {
+                        sleep_until(deadline).await;
+                        late()
+                    };
+                    answer.map(|body| Body::new(Until::at_once(body, passed)))
+                }
             };
             Ok(match Status::from_header_map(answer.headers()) {
                 Some(status) if status.code() != Code::Ok => in_contract_words(status).into_http(),
                 _ => answer,
             })
         })
-    }
-}
-
-/// An answer that ends at a deadline, if it has not before.
-struct Until {
-    /// Until it has ended.
-    body: Option<Body>,
-    deadline: Pin<Box<Sleep>>,
-}
-
-impl Until {
-    fn new(body: Body, deadline: Instant) -> Self {
-        Self { body: Some(body), deadline: Box::pin(sleep_until(deadline)) }
-    }
-}
-
-impl HttpBody for Until {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        // Asked first: one that always has more to send ends, too.
-        if this.deadline.as_mut().poll(context).is_pending() {
-            return Pin::new(body).poll_frame(context);
-        }
-        this.body = None;
-        Poll::Ready(Some(late().into_trailers()))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 
@@ -173,7 +137,9 @@ fn late() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use futures_util::StreamExt as _;
+    use http_body::Frame;
     use http_body_util::BodyExt as _;
     use tonic_types::StatusExt;
 

@@ -4,21 +4,17 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::Request;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use tower_service::Service;
 
@@ -82,47 +78,6 @@ impl Ending {
     pub(crate) fn is_told_by(status: &Status) -> bool {
         status.code() == Code::Unavailable
             && status.get_details_error_info().is_some_and(|info| info.reason == REASON)
-    }
-}
-
-/// An answer that ends when its connection is about to, once what there is of it has been
-/// sent.
-pub(crate) struct UntilEnding {
-    /// Until it has ended.
-    body: Option<Body>,
-    ending: Pin<Box<dyn Future<Output = Ending> + Send>>,
-}
-
-impl UntilEnding {
-    pub(crate) fn new(body: Body, leaving: Leaving) -> Self {
-        Self { body: Some(body), ending: Box::pin(leaving.ending()) }
-    }
-}
-
-impl HttpBody for UntilEnding {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        let ending = ready!(this.ending.as_mut().poll(context));
-        this.body = None;
-        Poll::Ready(Some(Error::from(ending).into_trailers()))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

@@ -45,6 +45,7 @@ pub mod text;
 pub mod tls;
 pub mod trace;
 mod unread;
+mod until;
 pub mod whole;
 
 pub use error::{Error, Kind, RETRY_AFTER, Violation};
