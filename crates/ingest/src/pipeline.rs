@@ -63,11 +63,12 @@ impl Pipeline {
         let Chassis { database, background, drained, unusable, .. } = chassis;
 
         let token = TokenInterceptor::load(&settings.results_token_file)?;
-        let reread =
-            token.clone().follow(settings.results_token_file.clone(), unusable.clone(), drained.clone());
+        let file = settings.results_token_file.clone();
+        let reread = token.clone().follow("results_token_file", file, unusable.clone(), drained.clone());
         background.spawn("the token file", reread);
         let results = settings.results()?;
-        let reread = results.clone().follow_files(unusable.clone(), drained.clone());
+        let setting = "results_client_certificate_file";
+        let reread = results.clone().follow_files(setting, unusable.clone(), drained.clone());
         background.spawn("certificates for results", reread);
         let every = Duration::from_secs(settings.results_resolve_seconds);
         background.spawn_until(drained, "names of results", results.clone().follow_names(every));

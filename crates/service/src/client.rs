@@ -50,9 +50,16 @@ impl TokenInterceptor {
     }
 
     /// Follows changes of the file that holds the token, until shutdown. A file that
-    /// can't be read or holds no token leaves it as it is, and is logged once.
-    pub async fn follow(self, path: PathBuf, unusable: Unusable, shutdown: CancellationToken) {
-        follow_text(unusable.of("results_token_file"), path, shutdown, |token| {
+    /// can't be read or holds no token leaves it as it is, is logged once, and told of by
+    /// the name of its setting.
+    pub async fn follow(
+        self,
+        setting: &'static str,
+        path: PathBuf,
+        unusable: Unusable,
+        shutdown: CancellationToken,
+    ) {
+        follow_text(unusable.of(setting), path, shutdown, |token| {
             let value = authorization(token)?;
             if **self.authorization.load() != value {
                 tracing::info!("token reloaded");

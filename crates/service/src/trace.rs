@@ -4,6 +4,8 @@
 //! kept or called carries the context along (W3C Trace Context). Where spans are
 //! disabled all of it does nothing.
 
+use std::collections::HashMap;
+
 use http::HeaderMap;
 use opentelemetry::{
     Context,
@@ -145,7 +147,11 @@ pub fn called(code: Code) {
 
 /// Reads a kept `traceparent`.
 fn read(traceparent: &str) -> Option<SpanContext> {
-    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Kept(traceparent));
+    if traceparent.is_empty() {
+        return None;
+    }
+    let kept = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &kept);
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
 }
 
@@ -158,18 +164,6 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(http::HeaderName::as_str).collect()
-    }
-}
-
-struct Kept<'a>(&'a str);
-
-impl Extractor for Kept<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        (key == "traceparent" && !self.0.is_empty()).then_some(self.0)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent"]
     }
 }
 

@@ -117,12 +117,11 @@ impl Peer {
 
     /// Follows changes of the certificates until shutdown: calls that come after
     /// use them, open ones end as they began. Files that don't fit together change
-    /// nothing, and are logged once.
-    pub async fn follow_files(self, unusable: Unusable, shutdown: CancellationToken) {
+    /// nothing, are logged once, and told of by the name of their setting.
+    pub async fn follow_files(self, setting: &'static str, unusable: Unusable, shutdown: CancellationToken) {
         let inner = &self.0;
         let mut known = inner.tls.contents().ok();
-        let followed = unusable.of("results_client_certificate_file");
-        follow(followed, inner.tls.paths(), shutdown, |contents| {
+        follow(unusable.of(setting), inner.tls.paths(), shutdown, |contents| {
             if known.as_deref() == Some(contents) {
                 return Ok(());
             }
