@@ -3,7 +3,7 @@
 //! tokens; it tells nothing of any organisation's data. It answers until the
 //! service has drained.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -27,7 +27,6 @@ use tonic_health::{
 use crate::{
     Error,
     metrics::{self, Registry},
-    program::{Failure, listen},
     serve::ACCEPT_AGAIN,
 };
 
@@ -35,15 +34,6 @@ use crate::{
 const CONNECTIONS_MAX: usize = 32;
 /// How long a connection may idle, and a head may take.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// The listener of the admin port, if there is to be one.
-///
-/// # Errors
-/// If the address is not to be had.
-pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
-    let Some(address) = address else { return Ok(None) };
-    listen("admin_listen", address).await.map(Some)
-}
 
 /// What the admin port tells.
 #[derive(Debug)]
@@ -53,7 +43,7 @@ struct Admin {
 }
 
 /// Serves the admin port until shutdown; without a listener, nothing.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: Option<TcpListener>,
     registry: Registry,
     reporter: HealthReporter,

@@ -23,7 +23,7 @@ use crate::{
     metrics::{ReadStatus, Registry, Requests},
     postgres::{self, Database, Schema, Session},
     probes,
-    program::Failure,
+    program::{Failure, listen_if},
     serve::{self, Served},
     shutdown::ENDING,
     telemetry, tls,
@@ -117,8 +117,8 @@ impl Chassis {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<Self, Failure> {
-        let admin = admin::bind(settings.telemetry.admin_listen).await?;
-        let probes = probes::bind(settings.tls.health_listen).await?;
+        let admin = listen_if("admin_listen", settings.telemetry.admin_listen).await?;
+        let probes = listen_if("health_listen", settings.tls.health_listen).await?;
         let tls = Tls::load(settings.tls)?;
         let mut exposed = Registry::new(S::PROGRAM.service, S::PROGRAM.version);
         let requests = Requests::register(&mut exposed);
@@ -140,7 +140,7 @@ impl Chassis {
         }
         let healthy = health::follow_database(
             reporter.clone(),
-            S::GRPC.to_vec(),
+            S::GRPC,
             database.clone(),
             S::HEALTH,
             Schema::of(&S::migrations()),

@@ -2,13 +2,13 @@
 //! scopes, errors, health, reflection, the database pool and migrations,
 //! graceful shutdown. No business word is known here.
 
-pub mod admin;
+mod admin;
 mod admission;
 pub mod answer_memory;
 pub mod answers;
 pub mod audit;
 pub mod auth;
-pub mod background;
+mod background;
 pub mod backoff;
 mod body;
 pub mod budget;
@@ -18,9 +18,9 @@ pub mod compress;
 pub mod config;
 mod descriptors;
 mod error;
-pub mod follow;
+mod follow;
 pub mod gathered;
-pub mod health;
+mod health;
 pub mod http;
 pub mod leaving;
 pub mod limits;
@@ -28,14 +28,14 @@ mod met;
 pub mod metrics;
 mod observe;
 mod open;
-pub mod organisation;
+mod organisation;
 pub mod peer;
 pub mod postgres;
 pub mod probes;
 pub mod program;
 mod rate;
 pub mod rations;
-pub mod serve;
+mod serve;
 pub mod shares;
 pub mod shutdown;
 mod stack;

@@ -2,7 +2,7 @@
 //! can't do TLS. It tells nothing but whether the service serves, and that the
 //! process lives.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
@@ -14,10 +14,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use crate::{
-    program::{Failure, listen},
-    serve::ACCEPT_AGAIN,
-};
+use crate::serve::ACCEPT_AGAIN;
 
 /// What a liveness probe asks for: SERVING for as long as the process answers. A
 /// process without its database must not be restarted for that.
@@ -25,15 +22,6 @@ pub const LIVENESS: &str = "liveness";
 /// Calls at the same time on one connection.
 const CALLS_PER_CONNECTION_MAX: usize = 16;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// The listener of this port, if there is to be one.
-///
-/// # Errors
-/// If the address is not to be had.
-pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
-    let Some(address) = address else { return Ok(None) };
-    listen("health_listen", address).await.map(Some)
-}
 
 /// Serves health until shutdown; without a listener, nothing.
 pub async fn serve(listener: Option<TcpListener>, reporter: HealthReporter, shutdown: CancellationToken) {

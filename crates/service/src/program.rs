@@ -37,6 +37,15 @@ pub async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, F
     Ok(bound.map_err(|error| format!("{setting}: can't listen on {address}: {error}"))?)
 }
 
+/// The same if the setting gives one.
+///
+/// # Errors
+/// As [`listen`].
+pub async fn listen_if(setting: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = address else { return Ok(None) };
+    listen(setting, address).await.map(Some)
+}
+
 /// The word that asks for the schema to be brought up to date.
 const MIGRATE: &str = "migrate";
 

@@ -54,7 +54,7 @@ const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
 ///
 /// # Errors
 /// If the descriptor set is broken.
-pub fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Result<Routes, Failure> {
+pub(crate) fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Result<Routes, Failure> {
     let reflection = |version: &'static str| {
         let builder = tonic_reflection::server::Builder::configure()
             .with_service_name("grpc.health.v1.Health")
@@ -72,24 +72,24 @@ pub fn base_routes(reporter: HealthReporter, services: &[&'static str]) -> Resul
 }
 
 /// What a service serves, and within which limits.
-pub struct Served {
+pub(crate) struct Served {
     /// The gRPC surface.
-    pub routes: Routes,
+    pub(crate) routes: Routes,
     /// The HTTP surface.
-    pub api: Api,
+    pub(crate) api: Api,
     /// Who may call.
-    pub keys: Arc<Keys>,
+    pub(crate) keys: Arc<Keys>,
     /// Where requests are counted.
-    pub requests: Requests,
+    pub(crate) requests: Requests,
     /// What callers may take up.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// The memory of answers.
-    pub answers: Arc<AnswerMemory>,
+    pub(crate) answers: Arc<AnswerMemory>,
 }
 
 /// Serves until shutdown, and for a while after it: callers hear only later that
 /// they are to go elsewhere. Then lets open requests end, but not for ever.
-pub async fn serve(listener: Listener, served: Served, shutdown: CancellationToken) {
+pub(crate) async fn serve(listener: Listener, served: Served, shutdown: CancellationToken) {
     let (wait, drain) = (served.limits.shutdown_wait(), served.limits.drain());
     let (open, refused) = (served.requests.connections.clone(), served.requests.refusals.connections.clone());
     descriptors::suffice_for(served.limits.connections_max);
