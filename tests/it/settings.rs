@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use sluice_service::config::Setting;
+use sluice_service::config::{Part as _, Setting};
 use sluice_tests::{program, scratch};
 
 const DOCUMENT: &str = include_str!("../../deploy/SETTINGS.md");
@@ -15,7 +15,7 @@ const HEAD: &str = "| setting | of | default | what it is |\n| --- | --- | --- |
 
 /// The document's table, made from the code.
 fn table() -> String {
-    let (ingest, results) = (sluice_ingest::Settings::TABLE, sluice_results::Settings::TABLE);
+    let (ingest, results) = (sluice_ingest::Settings::table(), sluice_results::Settings::table());
     let same = |a: &Setting, b: &Setting| (a.name, a.default, a.meaning) == (b.name, b.default, b.meaning);
     let mut rows = String::from(HEAD);
     let mut add = |of: &str, setting: &Setting| {
@@ -27,7 +27,7 @@ fn table() -> String {
         let meaning = setting.meaning.trim_end_matches('.').replace('|', "\\|");
         rows.push_str(&format!("| `{}` | {of} | {default} | {meaning} |\n", setting.name));
     };
-    for setting in ingest {
+    for setting in &ingest {
         let both = results.iter().any(|other| same(setting, other));
         add(if both { "both" } else { "ingest" }, setting);
     }
@@ -100,7 +100,7 @@ fn what_is_printed_can_be_read_again_and_holds_no_secret() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
-    assert_eq!(text.lines().count(), sluice_results::Settings::TABLE.len());
+    assert_eq!(text.lines().count(), sluice_results::Settings::table().len());
     let file = PathBuf::from(keys).with_file_name("printed.toml");
     std::fs::write(&file, &text).unwrap();
     let again = run("results", &["--config", file.to_str().unwrap(), "--print-config"], &secrets);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sluice::postgres::{Cluster, Guard};
-use sluice_service::postgres as service_postgres;
+use sluice_service::{config::Part as _, postgres as service_postgres};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sluice::connection::is_serving;
-use sluice_service::{chassis, config};
+use sluice_service::chassis;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -228,7 +228,7 @@ fn running<S: chassis::Service + Send + 'static>(
     listener: TcpListener,
     shutdown: &CancellationToken,
 ) -> JoinHandle<()> {
-    let settings: S = config::load(flags.iter().cloned(), []).expect("settings");
+    let settings = S::load(flags.iter().cloned(), []).expect("settings");
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
         chassis::run(settings, listener, shutdown).await.expect("it runs and ends");

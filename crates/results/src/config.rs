@@ -58,6 +58,8 @@ settings! {
 
 #[cfg(test)]
 mod tests {
+    use sluice_service::config::Part as _;
+
     use super::*;
 
     #[test]

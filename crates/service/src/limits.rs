@@ -105,22 +105,20 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{open::Open, shutdown::ENDING};
+    use crate::{config::Part as _, open::Open, shutdown::ENDING};
+
+    fn meaning(name: &str) -> &'static str {
+        Limits::table().into_iter().find(|setting| setting.name == name).unwrap().meaning
+    }
 
     #[test]
     fn the_help_says_how_long_a_stop_takes_after_its_deadline() {
-        let setting =
-            Limits::TABLE.iter().find(|setting| setting.name == "shutdown_deadline_seconds").unwrap();
-        assert!(
-            setting.meaning.contains(&format!("up to {} seconds", ENDING.as_secs())),
-            "{}",
-            setting.meaning
-        );
+        let text = meaning("shutdown_deadline_seconds");
+        assert!(text.contains(&format!("up to {} seconds", ENDING.as_secs())), "{text}");
     }
 
     #[test]
     fn the_help_says_what_calls_without_a_token_may_take_up() {
-        let meaning = |name: &str| Limits::TABLE.iter().find(|setting| setting.name == name).unwrap().meaning;
         let places =
             format!("{} calls of health and {} of reflection", Open::HEALTH_MAX, Open::REFLECTION_MAX);
         assert!(meaning("requests_in_flight_max").contains(&places), "{places}");

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     chassis::{self, Service},
-    config::{Faults, Part as _, Source, help, load},
+    config::{Faults, Part as _, Source, help},
     descriptors,
     error::chain,
     postgres::{self, Migrated},
@@ -58,10 +58,10 @@ fn migrate<S: Service>(args: &[String]) -> Option<ExitCode> {
     if asks_for(args, &HELP) {
         let head = "Bring the database's schema up to date, and let the user of database_url serve";
         print!("{head}.\n\nUsage: {program} [--SETTING VALUE]...\n\n{EXIT_CODES}\n\n");
-        print!("{}", help(postgres::Settings::TABLE));
+        print!("{}", help(&postgres::Settings::table()));
         return Some(ExitCode::SUCCESS);
     }
-    let mut source = Source::collect(S::TABLE, args.iter().cloned(), environment());
+    let mut source = Source::collect(&S::table(), args.iter().cloned(), environment());
     // Who serves may have been settled already.
     source.stand_in("database_url", "database_owner_url");
     let settings = postgres::Settings::take(&mut source);
@@ -131,7 +131,7 @@ pub fn main<S: Service>(args: Vec<String>) -> ExitCode {
     }
     let program = S::PROGRAM;
     if asks_for(&args, &HELP) {
-        print!("{}\n{}", usage(program), help(S::TABLE));
+        print!("{}\n{}", usage(program), help(&S::table()));
         return ExitCode::SUCCESS;
     }
     if asks_for(&args, &VERSION) {
@@ -140,9 +140,11 @@ pub fn main<S: Service>(args: Vec<String>) -> ExitCode {
     }
     let env = environment();
     let (asked, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg == PRINT_CONFIG);
-    let described = (!asked.is_empty())
-        .then(|| Source::collect(S::TABLE, args.iter().cloned(), env.iter().cloned()).describe(S::TABLE));
-    let settings: S = match load(args, env) {
+    let described = (!asked.is_empty()).then(|| {
+        let table = S::table();
+        Source::collect(&table, args.iter().cloned(), env.iter().cloned()).describe(&table)
+    });
+    let settings = match S::load(args, env) {
         Ok(settings) => settings,
         Err(faults) => {
             eprintln!("{}: {faults}", program.service);

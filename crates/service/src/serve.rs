@@ -268,6 +268,7 @@ enum End {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Part as _;
 
     #[test]
     fn connections_that_began_together_do_not_end_together() {

@@ -1,58 +1,29 @@
-//! The `settings!` macro, and what it needs at compile time.
+//! The `settings!` macro, and what it makes of a struct.
 
 use super::{Faults, Setting, Source};
 
-/// Settings that are declared once and stand in several services' tables.
+/// Settings that are declared together: all of a service, or some that stand in several
+/// services' tables.
 pub trait Part: Sized {
-    /// The rows: name, default, meaning.
-    const TABLE: &'static [Setting];
+    /// The table: name, default, meaning.
+    fn table() -> Vec<Setting>;
 
     /// Takes the values out; the faults stay in the source.
     fn take(source: &mut Source) -> Option<Self>;
-}
 
-/// Reads settings from file, environment and flags.
-///
-/// # Errors
-/// Every fault there is.
-pub fn load<P: Part>(
-    args: impl IntoIterator<Item = String>,
-    env: impl IntoIterator<Item = (String, String)>,
-) -> Result<P, Faults> {
-    let mut source = Source::collect(P::TABLE, args, env);
-    let settings = P::take(&mut source);
-    source.finish()?;
-    settings.ok_or_else(|| Faults(vec!["a setting is missing".into()]))
-}
-
-/// How many rows there are in all tables.
-#[doc(hidden)]
-#[must_use]
-pub const fn total(tables: &[&[Setting]]) -> usize {
-    let (mut sum, mut at) = (0, 0);
-    while at < tables.len() {
-        sum += tables[at].len();
-        at += 1;
+    /// Reads the settings from file, environment and flags.
+    ///
+    /// # Errors
+    /// Every fault there is.
+    fn load(
+        args: impl IntoIterator<Item = String>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let mut source = Source::collect(&Self::table(), args, env);
+        let settings = Self::take(&mut source);
+        source.finish()?;
+        settings.ok_or_else(|| Faults(vec!["a setting is missing".into()]))
     }
-    sum
-}
-
-/// All tables as one.
-#[doc(hidden)]
-#[must_use]
-pub const fn concat<const N: usize>(tables: &[&[Setting]]) -> [Setting; N] {
-    let mut all = [Setting { name: "", default: None, meaning: "", secret: false }; N];
-    let (mut out, mut table) = (0, 0);
-    while table < tables.len() {
-        let mut at = 0;
-        while at < tables[table].len() {
-            all[out] = tables[table][at];
-            out += 1;
-            at += 1;
-        }
-        table += 1;
-    }
-    all
 }
 
 /// Declares a settings struct together with its table. A row is
@@ -78,8 +49,6 @@ macro_rules! settings {
             $(#[doc = concat!("See [`", stringify!($part_type), "`].")] pub $part: $part_type,)*
         }
 
-        // A part is read through those who include it.
-        #[allow(dead_code)]
         impl $name {
             const OWN: &'static [$crate::config::Setting] = &[
                 $($crate::config::Setting {
@@ -89,27 +58,12 @@ macro_rules! settings {
                     secret: <$type as $crate::config::Value>::SECRET,
                 },)*
             ];
-            const TABLES: &'static [&'static [$crate::config::Setting]] =
-                &[$name::OWN, $(<$part_type as $crate::config::Part>::TABLE,)*];
-
-            /// The table of settings: name, default, meaning.
-            pub const TABLE: &'static [$crate::config::Setting] =
-                &$crate::config::concat::<{ $crate::config::total($name::TABLES) }>($name::TABLES);
-
-            /// Reads the settings from file, environment and flags.
-            ///
-            /// # Errors
-            /// Every fault there is.
-            pub fn load(
-                args: impl IntoIterator<Item = String>,
-                env: impl IntoIterator<Item = (String, String)>,
-            ) -> Result<Self, $crate::config::Faults> {
-                $crate::config::load(args, env)
-            }
         }
 
         impl $crate::config::Part for $name {
-            const TABLE: &'static [$crate::config::Setting] = $name::TABLE;
+            fn table() -> Vec<$crate::config::Setting> {
+                [$name::OWN.to_vec(), $(<$part_type as $crate::config::Part>::table(),)*].concat()
+            }
 
             fn take(source: &mut $crate::config::Source) -> Option<Self> {
                 let mut rows = $name::OWN.iter();

@@ -8,7 +8,7 @@ mod source;
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-pub use macros::{Part, concat, load, total};
+pub use macros::Part;
 pub use source::Source;
 
 /// One row of a service's table of settings.
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_part_stands_in_the_table_of_who_includes_it() {
-        let names: Vec<_> = Example::TABLE.iter().map(|row| (row.name, row.secret)).collect();
+        let names: Vec<_> = Example::table().iter().map(|row| (row.name, row.secret)).collect();
         assert_eq!(
             names,
             [
@@ -239,7 +239,8 @@ mod tests {
         std::fs::write(&file, "items_max = 5\nkeys_file = 'a \"b\" # c'").unwrap();
         let env = [("SLUICE_DATABASE_URL".to_owned(), "postgres://me:hunter2@h/d".to_owned())];
         let flags = format!("--config {} --most 7", file.display());
-        let described = Source::collect(Example::TABLE, args(&flags), env).describe(Example::TABLE);
+        let table = Example::table();
+        let described = Source::collect(&table, args(&flags), env).describe(&table);
         let lines: Vec<_> = described.lines().collect();
         assert_eq!(
             lines,

@@ -190,6 +190,7 @@ fn client_verifier(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Part as _;
 
     fn settings(args: &str) -> Settings {
         Settings::load(args.split_whitespace().map(str::to_owned), []).unwrap()
