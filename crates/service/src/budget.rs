@@ -24,7 +24,7 @@ const KEPT_UNCOUNTED: usize = 256 * 1024;
 
 /// The budget. One per process.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     bytes_max: usize,
     used: Mutex<Shares<Owner>>,
     /// What open streams keep beside it, up to as much again: see [`Account::keep`].
@@ -44,7 +44,6 @@ pub(crate) struct Measures {
 
 impl Budget {
     /// A budget of so many bytes.
-    #[must_use]
     pub(crate) fn new(bytes_max: usize, measures: Measures) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -56,14 +55,14 @@ impl Budget {
     }
 
     /// Bytes in use now.
-    #[must_use]
-    pub fn used(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
         locked(&self.used).all()
     }
 
     /// What is refused when there is no room: a request that would never fit is
     /// too large, any other may be retried. `organisation` is whose it is, if that is known.
-    pub(crate) fn refusal(&self, bytes: usize, organisation: Option<&OrganisationId>) -> Error {
+    fn refusal(&self, bytes: usize, organisation: Option<&OrganisationId>) -> Error {
         if !self.may_fit(bytes) {
             return Error::request_too_large();
         }
@@ -109,11 +108,6 @@ impl Budget {
         }
         fits
     }
-
-    /// Ends when somebody gave something back after the call.
-    pub(crate) async fn freed(self: Arc<Self>) {
-        self.freed.notified().await;
-    }
 }
 
 fn locked(shares: &Mutex<Shares<Owner>>) -> MutexGuard<'_, Shares<Owner>> {
@@ -132,12 +126,6 @@ pub struct Share {
 impl Share {
     fn none(budget: Arc<Budget>, owner: Owner) -> Self {
         Self { budget, owner, bytes: 0 }
-    }
-
-    /// How many bytes it is.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 
@@ -192,9 +180,16 @@ impl Account {
         self.held().arrived.pop_front()
     }
 
-    /// Of which organisation the request is, if it is of one and that is known.
-    pub(crate) fn organisation(&self) -> Option<OrganisationId> {
-        self.held().arriving.owner.organisation().cloned()
+    /// The error for a request of so many bytes that finds no room.
+    pub(crate) fn refusal(&self, bytes: usize) -> Error {
+        let held = self.held();
+        held.arriving.budget.refusal(bytes, held.arriving.owner.organisation())
+    }
+
+    /// Ends when somebody gave something back after it was polled first.
+    pub(crate) fn freed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let budget = self.held().arriving.budget.clone();
+        async move { budget.freed.notified().await }
     }
 
     /// Whether a message of so many bytes may find room, now or later.
@@ -208,7 +203,7 @@ impl Account {
     /// Of what size the message is by now, if there is none.
     pub(crate) fn grow(&self, bytes: usize) -> Result<(), usize> {
         let mut held = self.held();
-        let all = held.arriving.bytes + held.arrived.iter().map(Share::bytes).sum::<usize>();
+        let all = held.arriving.bytes + held.arrived.iter().map(|share| share.bytes).sum::<usize>();
         if !held.arriving.budget.take(&held.arriving.owner, all, bytes) {
             return Err(held.arriving.bytes.saturating_add(bytes));
         }
@@ -317,7 +312,7 @@ mod tests {
         }
         let first = account.of_message().unwrap();
         account.settle();
-        assert_eq!((first.bytes(), budget.used()), (1, 1));
+        assert_eq!((first.bytes, budget.used()), (1, 1));
         assert!(account.of_message().is_none());
         drop(first);
         assert_eq!(budget.used(), 0);
@@ -363,7 +358,7 @@ mod tests {
         let budget = Budget::new(10, Measures::default());
         let account = Account::open(budget.clone(), Owner::Nobody);
         account.grow(10).unwrap();
-        let freed = tokio::spawn(budget.clone().freed());
+        let freed = tokio::spawn(account.freed());
         while !freed.is_finished() {
             account.shrink(1);
             tokio::task::yield_now().await;

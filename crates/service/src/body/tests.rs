@@ -1,16 +1,18 @@
 //! What a request holds of the budget, from its first byte to its handler's end.
 
-use std::{convert::Infallible, sync::Mutex};
+use std::{convert::Infallible, sync::Mutex, task::ready};
 
 use futures_util::FutureExt as _;
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
 
 use super::{
     frames::tests::{frame, gzip},
     *,
 };
-use crate::{budget::Measures, shares::Owner};
+use crate::{Error, Kind};
 
 mod time;
 
@@ -90,7 +92,7 @@ fn compressed_stream(budget: &Arc<Budget>) -> Call {
     call_with(budget, request.header("grpc-encoding", "gzip"))
 }
 
-fn call_with(budget: &Arc<Budget>, request: http::request::Builder) -> Call {
+fn call_with(budget: &Arc<Budget>, request: ::http::request::Builder) -> Call {
     let (sender, receiver) = mpsc::channel(1000);
     // Who may have all there is.
     let request = request.extension(Owner::Operator);
@@ -293,7 +295,7 @@ async fn a_body_of_http_is_refused_once_and_can_be_read_to_its_end() {
     let mut first = call(&budget, "/x", "application/json");
     first.send(vec![7; 50 * KIB]).await;
     assert_eq!(first.next().await.unwrap().unwrap(), 50 * KIB);
-    assert_eq!(budget.used(), HTTP_FOLD * 50 * KIB);
+    assert_eq!(budget.used(), http::FOLD * 50 * KIB);
     let mut second = call(&budget, "/x", "application/json");
     for _ in 0..3 {
         second.send(vec![7; 20 * KIB]).await;
@@ -302,7 +304,7 @@ async fn a_body_of_http_is_refused_once_and_can_be_read_to_its_end() {
     assert_eq!(second.next().await.unwrap().unwrap(), 20 * KIB);
     let refusal = second.next().await.unwrap().unwrap_err().downcast::<Error>().unwrap();
     assert_eq!((refusal.kind(), refusal.reason()), (Kind::ResourceExhausted, "OVERLOADED"));
-    assert_eq!(budget.used(), HTTP_FOLD * 50 * KIB, "what was refused holds nothing");
+    assert_eq!(budget.used(), http::FOLD * 50 * KIB, "what was refused holds nothing");
     assert_eq!(second.next().await.unwrap().unwrap(), 20 * KIB);
     assert!(second.next().await.is_none());
     drop(second);

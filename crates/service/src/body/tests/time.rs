@@ -1,6 +1,9 @@
 //! How long a stream waits for room, and how long its caller may take.
 
+use std::time::Duration;
+
 use super::*;
+use crate::body::grpc::{PAUSE_MAX, ROOM_WAIT_MAX};
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_waits_for_room_but_not_for_long() {
