@@ -121,7 +121,7 @@ impl Service for Settings {
         let recent = Recent::new(self.recent_bytes_max);
         let (recorder, lanes) = Recorder::start(&chassis.database, &recent, &metrics.recording);
         let shelf =
-            Shelf::new(tenants.clone(), recent.clone(), chassis.answers.clone(), metrics.shelf.clone());
+            Shelf::new(tenants.clone(), recent.clone(), chassis.answer_memory.clone(), metrics.shelf.clone());
         let Storage { configs, stores, data } =
             Storage::load(&self, &tenants, &pool, shelf, chassis.address()?)?;
         let idle = Duration::from_secs(self.upload_idle_seconds);

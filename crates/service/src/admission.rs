@@ -23,7 +23,7 @@ use crate::{
     leaving::Leaving,
     limits::Limits,
     metrics::{Gauge, Refusals},
-    open::Open,
+    no_token::NoToken,
     rations::{Ration, Rations},
     shares::Owner,
     stack::is_grpc,
@@ -44,7 +44,7 @@ pub(crate) struct Admission<S> {
     /// none of each other's.
     of_health: Arc<Rations>,
     of_reflection: Arc<Rations>,
-    answers: Arc<AnswerMemory>,
+    answer_memory: Arc<AnswerMemory>,
     header_list_bytes_max: usize,
     refusals: Refusals,
     inner: S,
@@ -54,7 +54,7 @@ impl<S> Admission<S> {
     pub(crate) fn new(
         keys: Arc<Keys>,
         limits: &Limits,
-        answers: Arc<AnswerMemory>,
+        answer_memory: Arc<AnswerMemory>,
         refusals: Refusals,
         inner: S,
     ) -> Self {
@@ -63,9 +63,9 @@ impl<S> Admission<S> {
         Self {
             keys,
             places: places(limits.requests_in_flight_max),
-            of_health: places(Open::HEALTH_MAX),
-            of_reflection: places(Open::REFLECTION_MAX),
-            answers,
+            of_health: places(NoToken::HEALTH_MAX),
+            of_reflection: places(NoToken::REFLECTION_MAX),
+            answer_memory,
             header_list_bytes_max: limits.header_list_bytes_max as usize,
             refusals,
             inner,
@@ -74,7 +74,11 @@ impl<S> Admission<S> {
 
     /// A place for a request, and whose it is. That, and who calls, the layers behind find in
     /// its extensions.
-    fn admit<B>(&self, request: &mut Request<B>, open: Option<Open>) -> Result<(Ration, Owner), Error> {
+    fn admit<B>(
+        &self,
+        request: &mut Request<B>,
+        no_token: Option<NoToken>,
+    ) -> Result<(Ration, Owner), Error> {
         // HTTP/2's own limit is the same; HTTP/1.1's knows no such sum.
         if header_list_bytes(request.headers()) > self.header_list_bytes_max {
             self.refusals.headers.met(None);
@@ -82,10 +86,10 @@ impl<S> Admission<S> {
         }
         let caller = self.keys.caller(request.headers());
         let owner = caller.owner();
-        let places = match open {
+        let places = match no_token {
             None => &self.places,
-            Some(Open::Health) => &self.of_health,
-            Some(Open::Reflection) => &self.of_reflection,
+            Some(NoToken::Health) => &self.of_health,
+            Some(NoToken::Reflection) => &self.of_reflection,
         };
         let Some(place) = places.take_now(&owner, 1) else {
             self.refusals.in_flight.met(owner.organisation());
@@ -116,16 +120,16 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let leaving = request.extensions().get::<Leaving>().cloned().unwrap_or_default();
-        let (stalls, open) = (leaving.stalls.clone(), Open::of(&request));
-        match self.admit(&mut request, open) {
+        let (stalls, no_token) = (leaving.stalls.clone(), NoToken::of(&request));
+        match self.admit(&mut request, no_token) {
             Ok((place, owner)) => {
-                let (asked, memory) = (Asked::of(&request), self.answers.clone());
+                let (asked, memory) = (Asked::of(&request), self.answer_memory.clone());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     // What it takes is accounted for until its caller has read it.
                     let mut answer = asked.account(answer.await?, &owner, &memory).await;
                     // Their handlers know nothing of connections; all others do.
-                    if open.is_some() {
+                    if no_token.is_some() {
                         let ending = async move { Error::from(leaving.ending().await) };
                         answer = answer.map(|body| Body::new(Until::once_sent(body, ending)));
                     }

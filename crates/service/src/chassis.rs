@@ -95,7 +95,7 @@ pub struct Chassis {
     /// Where files that can't be used are told of.
     pub unusable: Unusable,
     /// The memory of answers.
-    pub answers: Arc<AnswerMemory>,
+    pub answer_memory: Arc<AnswerMemory>,
     /// What goes on beside serving. What does not end by itself ends at [`Self::shutdown`],
     /// or at [`Self::drained`] if requests that are still open need it.
     pub background: Background,
@@ -148,7 +148,7 @@ impl Chassis {
         );
         background.spawn("health", healthy);
         let limits = settings.limits.clone();
-        let answers = AnswerMemory::new(limits.answer_bytes_in_flight_max, &requests);
+        let answer_memory = AnswerMemory::new(limits.answer_bytes_in_flight_max, &requests);
         Ok(Self {
             database,
             keys,
@@ -156,7 +156,7 @@ impl Chassis {
             pools: Vec::new(),
             requests,
             unusable,
-            answers,
+            answer_memory,
             background,
             shutdown,
             drained,
@@ -202,15 +202,15 @@ impl Chassis {
         last: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
         let address = self.address()?;
-        let Self { mut background, mut exposed, drained, reporter, keys, requests, limits, answers, .. } =
-            self;
+        let Self { mut background, mut exposed, drained, reporter, .. } = self;
+        let Self { keys, requests, limits, answer_memory, .. } = self;
         exposed.add_pools(self.pools);
         let admin = admin::serve(self.admin, exposed, reporter.clone(), drained.clone());
         background.spawn("the admin port", admin);
         background.spawn("probes", probes::serve(self.probes, reporter.clone(), drained.clone()));
         let routes = add(serve::base_routes(reporter, self.grpc)?);
         tracing::info!(%address, "listening");
-        let served = Served { routes, api, keys, requests, limits, answers };
+        let served = Served { routes, api, keys, requests, limits, answer_memory };
         serve::serve(self.listener, served, self.shutdown).await;
         end(last, background, drained).await
     }

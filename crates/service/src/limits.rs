@@ -105,7 +105,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Part as _, open::Open, shutdown::ENDING};
+    use crate::{config::Part as _, no_token::NoToken, shutdown::ENDING};
 
     fn meaning(name: &str) -> &'static str {
         Limits::table().into_iter().find(|setting| setting.name == name).unwrap().meaning
@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn the_help_says_what_calls_without_a_token_may_take_up() {
         let places =
-            format!("{} calls of health and {} of reflection", Open::HEALTH_MAX, Open::REFLECTION_MAX);
+            format!("{} calls of health and {} of reflection", NoToken::HEALTH_MAX, NoToken::REFLECTION_MAX);
         assert!(meaning("requests_in_flight_max").contains(&places), "{places}");
-        let bytes = format!("For health and reflection it is {}.", Open::MESSAGE_BYTES_MAX);
+        let bytes = format!("For health and reflection it is {}.", NoToken::MESSAGE_BYTES_MAX);
         assert!(meaning("request_bytes_max").contains(&bytes), "{bytes}");
     }
 

@@ -28,14 +28,14 @@ use crate::{
 
 /// What is asked for where nothing is known under that name.
 const UNKNOWN: &str = "_OTHER";
-/// Rpcs outside of the contract. They have no spans: probes come often.
-const OPEN_RPCS: [&str; 6] = [
+/// Rpcs outside of the contract. They have no spans, as unknown ones have none: probes
+/// come often.
+const OPEN_RPCS: [&str; 5] = [
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/List",
     "grpc.health.v1.Health/Watch",
     "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-    UNKNOWN,
 ];
 /// The status of a request whose caller went away, as nginx has it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -72,20 +72,20 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut open = Open::begin(self.requests.clone(), &request);
-        let span = open.span.clone();
+        let mut under_way = UnderWay::begin(self.requests.clone(), &request);
+        let span = under_way.span.clone();
         let answer = span.in_scope(|| self.inner.call(request));
         let observed = async move {
             let answer = answer.await?;
-            open.answered(&answer);
-            Ok(answer.map(|body| Body::new(Observed { body, open })))
+            under_way.answered(&answer);
+            Ok(answer.map(|body| Body::new(Observed { body, under_way })))
         };
         Box::pin(observed.instrument(span))
     }
 }
 
 /// A request under way.
-struct Open {
+struct UnderWay {
     requests: Requests,
     span: Span,
     started: Instant,
@@ -94,13 +94,14 @@ struct Open {
     code: Code,
 }
 
-impl Open {
+impl UnderWay {
     fn begin<B>(requests: Requests, request: &Request<B>) -> Self {
         requests.open.inc();
         let started = Instant::now();
         if is_grpc(request) {
             let route = rpc(request.uri().path());
-            let span = if OPEN_RPCS.contains(&route) { Span::none() } else { rpc_span(route) };
+            let span =
+                if route == UNKNOWN || OPEN_RPCS.contains(&route) { Span::none() } else { rpc_span(route) };
             trace::continue_from(&span, request.headers());
             // Until it is known better: its caller may leave.
             let code = Code::Grpc(GrpcCode::Cancelled);
@@ -135,7 +136,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.requests.open.dec();
         self.requests.count(self.route, self.method, self.code, self.started.elapsed());
@@ -220,7 +221,7 @@ fn method(method: &Method) -> &'static str {
 /// The body of an answer; the request ends with it.
 struct Observed {
     body: Body,
-    open: Open,
+    under_way: UnderWay,
 }
 
 impl HttpBody for Observed {
@@ -232,11 +233,11 @@ impl HttpBody for Observed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let polled = this.open.span.in_scope(|| Pin::new(&mut this.body).poll_frame(context));
+        let polled = this.under_way.span.in_scope(|| Pin::new(&mut this.body).poll_frame(context));
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(trailers) = frame.trailers_ref()
         {
-            this.open.told(trailers);
+            this.under_way.told(trailers);
         }
         polled
     }

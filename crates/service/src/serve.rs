@@ -84,7 +84,7 @@ pub(crate) struct Served {
     /// What callers may take up.
     pub(crate) limits: Limits,
     /// The memory of answers.
-    pub(crate) answers: Arc<AnswerMemory>,
+    pub(crate) answer_memory: Arc<AnswerMemory>,
 }
 
 /// Serves until shutdown, and for a while after it: callers hear only later that

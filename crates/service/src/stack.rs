@@ -30,7 +30,7 @@ pub(crate) type Stack = Observe<Admission<Bodies<Surfaces>>>;
 
 /// What answers a request, from the outside in.
 pub(crate) fn stack(served: Served) -> Stack {
-    let Served { routes, api, keys, requests, limits, answers } = served;
+    let Served { routes, api, keys, requests, limits, answer_memory } = served;
     let measures =
         Measures { in_flight: requests.body_bytes.clone(), refused: requests.refusals.bodies.clone() };
     let budget = Budget::new(limits.body_bytes_in_flight_max, measures);
@@ -42,7 +42,7 @@ pub(crate) fn stack(served: Served) -> Stack {
         Admission::new(
             keys.clone(),
             &limits,
-            answers,
+            answer_memory,
             requests.refusals,
             // Whoever reads a body, on whichever surface, the process's memory for
             // bodies is taken first, and given back when the answer is there.

@@ -11,27 +11,27 @@ use std::{
     time::Duration,
 };
 
-/// Answers are told apart by in which of so many turns they began to wait.
-const TURNS: usize = 4;
+/// Answers are told apart by in which of so many ticks they began to wait.
+const TICKS: usize = 4;
 
 /// The answers of one connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stalls(Arc<Turns>);
+pub(crate) struct Stalls(Arc<Ticks>);
 
 #[derive(Debug, Default)]
-struct Turns {
+struct Ticks {
     now: AtomicUsize,
-    waiting: [AtomicUsize; TURNS],
+    waiting: [AtomicUsize; TICKS],
 }
 
 impl Stalls {
     /// Ends when an answer has waited for so long, or up to a third longer.
     pub(crate) async fn stuck(&self, pause_max: Duration) {
-        let turn = pause_max / (TURNS - 1) as u32;
+        let tick = pause_max / (TICKS - 1) as u32;
         loop {
-            tokio::time::sleep(turn).await;
-            let next = (self.0.now.load(Relaxed) + 1) % TURNS;
-            // Those of this turn began before all others.
+            tokio::time::sleep(tick).await;
+            let next = (self.0.now.load(Relaxed) + 1) % TICKS;
+            // Those of this tick began before all others.
             if self.0.waiting[next].load(Relaxed) > 0 {
                 return;
             }
@@ -41,22 +41,22 @@ impl Stalls {
 
     /// An answer waits from now on.
     pub(crate) fn begin(&self) -> Stall {
-        let turn = self.0.now.load(Relaxed);
-        self.0.waiting[turn].fetch_add(1, Relaxed);
-        Stall { turns: self.0.clone(), turn }
+        let tick = self.0.now.load(Relaxed);
+        self.0.waiting[tick].fetch_add(1, Relaxed);
+        Stall { ticks: self.0.clone(), tick }
     }
 }
 
 /// An answer that waits, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Stall {
-    turns: Arc<Turns>,
-    turn: usize,
+    ticks: Arc<Ticks>,
+    tick: usize,
 }
 
 impl Drop for Stall {
     fn drop(&mut self) {
-        self.turns.waiting[self.turn].fetch_sub(1, Relaxed);
+        self.ticks.waiting[self.tick].fetch_sub(1, Relaxed);
     }
 }
 

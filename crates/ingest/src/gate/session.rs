@@ -6,7 +6,7 @@
 
 use sluice_service::{
     Error,
-    postgres::{Database, Failure, Wary, classify, is_known},
+    postgres::{Database, Meaning, Wary, classify, is_known},
 };
 use tokio_postgres::{Client, Error as PgError, Statement};
 use uuid::Uuid;
@@ -186,7 +186,7 @@ impl GateSession {
         // A COMMIT that fails says nothing about how it ended, whatever the error.
         let is_committed = answers.pop().is_some_and(|commit| commit.is_ok());
         match answers.into_iter().find_map(Result::err) {
-            Some(error) if classify(&error) == Failure::Connection => Err(CommitError::InDoubt),
+            Some(error) if classify(&error) == Meaning::Connection => Err(CommitError::InDoubt),
             Some(error) => Err(CommitError::RolledBack(self.failed(error).await)),
             None if is_committed => Ok(()),
             None => Err(CommitError::InDoubt),
@@ -195,7 +195,7 @@ impl GateSession {
 
     /// Rolls back after an error and says what kind it was.
     async fn failed(&self, error: PgError) -> GateError {
-        if classify(&error) == Failure::Connection || self.rollback().await.is_err() {
+        if classify(&error) == Meaning::Connection || self.rollback().await.is_err() {
             tracing::warn!(%error, "the gate's session broke before its commit");
             return GateError::Disconnected;
         }
@@ -209,13 +209,13 @@ impl GateSession {
             return GateError::Known;
         }
         match classify(&error) {
-            Failure::Conflict => GateError::Conflict,
-            Failure::Connection => GateError::Disconnected,
-            Failure::Busy => {
+            Meaning::Conflict => GateError::Conflict,
+            Meaning::Connection => GateError::Disconnected,
+            Meaning::Busy => {
                 tracing::warn!(%error, "the gate could not be passed in time");
                 GateError::Busy
             }
-            Failure::Statement => GateError::Statement(Error::internal(error)),
+            Meaning::Statement => GateError::Statement(Error::internal(error)),
         }
     }
 

@@ -7,7 +7,7 @@ use sluice_service::{
     Error,
     backoff::{News, Outage},
     postgres::{
-        Database, Failure, Reconnect, Wary, blames_values, classify, is_known, patiently, state, told,
+        Database, Meaning, Reconnect, Wary, blames_values, classify, is_known, patiently, state, told,
     },
 };
 use tokio::time::sleep_until;
@@ -304,11 +304,11 @@ impl Lane {
 impl From<PgError> for Fault {
     fn from(error: PgError) -> Self {
         match classify(&error) {
-            Failure::Conflict => Self::Conflict,
-            Failure::Connection => Self::Cut(told(&error)),
-            Failure::Busy => Self::Away(told(&error)),
-            Failure::Statement if blames_values(&error) => Self::Values(error),
-            Failure::Statement => Self::Broken(told(&error).into()),
+            Meaning::Conflict => Self::Conflict,
+            Meaning::Connection => Self::Cut(told(&error)),
+            Meaning::Busy => Self::Away(told(&error)),
+            Meaning::Statement if blames_values(&error) => Self::Values(error),
+            Meaning::Statement => Self::Broken(told(&error).into()),
         }
     }
 }

@@ -12,7 +12,7 @@ use futures_util::future::try_join;
 use sluice_service::{
     Error, Kind, OrganisationId,
     answer_memory::{AnswerMemory, Room},
-    postgres::{Failure, classify, patiently},
+    postgres::{Meaning, classify, patiently},
 };
 use tokio_postgres::{Error as PgError, Statement};
 use uuid::Uuid;
@@ -203,7 +203,7 @@ impl Shelf {
                 }
             };
             match patiently(within(&session, organisation, outcome)).await {
-                Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Failure::Conflict => tries += 1,
+                Ok(Err(error)) if tries < TRIES_MAX && classify(&error) == Meaning::Conflict => tries += 1,
                 outcome => {
                     let moved = session.settle(outcome)?;
                     self.recent.forget(organisation, &moved);

@@ -30,7 +30,7 @@ use crate::{
     follow::{Unusable, follow_text},
     limits::Rate,
     metrics::{Refusals, Requests},
-    open::Open,
+    no_token::NoToken,
     rate::Rates,
     shares::Owner,
 };
@@ -266,7 +266,7 @@ fn foreign() -> Error {
 /// UNIMPLEMENTED if there is no such rpc; else as [`Keys::access`].
 pub(crate) fn authorise<B>(keys: &Arc<Keys>, request: &mut http::Request<B>) -> Result<(), Error> {
     let path = request.uri().path();
-    if Open::at(path).is_some() {
+    if NoToken::at(path).is_some() {
         return Ok(());
     }
     let rpc =

@@ -30,7 +30,7 @@ use tower_service::Service;
 use crate::{
     auth::INTAKE_SCOPE,
     budget::{Account, Budget, Measures},
-    open::Open,
+    no_token::NoToken,
     shares::Owner,
     stack::is_grpc,
 };
@@ -54,7 +54,7 @@ pub(crate) struct Bodies<S> {
     /// What all bodies share.
     budget: Arc<Budget>,
     /// That of health and reflection, which find room whoever has taken the other.
-    open_budget: Arc<Budget>,
+    no_token_budget: Arc<Budget>,
     /// Largest request, or message of a stream.
     request_bytes_max: usize,
     inner: S,
@@ -75,10 +75,10 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let owner = request.extensions().get().cloned().unwrap_or(Owner::Nobody);
-        let open = Open::of(&request);
-        let budget = if open.is_some() { &self.open_budget } else { &self.budget };
+        let no_token = NoToken::of(&request);
+        let budget = if no_token.is_some() { &self.no_token_budget } else { &self.budget };
         let account = Account::open(budget.clone(), owner);
-        let frames = is_grpc(&request).then(|| self.frames(&mut request, open));
+        let frames = is_grpc(&request).then(|| self.frames(&mut request, no_token));
         let streaming = frames.as_ref().is_some_and(|frames| !frames.is_single());
         if streaming {
             request.extensions_mut().insert(account.clone());
@@ -99,12 +99,12 @@ where
 
 impl<S> Bodies<S> {
     pub(crate) fn new(budget: Arc<Budget>, request_bytes_max: usize, inner: S) -> Self {
-        let open_budget = Budget::new(Open::BODY_BYTES_MAX, Measures::default());
-        Self { budget, open_budget, request_bytes_max, inner }
+        let no_token_budget = Budget::new(NoToken::BODY_BYTES_MAX, Measures::default());
+        Self { budget, no_token_budget, request_bytes_max, inner }
     }
 
     /// How the messages of a gRPC call are looked at.
-    fn frames<B>(&self, request: &mut Request<B>, open: Option<Open>) -> Frames {
+    fn frames<B>(&self, request: &mut Request<B>, no_token: Option<NoToken>) -> Frames {
         // Decompressed here, so that what is behind never meets a compressed one.
         let encoding = request.headers().get(GRPC_ENCODING).and_then(Encoding::named);
         if encoding.is_some() {
@@ -114,12 +114,12 @@ impl<S> Bodies<S> {
         let bytes_max = match rpc.map(|rpc| rpc.scope) {
             Some(INTAKE_SCOPE) => INTAKE_MESSAGE_BYTES_MAX,
             Some(_) => self.request_bytes_max,
-            None => Open::MESSAGE_BYTES_MAX.min(self.request_bytes_max),
+            None => NoToken::MESSAGE_BYTES_MAX.min(self.request_bytes_max),
         };
         let meter = rpc.map(|rpc| Meter::new(rpc.message));
         let single = match rpc {
             Some(rpc) => !rpc.streaming,
-            None => open == Some(Open::Health),
+            None => no_token == Some(NoToken::Health),
         };
         Frames::new(encoding, meter, bytes_max, single)
     }

@@ -76,7 +76,7 @@ pub struct Requests {
 }
 
 crate::label! {
-    enum Setting {
+    enum LimitName {
         Connections = "connections_max",
         InFlight = "requests_in_flight_max",
         Headers = "header_list_bytes_max",
@@ -140,14 +140,14 @@ impl Refusals {
         let help = "What found no place, by the limit that was met";
         let by = registry.add_by("sluice_refused_total", help, "limit", Counter::default);
         let named = Named::default();
-        let limit = |setting: Setting| Limit::new(setting.word(), by.of(setting), &named);
+        let limit = |name: LimitName| Limit::new(name.word(), by.of(name), &named);
         Self {
-            connections: limit(Setting::Connections),
-            in_flight: limit(Setting::InFlight),
-            headers: limit(Setting::Headers),
-            bodies: limit(Setting::Bodies),
-            answers: limit(Setting::Answers),
-            rate: limit(Setting::Rate),
+            connections: limit(LimitName::Connections),
+            in_flight: limit(LimitName::InFlight),
+            headers: limit(LimitName::Headers),
+            bodies: limit(LimitName::Bodies),
+            answers: limit(LimitName::Answers),
+            rate: limit(LimitName::Rate),
         }
     }
 }

@@ -17,7 +17,7 @@ pub use pool::{Database, Session, give_back_after};
 pub use reconnect::Reconnect;
 pub use shared_pool::SharedPool;
 pub use sqlstate::{
-    Failure, blames_values, classify, did_nothing, is_known, is_unknown_transaction, refused_with, state,
+    Meaning, blames_values, classify, did_nothing, is_known, is_unknown_transaction, refused_with, state,
     told,
 };
 pub use tx::{TxError, retry};

@@ -9,7 +9,7 @@ use tokio_postgres::{
     config::{LoadBalanceHosts, TargetSessionAttrs},
 };
 
-use super::{Failure, classify, servers::Servers, tls::Connector};
+use super::{Meaning, classify, servers::Servers, tls::Connector};
 use crate::Error;
 
 /// How long to wait for a new session or for a free one of the pool.
@@ -161,7 +161,7 @@ pub fn give_back_after(session: Object, error: &PgError) {
 
 /// Whether an error says so of its session.
 pub(super) fn is_of_no_more_use(error: &PgError) -> bool {
-    classify(error) == Failure::Connection
+    classify(error) == Meaning::Connection
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::Error;
 
 /// What a database error means for who met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum Meaning {
     /// Serialization failure or deadlock: the same transaction may succeed now.
     Conflict,
     /// The session is gone, going, or of no use (a standby after a failover, or a table
@@ -21,26 +21,26 @@ pub enum Failure {
 
 /// Says what a database error means.
 #[must_use]
-pub fn classify(error: &PgError) -> Failure {
-    let Some(state) = error.code() else { return Failure::Connection };
+pub fn classify(error: &PgError) -> Meaning {
+    let Some(state) = error.code() else { return Meaning::Connection };
     if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(state) {
-        return Failure::Conflict;
+        return Meaning::Conflict;
     }
     if *state == SqlState::READ_ONLY_SQL_TRANSACTION
         || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
         // "cached plan must not change result type"
         || *state == SqlState::FEATURE_NOT_SUPPORTED
     {
-        return Failure::Connection;
+        return Meaning::Connection;
     }
     match &state.code()[..2] {
         // 08 connection exception; 57P operator intervention (57014 is a cancel).
-        "08" => Failure::Connection,
-        "57" if *state == SqlState::QUERY_CANCELED => Failure::Busy,
-        "57" => Failure::Connection,
+        "08" => Meaning::Connection,
+        "57" if *state == SqlState::QUERY_CANCELED => Meaning::Busy,
+        "57" => Meaning::Connection,
         // 53 insufficient resources; 55 object not in prerequisite state (lock timeout).
-        "53" | "55" => Failure::Busy,
-        _ => Failure::Statement,
+        "53" | "55" => Meaning::Busy,
+        _ => Meaning::Statement,
     }
 }
 
@@ -104,8 +104,8 @@ pub fn told(error: &PgError) -> String {
 impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match classify(&error) {
-            Failure::Statement => Error::internal(error),
-            Failure::Conflict | Failure::Connection | Failure::Busy => Error::database_busy().because(error),
+            Meaning::Statement => Error::internal(error),
+            Meaning::Conflict | Meaning::Connection | Meaning::Busy => Error::database_busy().because(error),
         }
     }
 }

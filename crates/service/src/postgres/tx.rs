@@ -60,7 +60,7 @@ macro_rules! transaction {
 #[doc(hidden)]
 pub fn retry<T>(name: &'static str, tries: u32, outcome: &Result<T, TxError>) -> bool {
     let Err(TxError::Database(error)) = outcome else { return false };
-    let conflict = super::classify(error) == super::Failure::Conflict;
+    let conflict = super::classify(error) == super::Meaning::Conflict;
     if conflict {
         tracing::debug!(name, tries, "transaction conflicts with another");
     }

@@ -12,12 +12,12 @@ const REFLECTION: [&str; 2] =
 
 /// A call that needs no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Open {
+pub(crate) enum NoToken {
     Health,
     Reflection,
 }
 
-impl Open {
+impl NoToken {
     /// Most health calls at the same time, and half of that without a valid token: those
     /// that watch stay, one for each channel of a caller.
     pub(crate) const HEALTH_MAX: usize = 1024;
