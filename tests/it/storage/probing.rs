@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use sluice_proto::results::v1::{
-    CreateStorageConfigRequest, GetStorageConfigRequest, StorageConfig, storage_config::State,
+    CreateStorageConfigRequest, GetStorageConfigRequest, StorageConfig, TestStorageConfigRequest,
+    storage_config::State,
 };
 use sluice_results::sessions::SERVING;
 use sluice_service::postgres::Database;
@@ -55,6 +56,22 @@ async fn many_that_hang_keep_nobody_elses_from_coming_back() {
         (told.storage_config.unwrap().state() == State::Valid).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn probes_that_may_not_remove_what_they_wrote_overwrite_it() {
+    let (storage, server, config) = with_s3().await;
+    server.answer(Answers::DeniesRemovals);
+    for _ in 0..3 {
+        let request = TestStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
+        let told = storage.configs(Tenant::Acme).test_storage_config(request).await.unwrap().into_inner();
+        assert_eq!(told.storage_config.unwrap().state(), State::Invalid);
+    }
+    assert_eq!(server.keys("bucket").len(), 1, "{:?}", server.keys("bucket"));
+    server.answer(Answers::Well);
+    let request = TestStorageConfigRequest { organisation: String::new(), id: config.id };
+    storage.configs(Tenant::Acme).test_storage_config(request).await.unwrap();
+    assert!(server.keys("bucket").is_empty(), "{:?}", server.keys("bucket"));
 }
 
 #[tokio::test]

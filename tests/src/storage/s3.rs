@@ -45,6 +45,8 @@ pub enum Answers {
     Slowly(Duration),
     /// As S3 does, but that what is to be removed hangs until it answers otherwise.
     HoldsRemovals,
+    /// As S3 does whose credentials may remove nothing.
+    DeniesRemovals,
 }
 
 /// A running server. Ends when dropped, or with the test's runtime.
@@ -111,6 +113,8 @@ impl S3Server {
                         tokio::time::sleep(delay).await;
                         well(&service, account.as_deref(), request).await
                     }
+                    Answers::DeniesRemovals if removes(&request) => Err(StatusCode::FORBIDDEN),
+                    Answers::DeniesRemovals => well(&service, account.as_deref(), request).await,
                     Answers::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE),
                     Answers::Denied => Err(StatusCode::FORBIDDEN),
                     Answers::Never => std::future::pending().await,

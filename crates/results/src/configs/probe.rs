@@ -57,9 +57,7 @@ async fn look(stores: &Stores, config: &StorageConfig) -> Result<(), String> {
         // It is kept beside this very config.
         return Ok(());
     }
-    let store = stores.open(config)?;
-    let key = config.place.probe(&config.organisation);
-    store.probe(&key).await.map_err(|error| error.to_string())
+    stores.open(config)?.probe(&config.organisation).await.map_err(|error| error.to_string())
 }
 
 /// Probes storage configs until shutdown.

@@ -105,8 +105,8 @@ impl Place {
 
     /// The key of a probe's object.
     #[must_use]
-    pub fn probe(&self, organisation: &OrganisationId) -> Path {
-        self.folder(organisation).join(PROBES).join(Uuid::now_v7().to_string())
+    pub fn probe(&self, organisation: &OrganisationId, name: Uuid) -> Path {
+        self.folder(organisation).join(PROBES).join(name.to_string())
     }
 
     /// Whether a key lies where an organisation's objects do: two parts below its folder,
@@ -267,7 +267,7 @@ mod tests {
         assert!(outer.holds(&globex, &outer.key(&globex, ID)));
         assert!(holds("a/globex/2025-04-16/readme"));
         assert!(!holds("a/globex/readme") && !holds("a/globexy/2025-04-16/readme"));
-        assert!(!outer.holds(&globex, &outer.probe(&globex)));
+        assert!(!outer.holds(&globex, &outer.probe(&globex, ID)));
         let (acme, inner) = (organisation("acme"), place("s3://x/a/globex"));
         assert!(!outer.holds(&globex, &inner.key(&acme, ID)));
         // A name of an organisation that looks like a date.

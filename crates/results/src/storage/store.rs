@@ -5,7 +5,7 @@
 use std::{
     ops::Range,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +20,7 @@ use object_store::{
     signer::{Method, Signer},
 };
 use sluice_service::OrganisationId;
+use uuid::Uuid;
 
 use super::{
     place::{Place, Provider},
@@ -81,6 +82,32 @@ enum Client {
 pub struct Store {
     place: Place,
     client: Client,
+    /// Names that probes wrote under and that none uses now.
+    probes: Arc<Mutex<Vec<Uuid>>>,
+}
+
+/// The name of a probe. It goes to the next one, however this one ends: what can't be
+/// removed is overwritten.
+struct ProbeName<'a> {
+    name: Uuid,
+    free: &'a Mutex<Vec<Uuid>>,
+}
+
+impl<'a> ProbeName<'a> {
+    fn take(free: &'a Mutex<Vec<Uuid>>) -> Self {
+        Self { name: lock(free).pop().unwrap_or_else(Uuid::now_v7), free }
+    }
+}
+
+impl Drop for ProbeName<'_> {
+    fn drop(&mut self) {
+        lock(self.free).push(self.name);
+    }
+}
+
+fn lock(free: &Mutex<Vec<Uuid>>) -> MutexGuard<'_, Vec<Uuid>> {
+    // Nothing that holds the lock can panic half-way.
+    free.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An object as a listing tells it.
@@ -95,12 +122,12 @@ pub struct Listed {
 impl Store {
     /// Of a cloud.
     pub(super) fn cloud(place: Place, client: Arc<dyn Cloud>, limit: SigningLimit) -> Self {
-        Self { place, client: Client::Cloud(client, limit) }
+        Self { place, client: Client::Cloud(client, limit), probes: Arc::default() }
     }
 
     /// Of a directory, whose path is given without links.
     pub(super) fn local(place: Place, files: LocalFileSystem, base: PathBuf) -> Self {
-        Self { place, client: Client::Local(files, base) }
+        Self { place, client: Client::Local(files, base), probes: Arc::default() }
     }
 
     /// Where it is.
@@ -264,7 +291,9 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn probe(&self, key: &Path) -> Result<(), StoreError> {
+    pub async fn probe(&self, organisation: &OrganisationId) -> Result<(), StoreError> {
+        let taken = ProbeName::take(&self.probes);
+        let key = &self.place.probe(organisation, taken.name);
         let written = Bytes::from_static(b"Written to see whether this storage can be used.\n");
         self.put(key, written.clone(), "text/plain").await?;
         let read = async {
