@@ -301,6 +301,25 @@ async fn what_expired_a_year_ago_is_forgotten() {
 }
 
 #[tokio::test]
+async fn what_one_forgets_nobody_else_waits_for() {
+    let database = Database::create(Service::Results).await;
+    let (one, other) = (database.sql().await, database.sql().await);
+    let left =
+        "INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
+                VALUES ('2020-01-01Z', '2020-02-01Z', gen_random_uuid(), gen_random_uuid(), 'acme', 'poll',
+                        ARRAY[gen_random_uuid()])";
+    one.batch_execute(left).await.unwrap();
+    let statement = include_str!("../../../crates/results/src/sql/forget.sql");
+    other.batch_execute("SET lock_timeout = '1s'").await.unwrap();
+    one.batch_execute("BEGIN").await.unwrap();
+    let mut forgotten = Vec::new();
+    for session in [&one, &other] {
+        forgotten.push(session.query_one(statement, &[]).await.unwrap().get::<_, i64>("forgotten"));
+    }
+    assert_eq!(forgotten, [1, 0]);
+}
+
+#[tokio::test]
 async fn weeks_that_can_not_be_dropped_are_not_tried_at_each_look() {
     let (ingest, results) =
         (Database::create(Service::Ingest).await, Database::create(Service::Results).await);

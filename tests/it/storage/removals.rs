@@ -65,6 +65,31 @@ async fn a_removal_that_gets_there_late_meets_no_object_that_was_written_anew() 
 }
 
 #[tokio::test]
+async fn what_is_gone_is_told_in_the_order_of_the_key() {
+    let database = Database::create(Service::Results).await;
+    let (sql, other) = (database.sql().await, database.sql().await);
+    let (first, last) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let left = "INSERT INTO upload (organisation, id, storage_config, state, date_touched)
+                SELECT 'acme', id, '00000000-0000-0000-0000-000000000000', 3, 'epoch'
+                FROM unnest($1::uuid[]) AS given(id)";
+    sql.execute(left, &[&[first, last].as_slice()]).await.unwrap();
+    let lock = "SELECT FROM upload WHERE id = $1 FOR UPDATE NOWAIT";
+    sql.batch_execute("BEGIN").await.unwrap();
+    sql.execute(lock, &[&first]).await.unwrap();
+    let telling = tokio::spawn(async move {
+        let gone = include_str!("../../../crates/results/src/sql/uploads_gone.sql");
+        let (whose, which, where_to) = ([ACME; 2], [last, first], [Uuid::nil(); 2]);
+        other.execute(gone, &[&whose.as_slice(), &which.as_slice(), &where_to.as_slice()]).await
+    });
+    let waits =
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("one that waits for the first", || async { sql.query_opt(waits, &[]).await.unwrap() }).await;
+    sql.execute(lock, &[&last]).await.expect("it has not come to the last one");
+    sql.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(telling.await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test]
 async fn what_an_earlier_build_removed_is_written_anew_an_hour_later() {
     let storage = Storage::start().await;
     let config = storage.default_folder(StorageConfig::default()).await;

@@ -4,7 +4,7 @@
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, NewResult, StorageConfig, UpdateStorageConfigRequest, result::State,
 };
-use sluice_tests::{Tenant, eventually};
+use sluice_tests::{Database, Service, Tenant, eventually};
 
 use crate::{
     results::shelf::new,
@@ -136,6 +136,29 @@ async fn a_storage_config_that_fails_is_late_and_holds_up_no_other() {
     sql.batch_execute(&url(&failing.url)).await.unwrap();
     expired(&storage, &[&stuck[0].id]).await;
     eventually("nothing late", || async { (late_seconds(&storage).await < DAY_SECONDS).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_storage_config_that_fails_keeps_nothing_from_being_forgotten() {
+    let (ingest, results) =
+        (Database::create(Service::Ingest).await, Database::create(Service::Results).await);
+    let sql = results.sql().await;
+    let left = "INSERT INTO storage_config (date_created, id, retention_seconds, signed_urls_seconds, state,
+                    signed_urls_enabled, managed, organisation, url)
+                VALUES (now(), gen_random_uuid(), 0, 0, 2, false, true, 'acme', 'nonsense');
+                INSERT INTO expired (date_created, date_deleted, first_id, storage_config, organisation, poll, ids)
+                VALUES ('2020-01-01Z', '2020-02-01Z', gen_random_uuid(), gen_random_uuid(), 'acme', 'poll', '{}')";
+    sql.batch_execute(left).await.unwrap();
+    let storage = Storage::with(|pair| pair.on(ingest, results).admin()).await;
+    eventually("the end of what expired years ago", || async {
+        sql.query_opt("SELECT FROM expired", &[]).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    eventually("a round that is said to have failed", || async {
+        let rounds = scrape(storage.shelf.0.results[0].admin()).await;
+        (rounds.sum("sluice_cleanup_rounds_total", &[("round", "failed")]) > 0.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

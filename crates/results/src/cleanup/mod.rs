@@ -101,14 +101,13 @@ impl Cleanup {
             Ok(()) => before.looked = Instant::now(),
             Err(_) => self.metrics.lag_at_least(before.looked.elapsed().saturating_sub(self.every)),
         }
-        looked?;
+        let mut forgot = Ok(());
         if before.forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
             // Also if it fails: then it is not tried again at each look.
             before.forgot = Some(Instant::now());
-            self.forget().await?;
-            self.drop_empty_weeks().await?;
+            forgot = self.forget().await.and(self.drop_empty_weeks().await);
         }
-        Ok(())
+        looked.and(forgot)
     }
 
     /// Looks at all storage configs, and tells how late the clean-up is.

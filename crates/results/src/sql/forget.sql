@@ -1,10 +1,13 @@
 -- Forgets results that have been EXPIRED for 365 days, at most 50 batches: the records
 -- and what became of them, and a batch, or what was acknowledged of it in one call, with
 -- the last of its records. Index expired_by_deletion, then lookups by key. Returns how many
--- results.
-WITH old AS MATERIALIZED (
+-- results: none while somebody else does it, which the advisory lock tells (the bytes of
+-- `forget`).
+WITH alone AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(x'666F72676574'::bigint) AS is_mine
+), old AS MATERIALIZED (
     SELECT organisation, date_created, poll, first_id, ids FROM expired
-    WHERE date_deleted < now() - interval '365 days'
+    WHERE date_deleted < now() - interval '365 days' AND (SELECT is_mine FROM alone)
     ORDER BY date_deleted
     LIMIT 50
 ), member AS MATERIALIZED (
