@@ -124,9 +124,9 @@ pub struct Filter {
 pub enum Source {
     /// The narrow table of what is AVAILABLE.
     Available,
-    /// The index of one poll's results.
+    /// The batches of one poll.
     Poll,
-    /// The index of all of the organisation's results.
+    /// All of the organisation's batches.
     All,
 }
 

@@ -132,7 +132,9 @@ impl Uploads {
     /// # Errors
     /// UNAVAILABLE if the database can't answer.
     pub async fn begin(&self, mut keys: Vec<Key>) -> Result<HashSet<ResultName>, Error> {
-        keys.sort_unstable_by(|a, b| (&a.organisation, a.id).cmp(&(&b.organisation, b.id)));
+        keys.sort_unstable_by(|a, b| {
+            (&a.organisation, a.id, a.config()).cmp(&(&b.organisation, b.id, b.config()))
+        });
         keys.dedup();
         let organisations: Vec<_> = keys.iter().map(|key| key.organisation.as_str()).collect();
         let ids: Vec<_> = keys.iter().map(|key| key.id).collect();

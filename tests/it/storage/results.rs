@@ -3,7 +3,7 @@
 
 use sluice_proto::results::v1::{
     DeactivateStorageConfigRequest, NewResult, StorageConfig, record_results_response::Recording,
-    result::State,
+    result::State, storage_config::State as ConfigState,
 };
 use sluice_tests::Tenant;
 use tonic::Code;
@@ -93,6 +93,18 @@ async fn results_wait_for_an_invalid_storage_and_others_do_not() {
 }
 
 #[tokio::test]
+async fn the_same_for_several_storages_is_recorded_once() {
+    let storage = Storage::start().await;
+    let [one, other] =
+        ["local://one", "local://other"].map(|url| StorageConfig { url: url.into(), ..Default::default() });
+    let (one, other) = (storage.create(one).await.unwrap(), storage.create(other).await.unwrap());
+    let first = naming(&one.id, "once");
+    let second = NewResult { storage_config: other.id, ..first.clone() };
+    storage.shelf.record(&[first.clone(), second, first.clone()]).await;
+    assert_eq!(storage.download(&first.id).await.unwrap(), b"once");
+}
+
+#[tokio::test]
 async fn recording_again_elsewhere_leaves_one_object() {
     let storage =
         Storage::with(|pair| pair.flag(sluice_tests::Service::Results, "upload-idle-seconds", "1")).await;
@@ -150,5 +162,5 @@ async fn a_link_does_not_lead_out_of_the_storage() {
         .create(StorageConfig { url: "local://elsewhere".into(), ..Default::default() })
         .await
         .unwrap();
-    assert_eq!(config.state(), sluice_proto::results::v1::storage_config::State::Invalid);
+    assert_eq!(config.state(), ConfigState::Invalid);
 }

@@ -1,4 +1,4 @@
-//! Storage configs in the database, the stores they open, and where results go.
+//! Storage configs in the database, and the stores they open.
 
 pub mod calls;
 pub mod probe;

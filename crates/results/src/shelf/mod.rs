@@ -29,8 +29,9 @@ pub use pages::Page;
 use pages::page;
 use rows::{read, record};
 
-/// Tries of a call that deadlocks with another. Rows are locked in the order of
-/// their key, so only another kind of statement could cause that.
+/// Tries of an acknowledgement that comes before its result's record, or that deadlocks with
+/// another call. Rows are locked in the order of their key, so only another kind of statement
+/// could cause that.
 const TRIES_MAX: u32 = 5;
 
 const GET: &str = include_str!("../sql/get.sql");

@@ -1,5 +1,5 @@
-//! Where the bytes of results live: in the results database (`inline` blocks, and
-//! chunks of files), or in stores.
+//! Where the bytes of results live: in the results database (`inline` blocks), or in
+//! stores.
 
 pub mod credentials;
 pub mod guard;
