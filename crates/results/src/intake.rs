@@ -1,6 +1,8 @@
 //! What ingest hands over: results with their data, stored files that were let in,
 //! and files that were not. Each is checked, sent where it belongs, and answered for.
 
+use std::sync::Arc;
+
 use sluice_proto::{
     limits::{RECORD_DATA_BYTES_MAX, RECORD_ITEMS_MAX},
     results::v1::{NewResult, ResultBatch},
@@ -9,6 +11,7 @@ use sluice_service::{Error, Kind};
 
 use crate::{
     files::Files,
+    metrics::Recordings,
     placing::{Placing, storage_of},
     recorder::Recording,
     result::{Labels, NewRecord, Sealed, Storage, parse_id, parse_new_id},
@@ -22,12 +25,34 @@ pub struct Intake {
     pub placing: Placing,
     /// Takes files.
     pub files: Files,
+    /// Where results are counted.
+    pub metrics: Arc<Recordings>,
 }
 
 /// Something that was handed over, and whose it is: not yet checked.
 struct Handed<T> {
     organisation: String,
     what: T,
+}
+
+/// Results that were handed over. As long as nobody is told what became of them they have
+/// failed, also if the caller leaves.
+struct Counted<'a> {
+    metrics: &'a Recordings,
+    results: usize,
+}
+
+impl Counted<'_> {
+    fn told(mut self, recordings: &[Recording]) {
+        self.results = 0;
+        self.metrics.told(recordings);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.failed(self.results);
+    }
 }
 
 /// What became of what was handed over, in order.
@@ -85,6 +110,13 @@ impl Intake {
     }
 
     async fn record(&self, results: Vec<Handed<NewResult>>) -> Result<Vec<Recording>, Error> {
+        let counted = Counted { metrics: &self.metrics, results: results.len() };
+        let recordings = self.record_uncounted(results).await?;
+        counted.told(&recordings);
+        Ok(recordings)
+    }
+
+    async fn record_uncounted(&self, results: Vec<Handed<NewResult>>) -> Result<Vec<Recording>, Error> {
         // Who is bad is answered at once; the others keep their places.
         let mut answers = vec![Recording::Refused; results.len()];
         let (mut with_data, mut data_places) = (Vec::new(), Vec::new());
@@ -98,7 +130,6 @@ impl Intake {
                 data_places.push(place);
             }
         }
-        let bad = answers.len() - data_places.len() - file_places.len();
         let (with_data, files) = tokio::join!(self.placing.record(with_data), self.record_files(files));
         for (place, recording) in data_places.into_iter().zip(with_data?) {
             answers[place] = recording;
@@ -106,7 +137,6 @@ impl Intake {
         for (place, recording) in file_places.into_iter().zip(files?) {
             answers[place] = recording;
         }
-        self.placing.recorder.metrics().refused(bad);
         Ok(answers)
     }
 
@@ -143,9 +173,7 @@ impl Intake {
             Some(name) if recorded.contains(name) || before.contains(name) => Recording::Recorded,
             _ => Recording::Refused,
         };
-        let answers: Vec<Recording> = names.iter().map(answer).collect();
-        self.placing.count(&answers);
-        Ok(answers)
+        Ok(names.iter().map(answer).collect())
     }
 
     async fn discard(&self, discarded: Vec<Handed<String>>) -> Result<Vec<Recording>, Error> {

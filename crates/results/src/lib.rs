@@ -164,7 +164,9 @@ impl Service for Settings {
             ConfigCalls { configs: configs.clone(), stores: stores.clone() },
             Reconciler { tenants, configs, stores },
         );
-        let add = |base| grpc::routes(base, calls, Intake { placing, files }, storage_configs);
+        let add = |base| {
+            grpc::routes(base, calls, Intake { placing, files, metrics: metrics.recording }, storage_configs)
+        };
         // They end when nothing can hand over any more.
         let lanes = async {
             for lane in lanes {

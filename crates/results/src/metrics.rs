@@ -8,6 +8,8 @@ use sluice_service::{
     metrics::{By, Counter, FloatGauge, Gauge, Histogram, Registry, items, seconds},
 };
 
+use crate::recorder::Recording;
+
 /// All of them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -134,22 +136,19 @@ impl Recordings {
         self.group_results.observe(float(results));
     }
 
-    /// So many results are recorded, now or before.
-    pub fn recorded(&self, results: usize) {
-        self.results.of(Became::Recorded).inc_by(results as u64);
+    /// Who handed results over is told what became of each.
+    pub fn told(&self, recordings: &[Recording]) {
+        for recording in recordings {
+            let became = match recording {
+                Recording::Recorded => Became::Recorded,
+                Recording::Deferred => Became::Deferred,
+                Recording::Refused => Became::Refused,
+            };
+            self.results.of(became).inc();
+        }
     }
 
-    /// So many can't be stored now and will be handed over again.
-    pub fn deferred(&self, results: usize) {
-        self.results.of(Became::Deferred).inc_by(results as u64);
-    }
-
-    /// So many can never be recorded as they are.
-    pub fn refused(&self, results: usize) {
-        self.results.of(Became::Refused).inc_by(results as u64);
-    }
-
-    /// For so many the database had no answer; they will be handed over again.
+    /// For so many there was no answer, or nobody waited for it; they will be handed over again.
     pub fn failed(&self, results: usize) {
         self.results.of(Became::Failed).inc_by(results as u64);
     }

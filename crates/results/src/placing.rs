@@ -183,7 +183,6 @@ impl Placing {
         let asked = given.iter().map(|(record, named)| (&record.organisation, *named));
         let deciding = self.deciding(asked).await?;
         let mut answers = vec![Recording::Deferred; given.len()];
-        let mut waiting = 0;
         let (mut inline, mut inline_places) = (Vec::new(), Vec::new());
         let (mut apart, mut apart_places) = (Vec::new(), Vec::new());
         for (place, (mut record, named)) in given.into_iter().enumerate() {
@@ -198,7 +197,7 @@ impl Placing {
                     apart.push((record, config));
                     apart_places.push(place);
                 }
-                Destination::Wait => waiting += 1,
+                Destination::Wait => {}
             }
         }
         self.registered.add(inline.iter().map(|record| &record.organisation).collect()).await?;
@@ -206,22 +205,10 @@ impl Placing {
         for (place, recording) in inline_places.into_iter().zip(inline?) {
             answers[place] = recording;
         }
-        let apart = apart?;
-        self.count(&apart);
-        for (place, recording) in apart_places.into_iter().zip(apart) {
+        for (place, recording) in apart_places.into_iter().zip(apart?) {
             answers[place] = recording;
         }
-        self.recorder.metrics().deferred(waiting);
         Ok(answers)
-    }
-
-    /// Counts what became of results that the recorder's lanes have no part in.
-    pub fn count(&self, recordings: &[Recording]) {
-        let of = |wanted| recordings.iter().filter(|recording| **recording == wanted).count();
-        let metrics = self.recorder.metrics();
-        metrics.recorded(of(Recording::Recorded));
-        metrics.deferred(of(Recording::Deferred));
-        metrics.refused(of(Recording::Refused));
     }
 
     /// Writes objects, and records what is stored meanwhile. What is not stored in time

@@ -7,7 +7,10 @@ use sluice_tests::{Cut, Database, Link, Pair, Service, Tenant, eventually};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::results::shelf::{ACME, Shelf, ids, new, record, walk};
+use crate::{
+    results::shelf::{ACME, Shelf, ids, new, record, walk},
+    telemetry::exposition::scrape,
+};
 
 async fn proxied() -> Shelf {
     Shelf(Pair::builder().ingest_replicas(0).proxied(Link::ResultsDatabase).start().await)
@@ -39,6 +42,19 @@ async fn an_outage_is_told_and_outlived() {
     shelf.record(std::slice::from_ref(&during)).await;
     let listed = walk(&mut results, ListResultsRequest::default()).await;
     assert_eq!(ids(&listed), [&during.id, &before.id]);
+}
+
+#[tokio::test]
+async fn what_finds_no_database_is_counted_as_failed() {
+    let shelf =
+        Shelf(Pair::builder().ingest_replicas(0).proxied(Link::ResultsDatabase).admin().start().await);
+    shelf.record(&[new("before")]).await;
+    shelf.0.proxy(Link::ResultsDatabase).refuse();
+    record(&mut shelf.intake(0), ACME, vec![new("during"), new("it")]).await.unwrap_err();
+    let told = scrape(shelf.0.results[0].admin()).await;
+    let counted =
+        ["recorded", "failed"].map(|how| told.sum("sluice_recordings_total", &[("recording", how)]));
+    assert_eq!(counted, [1.0, 2.0]);
 }
 
 #[tokio::test]

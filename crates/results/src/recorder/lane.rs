@@ -18,7 +18,6 @@ use super::{
     columns::{Columns, Entry},
 };
 use crate::{
-    metrics::Recordings,
     partitions,
     recent::Recent,
     result::NewRecord,
@@ -77,12 +76,11 @@ pub struct Lane {
     /// So that an outage is one line and not thousands.
     outage: Outage,
     recent: Recent,
-    metrics: Arc<Recordings>,
 }
 
 impl Lane {
     /// One of the lanes that share `sessions`.
-    pub fn new(database: Database, sessions: &Sessions, recent: Recent, metrics: Arc<Recordings>) -> Self {
+    pub fn new(database: Database, sessions: &Sessions, recent: Recent) -> Self {
         Self {
             database,
             session: None,
@@ -91,7 +89,6 @@ impl Lane {
             reconnect: Reconnect::default(),
             outage: Outage::default(),
             recent,
-            metrics,
         }
     }
 
@@ -117,10 +114,9 @@ impl Lane {
         self.session.is_some() || Arc::strong_count(&*self.sessions) == 1
     }
 
-    /// A group of so many records was given up half-way.
-    pub fn panicked(&mut self, records: usize) {
+    /// A group was given up half-way.
+    pub fn panicked(&mut self) {
         self.session = None;
-        self.metrics.failed(records);
     }
 
     /// Records a group and answers each job of it, after the commit.
@@ -145,13 +141,11 @@ impl Lane {
             Err(fault) => Some(fault),
         };
         for ((caller, _share), answer) in callers.into_iter().zip(answers) {
-            let records = answer.len();
             let complete: Option<Vec<Recording>> = answer.into_iter().collect();
             let outcome = complete.ok_or_else(|| match &failed {
                 Some(Fault::Broken(_)) => Error::internal("the group was not recorded"),
                 _ => Error::database_busy(),
             });
-            self.count(&outcome, records);
             // A caller that gave up meanwhile hands over again.
             let _gone = caller.send(outcome);
         }
@@ -167,13 +161,6 @@ impl Lane {
             kept.push((NewRecord { data, ..entry.record }, placement));
         }
         self.recent.keep(kept);
-    }
-
-    fn count(&self, outcome: &Result<Vec<Recording>, Error>, records: usize) {
-        let Ok(recordings) = outcome else { return self.metrics.failed(records) };
-        let recorded = recordings.iter().filter(|recording| **recording == Recording::Recorded).count();
-        self.metrics.recorded(recorded);
-        self.metrics.refused(records - recorded);
     }
 
     /// Records all entries, or all but those to blame: a refused statement is
@@ -315,16 +302,12 @@ impl From<PgError> for Fault {
 
 #[cfg(test)]
 mod tests {
-    use sluice_service::metrics::Registry;
-
     use super::{super::tests::job, *};
-    use crate::metrics::Metrics;
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_told_as_it_began() {
         let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
-        let metrics = Metrics::register(&mut Registry::new("results", "0"));
-        let mut lane = Lane::new(nowhere, &Sessions::default(), Recent::new(0), metrics.recording);
+        let mut lane = Lane::new(nowhere, &Sessions::default(), Recent::new(0));
         lane.commit(vec![job(1, 1)]).await;
         let told = lane.outage.clone();
         assert_ne!(told, Outage::default());

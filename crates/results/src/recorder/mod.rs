@@ -81,16 +81,11 @@ impl Recorder {
         let (queue, jobs) = mpsc::channel(QUEUE_CALLS_MAX);
         let gather = Arc::new(Mutex::new(Gather { jobs, carried: None }));
         let sessions = Arc::default();
-        let lane = || Lane::new(database.clone(), &sessions, recent.clone(), metrics.clone());
+        let lane = || Lane::new(database.clone(), &sessions, recent.clone());
         let lanes =
             (0..LANES).map(|_| tokio::spawn(drive(lane(), gather.clone(), metrics.clone()))).collect();
         let budget = Arc::new(Semaphore::new(QUEUE_KIBIBYTES_MAX as usize));
         (Self { queue, budget, metrics: metrics.clone() }, lanes)
-    }
-
-    /// Where recordings are counted that never get here.
-    pub fn metrics(&self) -> &Recordings {
-        &self.metrics
     }
 
     /// Records what is not recorded yet, and answers after the commit, for each
@@ -184,7 +179,7 @@ async fn drive(mut lane: Lane, gather: Arc<Mutex<Gather>>, metrics: Arc<Recordin
             let committing = AssertUnwindSafe(lane.commit(group)).catch_unwind();
             if committing.instrument(span).await.is_err() {
                 // Logged by the panic hook; callers retry.
-                lane.panicked(results);
+                lane.panicked();
             }
             metrics.worked(calls, results, started.elapsed());
         }
