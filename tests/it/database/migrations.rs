@@ -18,7 +18,7 @@ use crate::support::*;
 const fn newest(service: Service) -> i32 {
     match service {
         Service::Ingest => 6,
-        Service::Results => 8,
+        Service::Results => 9,
     }
 }
 

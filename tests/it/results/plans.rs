@@ -232,8 +232,13 @@ async fn what_is_taken_is_locked_once_and_changed_by_its_whole_key() {
         assert!(!changing.contains("LockRows") && !changing.contains("Filter"), "{name}:\n{plan}");
         assert!(changing.contains("_pkey on ") && changing.contains("((organisation = "), "{name}:\n{plan}");
     }
-    let plan = plan(&service, include_str!("../../../crates/results/src/sql/configs_to_reseal.sql")).await;
-    assert!(plan.contains("(ROW(organisation, id) > ROW(") && !plan.contains("Sort"), "{plan}");
+    let [reseal, lease] = statements!["configs_to_reseal", "cleanup_lease"].map(|(_, statement)| statement);
+    for (statement, walked) in
+        [(reseal, "(ROW(organisation, id) > ROW("), (lease, "cleanup_progress_by_lease")]
+    {
+        let plan = plan(&service, statement).await;
+        assert!(plan.contains(walked) && !plan.contains("Sort"), "{plan}");
+    }
 }
 
 /// The partitions of a table that a plan looked into.

@@ -1,8 +1,8 @@
 -- Takes the storage config that was looked at longest ago, if that is $2 seconds
 -- or more and before $3, and nobody works on it: who took it and has been silent for
 -- 30 s is gone.
--- Others that take one at the same moment get another one. A scan of a table that has
--- few rows per organisation; what it finds is locked once, and changed by primary key.
+-- Others that take one at the same moment get another one. Walks index
+-- cleanup_progress_by_lease; what it finds is locked once, and changed by primary key.
 WITH taken AS MATERIALIZED (
     SELECT organisation, storage_config FROM cleanup_progress
     WHERE date_leased < $3
