@@ -143,12 +143,13 @@ impl Files {
                 self.placing.registered.add([&organisation].into()).await?;
                 None
             }
-            Destination::Bucket(config) => Some(
-                self.placing
-                    .stores
-                    .open(config)
-                    .map_err(|why| Error::unavailable("the storage is not usable now").because(why))?,
-            ),
+            Destination::Bucket(config) => match self.placing.stores.open(config) {
+                Ok(store) => Some(store),
+                Err(why) => {
+                    self.placing.doubts.look_into(config).await;
+                    return Err(Error::unavailable("the storage is not usable now").because(why));
+                }
+            },
         };
         asked.key.config = destination.storage().config;
         if !self.placing.uploads.open(&asked.key).await? {

@@ -56,7 +56,7 @@ pub async fn write(
 
 impl Writing<'_> {
     /// Writes until a deadline. After a failure nothing more is begun, and the config is
-    /// doubted; so is one that took nothing in all the time.
+    /// doubted; so is one that can't be opened, or took nothing in all the time.
     async fn run(
         self,
         stores: &Stores,
@@ -73,6 +73,7 @@ impl Writing<'_> {
             Ok(store) => store,
             Err(why) => {
                 tracing::warn!(%organisation, %storage_config, why, "storage not usable");
+                let _known = timeout_at(deadline, doubts.look_into(self.config)).await;
                 return;
             }
         };

@@ -2,15 +2,15 @@
 //! or the built-in `db`, by the contract's rules.
 
 use sluice_proto::results::v1::{
-    DeactivateStorageConfigRequest, NewResult, StorageConfig, record_results_response::Recording,
-    result::State, storage_config::State as ConfigState,
+    DeactivateStorageConfigRequest, GetStorageConfigRequest, NewResult, StorageConfig,
+    record_results_response::Recording, result::State, storage_config::State as ConfigState,
 };
-use sluice_tests::Tenant;
+use sluice_tests::{Tenant, eventually};
 use tonic::Code;
 
 use crate::{
     results::shelf::{ACME, new, record},
-    storage::support::Storage,
+    storage::support::{Storage, upload},
 };
 
 fn naming(config: &str, data: &str) -> NewResult {
@@ -102,6 +102,45 @@ async fn the_same_for_several_storages_is_recorded_once() {
     let second = NewResult { storage_config: other.id, ..first.clone() };
     storage.shelf.record(&[first.clone(), second, first.clone()]).await;
     assert_eq!(storage.download(&first.id).await.unwrap(), b"once");
+}
+
+/// The key that a storage config's credentials were encrypted with is lost.
+async fn lose_key(storage: &Storage, config: &StorageConfig) {
+    let sql = storage.shelf.0.results_database.sql().await;
+    let lost = "UPDATE storage_config SET revision = revision + 1, credentials_key = 'lost', credentials = ''
+                WHERE id = $1";
+    let id: uuid::Uuid = config.id.parse().unwrap();
+    assert_eq!(sql.execute(lost, &[&id]).await.unwrap(), 1);
+}
+
+/// A storage config is found out to be of no use.
+async fn found_invalid(storage: &Storage, config: &StorageConfig) {
+    let get = || GetStorageConfigRequest { organisation: String::new(), id: config.id.clone() };
+    eventually("INVALID", || async {
+        let told = storage.configs(Tenant::Acme).get_storage_config(get()).await.unwrap().into_inner();
+        (told.storage_config.unwrap().state() == ConfigState::Invalid).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_storage_that_can_not_be_opened_is_found_out() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(StorageConfig::default()).await;
+    lose_key(&storage, &config).await;
+    let told = record(&mut storage.shelf.intake(0), ACME, vec![new("waits")]).await.unwrap();
+    assert_eq!(told, [Recording::Deferred]);
+    found_invalid(&storage, &config).await;
+}
+
+#[tokio::test]
+async fn a_storage_that_can_not_be_opened_for_a_file_is_found_out() {
+    let storage = Storage::start().await;
+    let config = storage.default_folder(StorageConfig::default()).await;
+    lose_key(&storage, &config).await;
+    let refused = storage.store(upload(), vec![b"file".to_vec()]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    found_invalid(&storage, &config).await;
 }
 
 #[tokio::test]
