@@ -139,10 +139,7 @@ impl Files {
         let destination = deciding.destination(&organisation, asked.named);
         let store = match destination {
             Destination::Wait => return Err(Error::unavailable("the storage is not usable now")),
-            Destination::Database(_) => {
-                self.placing.registered.add([&organisation].into()).await?;
-                None
-            }
+            Destination::Database(_) => None,
             Destination::Bucket(config) => match self.placing.stores.open(config) {
                 Ok(store) => Some(store),
                 Err(why) => {

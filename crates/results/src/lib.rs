@@ -60,7 +60,7 @@ use files::Files;
 use grpc::StorageConfigs;
 use intake::Intake;
 use metrics::Metrics;
-use placing::{Placing, Registered};
+use placing::Placing;
 use recent::Recent;
 use reconcile::Reconciler;
 use recorder::Recorder;
@@ -150,7 +150,6 @@ impl Service for Settings {
             doubts: Doubts::new(configs.clone(), stores.clone()),
             uploads: Uploads::new(pool.clone()),
             recorder,
-            registered: Registered::new(pool.clone()),
         };
         let files = Files {
             placing: placing.clone(),

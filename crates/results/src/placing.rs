@@ -4,13 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
-use deadpool_postgres::Pool;
-use quick_cache::sync::Cache;
-use sluice_service::{Error, OrganisationId, postgres::query};
+use sluice_service::{Error, OrganisationId};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
     time::{Instant, timeout_at},
@@ -31,8 +28,6 @@ use crate::{
 /// For so long stored objects gather before their records are made, unless no more are
 /// to come: one commit for many, and none waits for a bucket that hangs.
 const GATHER_FOR: Duration = Duration::from_millis(500);
-/// About as many organisations are remembered to be registered.
-const KNOWN_MAX: usize = 100_000;
 
 /// Records results wherever their data goes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,43 +42,6 @@ pub struct Placing {
     pub uploads: Uploads,
     /// Records with their data.
     pub recorder: Recorder,
-    /// Who has data in the built-in `db`.
-    pub registered: Registered,
-}
-
-/// Tells the clean-up, once, of organisations that keep data in the built-in `db`.
-/// Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Registered {
-    pool: Pool,
-    known: Arc<Cache<OrganisationId, ()>>,
-}
-
-impl Registered {
-    /// Knows nobody yet.
-    #[must_use]
-    pub fn new(pool: Pool) -> Self {
-        Self { pool, known: Arc::new(Cache::new(KNOWN_MAX)) }
-    }
-
-    /// Registers organisations that are not known to be.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if the database can't answer.
-    pub async fn add(&self, organisations: HashSet<&OrganisationId>) -> Result<(), Error> {
-        let is_known = |organisation: &OrganisationId| self.known.get(organisation).is_some();
-        let fresh: Vec<&OrganisationId> =
-            organisations.into_iter().filter(|organisation| !is_known(organisation)).collect();
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<&str> = fresh.iter().map(|organisation| organisation.as_str()).collect();
-        query(&self.pool, include_str!("sql/cleanup_register.sql"), &[&names]).await?;
-        for organisation in fresh {
-            self.known.insert(organisation.clone(), ());
-        }
-        Ok(())
-    }
 }
 
 /// The storage configs that decide about a call.
@@ -200,7 +158,6 @@ impl Placing {
                 Destination::Wait => {}
             }
         }
-        self.registered.add(inline.iter().map(|record| &record.organisation).collect()).await?;
         let (inline, apart) = tokio::join!(self.recorder.record(inline), self.record_objects(apart));
         for (place, recording) in inline_places.into_iter().zip(inline?) {
             answers[place] = recording;

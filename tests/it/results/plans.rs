@@ -165,7 +165,8 @@ async fn hot_statements_use_their_indexes_whatever_the_statistics() {
 /// The plan of a statement with these values, and what became of it: it is done.
 async fn carried_out(sql: &Client, statement: &str, values: &str) -> serde_json::Value {
     sql.batch_execute(&format!("PREPARE hot AS {statement}")).await.unwrap();
-    let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE hot ({values})");
+    let values = if values.is_empty() { String::new() } else { format!("({values})") };
+    let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE hot {values}");
     let rows = sql.simple_query(&explain).await.unwrap();
     sql.batch_execute("DEALLOCATE hot").await.unwrap();
     let text = rows.iter().find_map(|message| match message {
@@ -238,6 +239,27 @@ async fn what_is_taken_is_locked_once_and_changed_by_its_whole_key() {
     {
         let plan = plan(&service, statement).await;
         assert!(plan.contains(walked) && !plan.contains("Sort"), "{plan}");
+    }
+}
+
+/// However many batches they have.
+#[tokio::test]
+async fn whose_batches_there_are_is_told_by_one_of_each() {
+    let database = sluice_tests::Database::create(sluice_tests::Service::Results).await;
+    let (sql, service) = (database.sql().await, Database::parse(&database.service_url()).unwrap());
+    let service = service.connect(SERVING).await.unwrap();
+    let batches = "
+        INSERT INTO batch (date_created, first_id, organisation, poll, ids, storage_config)
+        SELECT now(), gen_random_uuid(), whose, 'poll', '{}', '00000000-0000-0000-0000-000000000000'
+        FROM unnest(ARRAY['a', 'b', 'c']) AS whose, generate_series(1, 1000)";
+    sql.batch_execute(batches).await.unwrap();
+    let [(_, statement)] = statements!["cleanup_add_configs"];
+    for analyze in ["", "ANALYZE"] {
+        sql.batch_execute(analyze).await.unwrap();
+        let touched = rows_of(&carried_out(&service, statement, "").await);
+        assert!(touched < 100.0, "{analyze}: {touched} rows");
+        let added = "SELECT count(*) FROM cleanup_progress WHERE date = '-infinity'";
+        assert_eq!(sql.query_one(added, &[]).await.unwrap().get::<_, i64>(0), 3);
     }
 }
 

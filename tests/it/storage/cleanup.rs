@@ -82,6 +82,20 @@ async fn data_in_the_database_goes_after_its_retention() {
     assert_eq!(results_client.acknowledge_result(late).await.unwrap_err().code(), Code::FailedPrecondition);
 }
 
+#[tokio::test]
+async fn what_its_progress_was_lost_of_is_cleaned_up_all_the_same() {
+    let storage = Storage::start().await;
+    storage.shelf.record(&[new("before")]).await;
+    looked_again(&storage).await;
+    // As a database has it that was restored to an earlier time.
+    let sql = storage.shelf.0.results_database.sql().await;
+    sql.batch_execute("DELETE FROM cleanup_progress").await.unwrap();
+    let result = new("after");
+    storage.shelf.record(std::slice::from_ref(&result)).await;
+    storage.age(31).await;
+    expired(&storage, &[&result.id]).await;
+}
+
 /// Nobody removes more chunks in one statement than what its time is enough for.
 const SO_MANY_AT_ONCE: &str = "
     CREATE FUNCTION so_many_at_once() RETURNS trigger LANGUAGE plpgsql AS $$
