@@ -14,8 +14,7 @@ use crate::{
     metrics::Recordings,
     placing::{Placing, storage_of},
     recorder::Recording,
-    result::{Labels, NewRecord, Sealed, Storage, parse_id, parse_new_id},
-    uploads::ResultName,
+    result::{Labels, NewRecord, ResultName, Sealed, Storage, parse_id, parse_new_id},
 };
 
 /// The way in. Cheap to clone.
@@ -153,8 +152,11 @@ impl Intake {
         let keepers = sealed.iter().filter_map(|(name, (_, config))| Some((&name.0, (*config)?)));
         let configs = self.placing.configs.named(keepers).await?;
         let mut stored = Vec::with_capacity(files.len());
-        for ((_, file), name) in files.into_iter().zip(&names) {
-            let Some(name) = name else { continue };
+        for ((organisation, file), name) in files.into_iter().zip(&names) {
+            let Some(name) = name else {
+                never_here(&organisation, &file.id);
+                continue;
+            };
             let Some((seal, config)) = sealed.get(name) else { continue };
             let storage = match config {
                 None => Storage::default(),
@@ -162,15 +164,16 @@ impl Intake {
             };
             stored.extend(accept_file(name, file, seal.clone(), storage));
         }
-        let recorded = self.placing.record_stored(&stored).await?;
+        let mut recorded = self.placing.apart.record(&stored).await?;
         let missing: Vec<ResultName> = known.into_iter().filter(|name| !recorded.contains(name)).collect();
-        let before = if missing.is_empty() {
-            Default::default()
-        } else {
-            self.placing.uploads.known(&missing).await?
-        };
+        recorded.extend(self.placing.apart.known(&missing).await?);
+        for (organisation, id) in
+            missing.iter().filter(|name| !recorded.contains(name) && !sealed.contains_key(name))
+        {
+            never_here(organisation.as_str(), &id.to_string());
+        }
         let answer = |name: &Option<ResultName>| match name {
-            Some(name) if recorded.contains(name) || before.contains(name) => Recording::Recorded,
+            Some(name) if recorded.contains(name) => Recording::Recorded,
             _ => Recording::Refused,
         };
         Ok(names.iter().map(answer).collect())
@@ -198,6 +201,11 @@ fn accept(organisation: &str, result: NewResult) -> Option<(NewRecord, Option<uu
         .map(|record| (record, named))
         .map_err(|field| tracing::error!(organisation, id, field, "result refused"))
         .ok()
+}
+
+/// A line for the operator about a file that was accepted and whose bytes are not here.
+fn never_here(organisation: &str, id: &str) {
+    tracing::error!(organisation, id, "file refused: neither sealed nor recorded");
 }
 
 fn accept_file(

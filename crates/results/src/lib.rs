@@ -4,10 +4,10 @@
 //!
 //! `intake` takes results and files in, `placing` sends their data where it
 //! belongs (`writing` into buckets), `files` does so with what streams, as much at a time as
-//! there are `rations` of memory for; `recorder` and `uploads` make the records, `recent`
-//! remembers the last of them; `shelf` and `data` give them out; `configs` are the
-//! storages, `doubts` looks into those that fail, `cleanup` empties them; `calls` are what
-//! consumers may ask, `grpc` and `http` are the surfaces.
+//! there are `rations` of memory for; `uploads` are objects without a record; `recorder`
+//! makes the records, `recent` remembers the last of them; `shelf` and `data` give them out;
+//! `configs` are the storages, `doubts` looks into those that fail, `cleanup` empties them;
+//! `calls` are what consumers may ask, `grpc` and `http` are the surfaces.
 
 mod calls;
 mod chunks;
@@ -63,7 +63,7 @@ use metrics::Metrics;
 use placing::Placing;
 use recent::Recent;
 use reconcile::Reconciler;
-use recorder::Recorder;
+use recorder::{Recorder, apart::Apart};
 use sessions::Tenants;
 use shelf::Shelf;
 use signing::Signing;
@@ -150,6 +150,7 @@ impl Service for Settings {
             doubts: Doubts::new(configs.clone(), stores.clone()),
             uploads: Uploads::new(pool.clone()),
             recorder,
+            apart: Apart::new(pool.clone()),
         };
         let files = Files {
             placing: placing.clone(),

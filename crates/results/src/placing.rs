@@ -17,11 +17,11 @@ use uuid::Uuid;
 use crate::{
     configs::{ConfigName, Configs, stores::Stores},
     doubts::Doubts,
-    recorder::{Recorder, Recording},
-    result::{NewRecord, Storage},
+    recorder::{Recorder, Recording, apart::Apart},
+    result::{NewRecord, ResultName, Storage},
     storage::place::Provider,
     storage_config::{State, StorageConfig},
-    uploads::{Key, ResultName, Uploads},
+    uploads::{Key, Uploads},
     writing::write,
 };
 
@@ -42,6 +42,8 @@ pub struct Placing {
     pub uploads: Uploads,
     /// Records with their data.
     pub recorder: Recorder,
+    /// Records without it.
+    pub apart: Apart,
 }
 
 /// The storage configs that decide about a call.
@@ -174,17 +176,16 @@ impl Placing {
         if given.is_empty() {
             return Ok(Vec::new());
         }
-        let name = |record: &NewRecord| (record.organisation.clone(), record.id);
-        let names: Vec<ResultName> = given.iter().map(|(record, _)| name(record)).collect();
-        let mut recorded = self.uploads.known(&names).await?;
-        let fresh = || given.iter().filter(|(record, _)| !recorded.contains(&name(record)));
+        let names: Vec<ResultName> = given.iter().map(|(record, _)| record.name()).collect();
+        let mut recorded = self.apart.known(&names).await?;
+        let fresh = || given.iter().filter(|(record, _)| !recorded.contains(&record.name()));
         let keys = fresh().map(|(record, config)| Key {
             organisation: record.organisation.clone(),
             id: record.id,
             config: Some(config.id),
         });
         let may_write = self.uploads.begin(keys.collect()).await?;
-        let to_write = fresh().filter(|(record, _)| may_write.contains(&name(record)));
+        let to_write = fresh().filter(|(record, _)| may_write.contains(&record.name()));
         let to_write: Vec<_> = to_write.map(|(record, config)| (record, *config)).collect();
         let (written, stored) = mpsc::unbounded_channel();
         let writing = async {
@@ -216,19 +217,11 @@ impl Placing {
     }
 
     /// Records what is stored; the names of those that are recorded afterwards.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if the database can't answer.
-    pub async fn record_stored(&self, stored: &[NewRecord]) -> Result<HashSet<ResultName>, Error> {
-        let mut recorded = self.uploads.record(stored).await?;
-        let missing: Vec<ResultName> = stored
-            .iter()
-            .map(|record| (record.organisation.clone(), record.id))
-            .filter(|name| !recorded.contains(name))
-            .collect();
-        if !missing.is_empty() {
-            recorded.extend(self.uploads.known(&missing).await?);
-        }
+    async fn record_stored(&self, stored: &[NewRecord]) -> Result<HashSet<ResultName>, Error> {
+        let mut recorded = self.apart.record(stored).await?;
+        let missing = stored.iter().map(NewRecord::name).filter(|name| !recorded.contains(name));
+        let before = self.apart.known(&missing.collect::<Vec<_>>()).await?;
+        recorded.extend(before);
         Ok(recorded)
     }
 }

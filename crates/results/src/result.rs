@@ -29,6 +29,9 @@ pub fn parse_new_id(text: &str) -> Option<Uuid> {
     parse_id(text).filter(|id| id.get_version_num() == 7)
 }
 
+/// A result's name: its organisation and its id.
+pub type ResultName = (OrganisationId, Uuid);
+
 /// An MD5 checksum (RFC 1321).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checksum([u8; 16]);
@@ -189,6 +192,12 @@ impl NewRecord {
         let labels = Labels { media_type: file.media_type, ..labels };
         let record = Self::new(organisation, id, labels, Bytes::new())?;
         Ok(Self { checksum: file.checksum, size: file.size, storage, ..record })
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> ResultName {
+        (self.organisation.clone(), self.id)
     }
 
     /// What the results of one block have in common: whose they are, and what keeps them.

@@ -9,10 +9,7 @@ use sluice_service::{Error, OrganisationId, postgres::query};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::result::{Checksum, NewRecord, Sealed, Storage};
-
-/// A result's name: its organisation and its id.
-pub type ResultName = (OrganisationId, Uuid);
+use crate::result::{Checksum, ResultName, Sealed};
 
 /// The uploads in the database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,11 +35,12 @@ impl Key {
 }
 
 /// Columns of names, for `unnest`.
-fn columns(names: &[ResultName]) -> (Vec<&str>, Vec<Uuid>) {
+pub fn columns(names: &[ResultName]) -> (Vec<&str>, Vec<Uuid>) {
     names.iter().map(|(organisation, id)| (organisation.as_str(), *id)).unzip()
 }
 
-fn name(row: &Row) -> Result<ResultName, Error> {
+/// The name that a row begins with.
+pub fn name(row: &Row) -> Result<ResultName, Error> {
     Ok((row.try_get::<_, &str>("organisation")?.parse()?, row.try_get("id")?))
 }
 
@@ -150,52 +148,5 @@ impl Uploads {
     pub async fn discard(&self, names: &[ResultName]) -> Result<(), Error> {
         let (organisations, ids) = columns(names);
         query(&self.pool, include_str!("sql/uploads_discard.sql"), &[&organisations, &ids]).await.map(drop)
-    }
-
-    /// Those of these that are recorded.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if the database can't answer.
-    pub async fn known(&self, names: &[ResultName]) -> Result<HashSet<ResultName>, Error> {
-        let (organisations, ids) = columns(names);
-        query(&self.pool, include_str!("sql/known.sql"), &[&organisations, &ids])
-            .await?
-            .iter()
-            .map(name)
-            .collect()
-    }
-
-    /// Records results whose data is stored. Answers those whose upload was there:
-    /// they are recorded, now or before.
-    ///
-    /// # Errors
-    /// UNAVAILABLE if the database can't answer: all or none were recorded.
-    pub async fn record(&self, records: &[NewRecord]) -> Result<HashSet<ResultName>, Error> {
-        let mut records: Vec<&NewRecord> = records.iter().collect();
-        let mut given = HashSet::new();
-        records.retain(|record| given.insert((&record.organisation, record.id)));
-        records.sort_unstable_by(|a, b| NewRecord::order(a, b));
-        let column = |of: fn(&NewRecord) -> &str| records.iter().map(|record| of(record)).collect::<Vec<_>>();
-        let sizes: Vec<i64> =
-            records.iter().map(|record| i64::try_from(record.size).unwrap_or(i64::MAX)).collect();
-        let ids: Vec<Uuid> = records.iter().map(|record| record.id).collect();
-        let checksums: Vec<Uuid> = records.iter().map(|record| record.checksum.to_uuid()).collect();
-        let storages = || records.iter().map(|record| record.storage);
-        let configs: Vec<Option<Uuid>> = storages().map(|storage: Storage| storage.config).collect();
-        let signed: Vec<Option<i32>> = storages().map(|storage| storage.signed_urls_seconds).collect();
-        let params: [&(dyn ToSql + Sync); 11] = [
-            &sizes,
-            &ids,
-            &checksums,
-            &configs,
-            &column(|record| record.organisation.as_str()),
-            &column(|record| &record.labels.definition),
-            &column(|record| &record.labels.poll),
-            &column(|record| &record.labels.task),
-            &column(|record| &record.labels.identifier),
-            &column(|record| &record.labels.media_type),
-            &signed,
-        ];
-        query(&self.pool, include_str!("sql/record_apart.sql"), &params).await?.iter().map(name).collect()
     }
 }

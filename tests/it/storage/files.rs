@@ -148,6 +148,20 @@ async fn an_id_is_used_once() {
 }
 
 #[tokio::test]
+async fn the_operator_is_told_of_files_that_were_never_here() {
+    let storage = Storage::with(|pair| pair.processes()).await;
+    let ids = [upload().id, "nonsense".to_owned()];
+    let files = ids.iter().map(|id| stored(id)).collect();
+    assert_eq!(record(&mut storage.shelf.intake(0), ACME, files).await.unwrap(), [Recording::Refused; 2]);
+    eventually("a line for each", || async {
+        let log = storage.shelf.0.results[0].log();
+        let told = |id| log.lines().any(|line| line.contains("neither sealed nor") && line.contains(id));
+        ids.iter().map(String::as_str).all(told).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn recording_and_discarding_again_change_nothing() {
     let storage = Storage::start().await;
     storage.default_folder(StorageConfig::default()).await;

@@ -20,26 +20,51 @@ pub struct Entry {
     pub position: usize,
 }
 
-/// The parameters of the statement: one array per column.
-#[derive(Debug, Default)]
+/// What a record says, wherever its data is: one array per column.
+#[derive(Debug)]
+pub struct Described<'a> {
+    pub sizes: Vec<i64>,
+    pub ids: Vec<Uuid>,
+    pub checksums: Vec<Uuid>,
+    pub configs: Vec<Option<Uuid>>,
+    pub organisations: Vec<&'a str>,
+    pub definitions: Vec<&'a str>,
+    pub polls: Vec<&'a str>,
+    pub tasks: Vec<&'a str>,
+    pub identifiers: Vec<&'a str>,
+    pub types: Vec<&'a str>,
+    pub signed_urls_seconds: Vec<Option<i32>>,
+}
+
+impl<'a> Described<'a> {
+    pub fn of(records: impl Iterator<Item = &'a NewRecord> + Clone) -> Self {
+        let each = || records.clone();
+        Self {
+            sizes: each().map(|record| i64::try_from(record.size).unwrap_or(i64::MAX)).collect(),
+            ids: each().map(|record| record.id).collect(),
+            checksums: each().map(|record| record.checksum.to_uuid()).collect(),
+            configs: each().map(|record| record.storage.config).collect(),
+            organisations: each().map(|record| record.organisation.as_str()).collect(),
+            definitions: each().map(|record| record.labels.definition.as_str()).collect(),
+            polls: each().map(|record| record.labels.poll.as_str()).collect(),
+            tasks: each().map(|record| record.labels.task.as_str()).collect(),
+            identifiers: each().map(|record| record.labels.identifier.as_str()).collect(),
+            types: each().map(|record| record.labels.media_type.as_str()).collect(),
+            signed_urls_seconds: each().map(|record| record.storage.signed_urls_seconds).collect(),
+        }
+    }
+}
+
+/// The parameters of the statement.
+#[derive(Debug)]
 pub struct Columns<'a> {
-    sizes: Vec<i64>,
+    described: Described<'a>,
     offsets: Vec<i32>,
-    ids: Vec<Uuid>,
-    checksums: Vec<Uuid>,
     blocks: Vec<Uuid>,
-    organisations: Vec<&'a str>,
-    definitions: Vec<&'a str>,
-    polls: Vec<&'a str>,
-    tasks: Vec<&'a str>,
-    identifiers: Vec<&'a str>,
-    types: Vec<&'a str>,
     packed_ids: Vec<Uuid>,
     packed_sizes: Vec<i32>,
     packed_organisations: Vec<&'a str>,
     packed_bytes: Vec<&'a [u8]>,
-    configs: Vec<Option<Uuid>>,
-    signed_urls_seconds: Vec<Option<i32>>,
     batches: Batches<'a>,
 }
 
@@ -74,26 +99,15 @@ impl<'a> Batches<'a> {
 impl<'a> Columns<'a> {
     /// Of results that are packed into blocks.
     pub fn of(entries: &'a [Entry], packed: &[Packed], blocks: &'a [PackedBlock]) -> Self {
-        let records = || entries.iter().map(|entry| &entry.record);
-        // Sizes and offsets are below the request's 16 MiB.
+        // Offsets are below the request's 16 MiB.
         Self {
-            sizes: records().map(|record| record.data.len() as i64).collect(),
+            described: Described::of(entries.iter().map(|entry| &entry.record)),
             offsets: packed.iter().map(|packed| packed.placement.offset as i32).collect(),
-            ids: records().map(|record| record.id).collect(),
-            checksums: records().map(|record| record.checksum.to_uuid()).collect(),
             blocks: packed.iter().map(|packed| packed.placement.block).collect(),
-            organisations: records().map(|record| record.organisation.as_str()).collect(),
-            definitions: records().map(|record| record.labels.definition.as_str()).collect(),
-            polls: records().map(|record| record.labels.poll.as_str()).collect(),
-            tasks: records().map(|record| record.labels.task.as_str()).collect(),
-            identifiers: records().map(|record| record.labels.identifier.as_str()).collect(),
-            types: records().map(|record| record.labels.media_type.as_str()).collect(),
             packed_ids: blocks.iter().map(|block| block.id).collect(),
             packed_sizes: blocks.iter().map(|block| block.size).collect(),
             packed_organisations: blocks.iter().map(|block| block.organisation.as_str()).collect(),
             packed_bytes: blocks.iter().map(|block| &block.bytes[..]).collect(),
-            configs: records().map(|record| record.storage.config).collect(),
-            signed_urls_seconds: records().map(|record| record.storage.signed_urls_seconds).collect(),
             batches: Batches::of(entries, packed),
         }
     }
@@ -102,25 +116,25 @@ impl<'a> Columns<'a> {
     /// the server says that it is ready only when that is durable. Returns how many were
     /// not there before.
     pub async fn execute(&self, client: &Client, statement: &Statement) -> Result<usize, PgError> {
-        let batches = &self.batches;
+        let (of, batches) = (&self.described, &self.batches);
         let params: [&(dyn ToSql + Sync); 23] = [
-            &self.sizes,
+            &of.sizes,
             &self.offsets,
-            &self.ids,
-            &self.checksums,
+            &of.ids,
+            &of.checksums,
             &self.blocks,
-            &self.organisations,
-            &self.definitions,
-            &self.polls,
-            &self.tasks,
-            &self.identifiers,
-            &self.types,
+            &of.organisations,
+            &of.definitions,
+            &of.polls,
+            &of.tasks,
+            &of.identifiers,
+            &of.types,
             &self.packed_ids,
             &self.packed_sizes,
             &self.packed_organisations,
             &self.packed_bytes,
-            &self.configs,
-            &self.signed_urls_seconds,
+            &of.configs,
+            &of.signed_urls_seconds,
             &batches.parts.firsts,
             &batches.parts.lasts,
             &batches.organisations,

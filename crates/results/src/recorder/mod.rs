@@ -4,8 +4,10 @@
 //!
 //! Lanes take from one bounded queue; one that has no session leaves what waits to those
 //! that have one. A caller that gives up cancels nothing that was taken already; since
-//! recording is idempotent that harms nobody.
+//! recording is idempotent that harms nobody. Results whose data is elsewhere are recorded
+//! `apart`.
 
+pub mod apart;
 mod columns;
 mod lane;
 
