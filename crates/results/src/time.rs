@@ -1,7 +1,7 @@
 //! Moments as PostgreSQL keeps them: whole microseconds, and the way from and
 //! to protobuf. Nothing here can overflow or panic.
 
-use std::{error::Error as StdError, time::Duration};
+use std::error::Error as StdError;
 
 use bytes::BytesMut;
 use prost_types::Timestamp;
@@ -49,12 +49,6 @@ impl Micros {
         let whole = (timestamp.seconds - POSTGRES_EPOCH_SECONDS) * MICROS_PER_SECOND;
         let part = timestamp.nanos / NANOS_PER_MICRO;
         Some((Self(whole + i64::from(part)), timestamp.nanos % NANOS_PER_MICRO == 0))
-    }
-
-    /// How long after a moment this is.
-    #[must_use]
-    pub fn since(self, moment: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(moment.0).try_into().unwrap_or(0))
     }
 
     /// Whether callers can be told it: of the years 1 to 9999. The database takes no

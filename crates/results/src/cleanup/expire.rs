@@ -95,12 +95,6 @@ impl Marked {
     }
 }
 
-/// The oldest of what is due and was not removed now.
-pub(super) struct Left {
-    pub(super) date_created: Micros,
-    pub(super) retention: Duration,
-}
-
 impl Cleanup {
     /// The next storage config that it is time to look at, and that was not looked at
     /// since a moment.
@@ -133,37 +127,34 @@ impl Cleanup {
     /// Expires what is past its retention, and removes what is marked, as far as it can.
     pub(super) async fn expire(
         &self,
-        lease: &Lease,
+        lease: &mut Lease,
         config: Option<&StorageConfig>,
-    ) -> Result<Option<Left>, Error> {
+    ) -> Result<(), Error> {
         let terms = config.map_or(Terms::BUILT_IN, |config| config.terms);
         if !terms.managed {
-            return Ok(None);
+            return Ok(());
         }
-        self.walk(lease, terms).await?;
+        lease.from = self.walk(lease, terms).await?;
         let kept_outside = config.filter(|config| config.place.provider() != Provider::Db);
         let opened = kept_outside.map(|config| {
             let store = self.stores.open(config)?;
             Ok(Bucket { store, config, until: Instant::now() + TURN })
         });
-        let left = match opened.transpose() {
-            Ok(bucket) => self.remove_marked(lease, config, bucket.as_ref()).await?,
+        match opened.transpose() {
+            Ok(bucket) => self.remove_marked(lease, config, bucket.as_ref()).await,
             Err::<_, String>(why) => {
                 let (organisation, storage_config) = (&lease.organisation, lease.config);
                 tracing::warn!(%organisation, %storage_config, why, "storage not cleaned up");
-                self.marked(lease, Uuid::nil()).await?.first().map(|batch| batch.date_created)
+                Ok(())
             }
-        };
-        // What is kept for ever by now has no moment at which it was due.
-        let retention = Duration::from_secs(terms.retention_seconds.unsigned_abs());
-        Ok(left.filter(|_| !retention.is_zero()).map(|date_created| Left { date_created, retention }))
+        }
     }
 
     /// Walks the organisation's batches that are older than the retention, for as long as its
-    /// terms are these. Data in blocks goes in the same commit.
-    async fn walk(&self, lease: &Lease, terms: Terms) -> Result<(), Error> {
+    /// terms are these. Data in blocks goes in the same commit. Returns where it ended.
+    async fn walk(&self, lease: &Lease, terms: Terms) -> Result<Micros, Error> {
         if terms.retention_seconds == 0 {
-            return Ok(());
+            return Ok(lease.from);
         }
         let retention = terms.retention_seconds as f64;
         let mut at = lease.from;
@@ -187,10 +178,10 @@ impl Cleanup {
                 break;
             }
         }
-        Ok(())
+        Ok(at)
     }
 
-    /// How late the clean-up of a storage config is that fails.
+    /// How late the clean-up of a storage config is.
     pub(super) async fn overdue(&self, lease: &Lease) -> Result<Duration, Error> {
         let built_in = Terms::BUILT_IN.retention_seconds;
         let params: [&(dyn ToSql + Sync); 4] =
@@ -208,23 +199,22 @@ impl Cleanup {
     }
 
     /// Removes the files and objects of what is marked, and says of each that it is gone.
-    /// Returns when the oldest was made that is not.
     async fn remove_marked(
         &self,
         lease: &Lease,
         config: Option<&StorageConfig>,
         bucket: Option<&Bucket<'_>>,
-    ) -> Result<Option<Micros>, Error> {
-        let (mut after, mut oldest) = (Uuid::nil(), None);
+    ) -> Result<(), Error> {
+        let mut after = Uuid::nil();
         loop {
             let marked = self.marked(lease, after).await?;
-            let Some(last) = marked.last() else { return Ok(oldest) };
+            let Some(last) = marked.last() else { return Ok(()) };
             after = last.first_id;
             let mut rest = &marked[..];
             while !rest.is_empty() {
                 // By its new terms nothing may have to go: they hold from the next look on.
                 if self.has_changed(config).await? {
-                    return Ok(oldest);
+                    return Ok(());
                 }
                 let (some, others) = rest.split_at(together(rest));
                 rest = others;
@@ -235,12 +225,10 @@ impl Cleanup {
                 };
                 self.metrics.not_removed(removed.failed);
                 let gone = removed.gone.into_iter().collect();
-                let left = self.confirm(&lease.organisation, some, &gone).await?;
-                oldest = oldest.into_iter().chain(left).min();
+                self.confirm(&lease.organisation, some, &gone).await?;
                 // The rest has time until the next look.
                 if removed.gave_up || !self.renew(lease, Micros::AFTER_ALL).await? {
-                    let left = rest.iter().map(|batch| batch.date_created);
-                    return Ok(oldest.into_iter().chain(left).min());
+                    return Ok(());
                 }
             }
         }
@@ -274,22 +262,22 @@ impl Cleanup {
     }
 
     /// Says of batches that their data is gone, if all of it is: what went of the others
-    /// is removed once more at the next look. Returns when the oldest of them was made.
+    /// is removed once more at the next look.
     async fn confirm(
         &self,
         organisation: &OrganisationId,
         marked: &[Marked],
         gone: &HashSet<Uuid>,
-    ) -> Result<Option<Micros>, Error> {
-        let (whole, others): (Vec<&Marked>, Vec<&Marked>) =
-            marked.iter().partition(|batch| batch.ids.iter().all(|id| gone.contains(id)));
+    ) -> Result<(), Error> {
+        let is_gone = |batch: &&Marked| batch.ids.iter().all(|id| gone.contains(id));
+        let whole: Vec<&Marked> = marked.iter().filter(is_gone).collect();
         let dates: Vec<Micros> = whole.iter().map(|batch| batch.date_created).collect();
         let polls: Vec<&str> = whole.iter().map(|batch| batch.poll.as_str()).collect();
         let firsts: Vec<Uuid> = whole.iter().map(|batch| batch.first_id).collect();
         let params: [&(dyn ToSql + Sync); 4] = [&organisation.as_str(), &dates, &polls, &firsts];
         query(&self.pool, include_str!("../sql/expired_gone.sql"), &params).await?;
         self.metrics.removed(whole.iter().map(|batch| batch.ids.len()).sum());
-        Ok(others.iter().map(|batch| batch.date_created).min())
+        Ok(())
     }
 }
 

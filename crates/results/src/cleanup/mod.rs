@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::expire::{Lease, Left};
+use self::expire::Lease;
 use crate::{
     configs::{Configs, stores::Stores},
     metrics,
@@ -127,38 +127,32 @@ impl Cleanup {
     /// late what is due longest is. One that fails holds up no other.
     async fn expire_all(&self, now: Micros, late_for: &mut Duration) -> Result<(), Error> {
         let mut all = Ok(());
-        while let Some(lease) = self.lease(now).await? {
-            let outcome = self.look_at(&lease).await;
+        while let Some(mut lease) = self.lease(now).await? {
+            let looked = self.look_at(&mut lease).await;
             self.release(&lease).await?;
-            let late = match outcome {
-                Ok(left) => left
-                    .map(|left| now.since(left.date_created).saturating_sub(left.retention))
-                    .unwrap_or_default(),
-                Err(error) => {
-                    let (organisation, storage_config) = (&lease.organisation, lease.config);
-                    tracing::warn!(%organisation, %storage_config, %error, "storage config not cleaned up");
-                    all = Err(error);
-                    self.overdue(&lease).await?
-                }
-            };
-            *late_for = (*late_for).max(late);
+            if let Err(error) = looked {
+                let (organisation, storage_config) = (&lease.organisation, lease.config);
+                tracing::warn!(%organisation, %storage_config, %error, "storage config not cleaned up");
+                all = Err(error);
+            }
+            *late_for = (*late_for).max(self.overdue(&lease).await?);
         }
         all
     }
 
-    /// Looks at one storage config, and says what is late.
-    async fn look_at(&self, lease: &Lease) -> Result<Option<Left>, Error> {
+    /// Looks at one storage config.
+    async fn look_at(&self, lease: &mut Lease) -> Result<(), Error> {
         if lease.config.is_nil() {
             return self.expire(lease, None).await;
         }
         let Some(config) = self.find(&lease.organisation, lease.config).await? else {
-            return self.end(lease).await.map(|()| None);
+            return self.end(lease).await;
         };
-        let left = self.expire(lease, Some(&config)).await?;
+        self.expire(lease, Some(&config)).await?;
         if config.state == State::Deactivated {
             self.forget_config(lease, &config).await?;
         }
-        Ok(left)
+        Ok(())
     }
 
     /// A storage config, by the service's own sessions. `None`: it was forgotten.
