@@ -26,7 +26,7 @@ use crate::{
     filter::{Key, Order, Walk},
     metrics,
     result::{Record, parse_id},
-    shelf::{Page, Shelf},
+    shelf::Page,
 };
 
 /// Most ids in one batch.
@@ -40,9 +40,7 @@ const SCANNING_MAX: Duration = Duration::from_secs(5);
 /// The calls.
 #[derive(Clone, Debug)]
 pub struct Calls {
-    /// What they work on.
-    pub shelf: Shelf,
-    /// The data of it.
+    /// What they work on, and the data of it.
     pub data: Data,
     /// Where they are counted.
     pub metrics: Arc<metrics::Shelf>,
@@ -69,14 +67,14 @@ impl Calls {
     /// One result.
     pub async fn get(&self, access: &Access, request: GetResultRequest) -> Result<WireResult, Error> {
         let organisation = access.organisation(&request.organisation)?;
-        let record = self.shelf.get(&organisation, id(&request.id)?).await?;
+        let record = self.data.shelf.get(&organisation, id(&request.id)?).await?;
         self.tell(&organisation, record).await
     }
 
     /// The data of one result.
     pub async fn download(&self, access: &Access, request: DownloadResultRequest) -> Result<Parts, Error> {
         let organisation = access.organisation(&request.organisation)?;
-        let record = self.shelf.get(&organisation, id(&request.id)?).await?;
+        let record = self.data.shelf.get(&organisation, id(&request.id)?).await?;
         self.give_out(&organisation, &record, None).await
     }
 
@@ -137,7 +135,7 @@ impl Calls {
         let organisation = access.organisation(&request.organisation)?;
         let asked = convert::list(organisation, request)?;
         let between = asked.walk.interval(&asked.page_token)?;
-        let page = self.shelf.list(&asked.walk, between, asked.page_size, asked.data_bytes_max).await?;
+        let page = self.data.shelf.list(&asked.walk, between, asked.page_size, asked.data_bytes_max).await?;
         // Until the answer is put together; then that is accounted for.
         let _room = page.room;
         Ok(ListResultsResponse {
@@ -171,7 +169,7 @@ impl Calls {
             low = low.max(self.place(&asked.walk, "before_id", before).await?);
         }
         let walk = &asked.walk;
-        let scan = |between, page_size| self.shelf.list(walk, between, page_size, 0);
+        let scan = |between, page_size| self.data.shelf.list(walk, between, page_size, 0);
         let (mut records, has_more) = fill(walk.order, (low, high), asked.page_size, scan).await?;
         if backwards {
             records.reverse();
@@ -185,7 +183,7 @@ impl Calls {
     async fn place(&self, walk: &Walk, field: &'static str, text: &str) -> Result<Key, Error> {
         let unknown = || Error::invalid(field, "must be the id of a result");
         let id = parse_id(text).ok_or_else(unknown)?;
-        match self.shelf.get(&walk.organisation, id).await {
+        match self.data.shelf.get(&walk.organisation, id).await {
             Ok(record) => Ok(Key { date: record.date_created, id: record.id }),
             Err(error) if error.kind() == Kind::NotFound => Err(unknown()),
             Err(error) => Err(error),
@@ -199,7 +197,7 @@ impl Calls {
         request: AcknowledgeResultRequest,
     ) -> Result<AcknowledgeResultResponse, Error> {
         let organisation = access.organisation(&request.organisation)?;
-        let (record, changed) = self.shelf.acknowledge(&organisation, id(&request.id)?).await?;
+        let (record, changed) = self.data.shelf.acknowledge(&organisation, id(&request.id)?).await?;
         self.metrics.acknowledged(usize::from(changed));
         let result = match self.tell(&organisation, record.clone()).await {
             Ok(told) => told,
@@ -224,7 +222,7 @@ impl Calls {
             return Err(Error::invalid("ids", format!("at most {IDS_MAX} in one request")));
         }
         let ids: Vec<Uuid> = request.ids.iter().filter_map(|text| parse_id(text)).collect();
-        let mut moved = self.shelf.acknowledge_many(&organisation, ids.clone()).await?;
+        let mut moved = self.data.shelf.acknowledge_many(&organisation, ids.clone()).await?;
         self.metrics.acknowledged(moved.len());
         // Each once: taking an id out of the set tells it.
         Ok(ids.into_iter().filter(|id| moved.remove(id)).collect())

@@ -9,7 +9,7 @@ use sluice_proto::{
         ListResultsRequest, Result as WireResult, SignedUrl, TimeRange, list_results_request, result,
     },
 };
-use sluice_service::{Error, OrganisationId, Violation};
+use sluice_service::{Error, Faults, OrganisationId};
 
 use crate::{
     filter::{Filter, Order, Range, States, Walk},
@@ -32,20 +32,6 @@ pub struct List {
     pub data_bytes_max: usize,
 }
 
-/// Collects what is wrong, each with its field's name.
-#[derive(Default)]
-struct Faults(Vec<Violation>);
-
-impl Faults {
-    /// The value, or a stand-in for what was wrong: then the request fails anyway.
-    fn or<T>(&mut self, value: Result<T, Error>, stand_in: T) -> T {
-        value.unwrap_or_else(|error| {
-            self.0.extend_from_slice(error.violations());
-            stand_in
-        })
-    }
-}
-
 /// Checks a list request.
 ///
 /// # Errors
@@ -65,11 +51,8 @@ pub fn list(organisation: OrganisationId, request: ListResultsRequest) -> Result
         date_consumed: faults.or(range("date_consumed", request.date_consumed), None),
         date_deleted: faults.or(range("date_deleted", request.date_deleted), None),
     };
-    if !faults.0.is_empty() {
-        return Err(Error::invalid_all(faults.0));
-    }
     let walk = Walk { organisation, filter, order };
-    Ok(List { walk, page_size, page_token: request.page_token, data_bytes_max })
+    faults.none_or(List { walk, page_size, page_token: request.page_token, data_bytes_max })
 }
 
 fn page_size(given: i32) -> Result<usize, Error> {
@@ -140,7 +123,7 @@ fn range(field: &'static str, given: Option<TimeRange>) -> Result<Option<Range>,
     faults.or(range.after(&name("gte"), gte.as_ref(), true), ());
     faults.or(range.before(&name("lt"), lt.as_ref(), false), ());
     faults.or(range.before(&name("lte"), lte.as_ref(), true), ());
-    if faults.0.is_empty() { Ok(Some(range)) } else { Err(Error::invalid_all(faults.0)) }
+    faults.none_or(Some(range))
 }
 
 /// A record as it is told to callers, with where its data is and how to read that

@@ -20,7 +20,6 @@ use uuid::Uuid;
 use crate::{
     chunks,
     configs::{Configs, stores::Stores},
-    files::object_of,
     result::{Checksum, Record, State},
     sessions::Tenants,
     shelf::{Shelf, data_expired, lost},
@@ -113,7 +112,7 @@ impl Data {
             return Ok(pieces(data.slice(at(range.start)..at(range.end))).boxed());
         }
         let config = self.config(organisation, record).await?;
-        match config.filter(|config| config.place.provider() != Provider::Db) {
+        match config.filter(|config| !config.is_in_database()) {
             None => {
                 let (data, whose, id) = (self.clone(), organisation.clone(), record.id);
                 let missing = move || {
@@ -140,7 +139,7 @@ impl Data {
         if record.size == 0 {
             return Ok(stream::empty().boxed());
         }
-        match store.read(&object_of(config, record.id), part).await {
+        match store.read(&config.object(record.id), part).await {
             Ok(parts) => Ok(parts.map_err(move |error| away().because(error)).boxed()),
             Err(StoreError::NotFound) => Err(self.why_missing(&config.organisation, record.id).await),
             Err(error) => Err(away().because(error)),
@@ -232,7 +231,7 @@ impl Data {
         }
         let signing = async {
             let store = self.stores.open(config)?;
-            let keys: Vec<_> = ids.iter().map(|id| object_of(config, *id)).collect();
+            let keys: Vec<_> = ids.iter().map(|id| config.object(*id)).collect();
             store.sign(&keys, until).await.map_err(|error| error.to_string())
         };
         match signing.await {

@@ -31,7 +31,6 @@ use crate::{
         store::{Store, StoreError},
         upload::{Upload, part_bytes},
     },
-    storage_config::StorageConfig,
     uploads::{Key, Uploads},
 };
 
@@ -374,10 +373,4 @@ impl Sink {
 
 fn object_key(place: &Place, key: &Key) -> object_store::path::Path {
     place.key(&key.organisation, key.id)
-}
-
-/// The config's own name for what it keeps, where only the config is at hand.
-#[must_use]
-pub fn object_of(config: &StorageConfig, id: Uuid) -> object_store::path::Path {
-    config.place.key(&config.organisation, id)
 }

@@ -142,7 +142,7 @@ impl Service for Settings {
         let resealing = configs::reseal::keep(configs.clone(), stores.clone(), stop.clone());
         background.spawn("resealing credentials", resealing);
 
-        let calls = Calls { shelf: data.shelf.clone(), data, metrics: metrics.shelf.clone() };
+        let calls = Calls { data, metrics: metrics.shelf.clone() };
         let api = http::api(chassis.keys.clone(), &calls)?;
         let placing = Placing {
             configs: configs.clone(),

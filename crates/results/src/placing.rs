@@ -19,7 +19,6 @@ use crate::{
     doubts::Doubts,
     recorder::{Recorder, Recording, apart::Apart},
     result::{NewRecord, ResultName, Storage},
-    storage::place::Provider,
     storage_config::{State, StorageConfig},
     uploads::{Key, Uploads},
     writing::write,
@@ -95,7 +94,7 @@ impl Deciding {
             .or_else(|| self.defaults.get(organisation).filter(usable));
         match config {
             None => Destination::Database(None),
-            Some(config) if config.place.provider() == Provider::Db => Destination::Database(Some(config)),
+            Some(config) if config.is_in_database() => Destination::Database(Some(config)),
             Some(config) if config.state == State::Valid => Destination::Bucket(config),
             Some(_) => Destination::Wait,
         }

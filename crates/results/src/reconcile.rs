@@ -16,11 +16,10 @@ use uuid::Uuid;
 
 use crate::{
     configs::{Configs, stores::Stores},
-    files::object_of,
     result::parse_id,
     sessions::Tenants,
     storage::{
-        place::{Provider, id_of},
+        place::id_of,
         store::{Listed, Store, StoreError},
     },
     storage_config::StorageConfig,
@@ -72,7 +71,7 @@ impl Reconciler {
         let organisation = access.organisation(&request.organisation)?;
         let id = parse_id(&request.id).ok_or_else(|| Error::not_found("storage config"))?;
         let config = self.configs.get(&organisation, id).await?;
-        if config.place.provider() == Provider::Db {
+        if config.is_in_database() {
             let text = "type db writes data and record together: there is nothing to compare";
             return Err(Error::new(Kind::FailedPrecondition, "NOTHING_TO_COMPARE", text));
         }
@@ -148,7 +147,7 @@ impl Run {
     async fn without_object(&mut self, records: Vec<(Uuid, u64)>) -> Result<(), Error> {
         let (store, config) = (self.store.clone(), self.config.clone());
         let measuring = records.into_iter().map(move |(id, size)| {
-            let (store, key) = (store.clone(), object_of(&config, id));
+            let (store, key) = (store.clone(), config.object(id));
             async move { store.size(&key).await.map(|found| (id, size, found)).map_err(away) }
         });
         let mut measured = futures_util::stream::iter(measuring).buffered(SIZES_AT_ONCE);

@@ -1,9 +1,10 @@
 //! Storage configs as values: what a caller may ask for, and what is kept. Valid
 //! by construction; nothing here does any I/O.
 
+use object_store::path::Path;
 use prost_types::{Duration, Timestamp};
 use sluice_proto::results::v1::{StorageConfig as Wire, storage_config::State as WireState};
-use sluice_service::{OrganisationId, Violation};
+use sluice_service::{Error, Faults, OrganisationId};
 use uuid::Uuid;
 
 use crate::{
@@ -127,6 +128,20 @@ pub struct Change {
     pub retention_seconds: Option<i64>,
 }
 
+impl StorageConfig {
+    /// Whether it keeps its data in the results database.
+    #[must_use]
+    pub fn is_in_database(&self) -> bool {
+        self.place.provider() == Provider::Db
+    }
+
+    /// The key of what it keeps of a result.
+    #[must_use]
+    pub fn object(&self, id: Uuid) -> Path {
+        self.place.key(&self.organisation, id)
+    }
+}
+
 impl Change {
     /// The terms that follow.
     #[must_use]
@@ -140,30 +155,18 @@ impl Change {
     }
 }
 
-/// Collects what is wrong with a message.
-#[derive(Default)]
-struct Faults(Vec<Violation>);
+/// What was read of a field.
+fn read<T>(field: &str, read: Result<T, impl Into<String>>) -> Result<T, Error> {
+    read.map_err(|fault| Error::invalid(format!("storage_config.{field}"), fault))
+}
 
-impl Faults {
-    fn or<T>(&mut self, field: &str, read: Result<T, impl Into<String>>, stand_in: T) -> T {
-        read.unwrap_or_else(|fault| {
-            let field = format!("storage_config.{field}");
-            self.0.push(Violation { field, description: fault.into() });
-            stand_in
-        })
-    }
-
-    fn terms(&mut self, wire: &Wire, provider: Provider) -> Terms {
-        Terms {
-            signed_urls_enabled: wire.signed_urls_enabled,
-            signed_urls_seconds: self.or("signed_urls_expiry", expiry(wire), SIGNED_URLS_SECONDS_DEFAULT),
-            managed: wire.managed || provider == Provider::Db,
-            retention_seconds: self.or("retention", retention(wire), 0),
-        }
-    }
-
-    fn none_or<T>(self, value: T) -> Result<T, Vec<Violation>> {
-        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+fn terms(wire: &Wire, provider: Provider, faults: &mut Faults) -> Terms {
+    let signed_urls_seconds = read("signed_urls_expiry", expiry(wire));
+    Terms {
+        signed_urls_enabled: wire.signed_urls_enabled,
+        signed_urls_seconds: faults.or(signed_urls_seconds, SIGNED_URLS_SECONDS_DEFAULT),
+        managed: wire.managed || provider == Provider::Db,
+        retention_seconds: faults.or_default(read("retention", retention(wire))),
     }
 }
 
@@ -188,13 +191,13 @@ fn retention(wire: &Wire) -> Result<i64, &'static str> {
 /// Reads what is to be created.
 ///
 /// # Errors
-/// Every field that is wrong.
-pub fn draft(wire: Wire) -> Result<Draft, Vec<Violation>> {
+/// INVALID_ARGUMENT, naming every field that is wrong.
+pub fn draft(wire: Wire) -> Result<Draft, Error> {
     let mut faults = Faults::default();
-    let place = faults.or("url", wire.url.parse(), Place::built_in());
-    let terms = faults.terms(&wire, place.provider());
+    let place = faults.or(read("url", wire.url.parse()), Place::built_in());
+    let terms = terms(&wire, place.provider(), &mut faults);
     let given = Credentials::new(place.provider(), wire.credentials);
-    let credentials = faults.or("credentials", given, Credentials::default());
+    let credentials = faults.or_default(read("credentials", given));
     faults.none_or(Draft { place, credentials, terms })
 }
 
@@ -202,20 +205,19 @@ pub fn draft(wire: Wire) -> Result<Draft, Vec<Violation>> {
 /// which credentials only if there are some.
 ///
 /// # Errors
-/// Every field that is wrong.
-pub fn change(wire: Wire, fields: Option<&[String]>, provider: Provider) -> Result<Change, Vec<Violation>> {
+/// INVALID_ARGUMENT, naming every field that is wrong.
+pub fn change(wire: Wire, fields: Option<&[String]>, provider: Provider) -> Result<Change, Error> {
     const FIELDS: [&str; 5] =
         ["credentials", "signed_urls_enabled", "signed_urls_expiry", "managed", "retention"];
     let named = |field: &str| fields.is_none_or(|fields| fields.iter().any(|name| name == field));
     let mut faults = Faults::default();
     if fields.unwrap_or_default().iter().any(|name| !FIELDS.contains(&name.as_str())) {
-        let description = format!("can name {} only", FIELDS.join(", "));
-        faults.0.push(Violation { field: "update_mask".into(), description });
+        faults.add("update_mask", format!("can name {} only", FIELDS.join(", ")));
     }
     let mut change = Change::default();
     if named("credentials") && (fields.is_some() || !wire.credentials.is_empty()) {
         let given = Credentials::new(provider, wire.credentials.clone());
-        change.credentials = Some(faults.or("credentials", given, Credentials::default()));
+        change.credentials = Some(faults.or_default(read("credentials", given)));
     }
     // What is not named is not looked at, so it can't be wrong.
     let looked_at = Wire {
@@ -223,7 +225,7 @@ pub fn change(wire: Wire, fields: Option<&[String]>, provider: Provider) -> Resu
         retention: wire.retention.filter(|_| named("retention")),
         ..wire
     };
-    let terms = faults.terms(&looked_at, provider);
+    let terms = terms(&looked_at, provider, &mut faults);
     change.signed_urls_enabled = named("signed_urls_enabled").then_some(terms.signed_urls_enabled);
     change.signed_urls_seconds = named("signed_urls_expiry").then_some(terms.signed_urls_seconds);
     change.managed = named("managed").then_some(terms.managed);
@@ -273,8 +275,8 @@ mod tests {
         }
     }
 
-    fn fields(faults: Vec<Violation>) -> Vec<String> {
-        faults.into_iter().map(|fault| fault.field.replace("storage_config.", "")).collect()
+    fn fields(error: Error) -> Vec<String> {
+        error.violations().iter().map(|fault| fault.field.replace("storage_config.", "")).collect()
     }
 
     fn seconds(seconds: i64) -> Option<Duration> {

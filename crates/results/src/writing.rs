@@ -82,7 +82,7 @@ impl Writing<'_> {
             if failing.load(Relaxed) {
                 return;
             }
-            let key = self.config.place.key(&record.organisation, record.id);
+            let key = self.config.object(record.id);
             match store.put(&key, record.data.clone(), &record.labels.media_type).await {
                 Ok(()) => {
                     stored.fetch_add(1, Relaxed);

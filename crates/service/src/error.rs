@@ -3,6 +3,8 @@
 //! meant for callers and a private cause that is logged and never sent
 //! (https://google.aip.dev/193).
 
+mod faults;
+
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use axum::response::{IntoResponse, Response};
@@ -14,6 +16,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::text::cut;
+pub use faults::Faults;
 
 /// The domain of `google.rpc.ErrorInfo`.
 const ERROR_DOMAIN: &str = "sluice";

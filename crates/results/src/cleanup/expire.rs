@@ -16,8 +16,7 @@ use super::{
 };
 use crate::{
     chunks,
-    files::object_of,
-    storage::{place::Provider, store::Store},
+    storage::store::Store,
     storage_config::{StorageConfig, Terms},
     time::Micros,
 };
@@ -49,7 +48,7 @@ impl Bucket<'_> {
     async fn remove(&self, ids: impl Iterator<Item = &Uuid>) -> Removed<Uuid> {
         let Self { store, config, until } = self;
         let one = |id: &Uuid| {
-            let (id, key) = (*id, object_of(config, *id));
+            let (id, key) = (*id, config.object(*id));
             async move { store.remove(&key).await.map(|()| id) }
         };
         remove((&config.organisation, config.id), Some(*until), ids.map(one).collect()).await
@@ -135,7 +134,7 @@ impl Cleanup {
             return Ok(());
         }
         lease.from = self.walk(lease, terms).await?;
-        let kept_outside = config.filter(|config| config.place.provider() != Provider::Db);
+        let kept_outside = config.filter(|config| !config.is_in_database());
         let opened = kept_outside.map(|config| {
             let store = self.stores.open(config)?;
             Ok(Bucket { store, config, until: Instant::now() + TURN })

@@ -20,12 +20,7 @@ use super::{
     removal::{self, Removed, remove},
 };
 use crate::{
-    chunks,
-    configs::ConfigName,
-    files::object_of,
-    storage::{place::Provider, store::Store},
-    storage_config::StorageConfig,
-    time::Micros,
+    chunks, configs::ConfigName, storage::store::Store, storage_config::StorageConfig, time::Micros,
 };
 
 /// So many uploads are looked at together, at most.
@@ -142,7 +137,7 @@ impl Cleanup {
             return Ok(Removed { gone: left, ..Removed::default() });
         };
         let one = |upload: Left| {
-            let (store, key) = (&store, object_of(&config, upload.id));
+            let (store, key) = (&store, config.object(upload.id));
             async move {
                 let abort = store.abort(&key, upload.multipart.as_deref()).await;
                 abort.and(store.remove(&key).await).map(|()| upload)
@@ -157,7 +152,7 @@ impl Cleanup {
             return Ok(None);
         }
         let config = self.config(&keeper.0, keeper.1).await?;
-        if config.place.provider() == Provider::Db {
+        if config.is_in_database() {
             return Ok(None);
         }
         let failed = |why: String| Error::new(Kind::Unavailable, "STORAGE", why);

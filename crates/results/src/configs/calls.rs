@@ -51,7 +51,7 @@ impl ConfigCalls {
     pub async fn create(&self, access: &Access, request: CreateStorageConfigRequest) -> Result<Wire, Error> {
         let asked = needed(request.storage_config)?;
         let organisation = access.organisation(&asked.organisation)?;
-        let draft = draft(asked).map_err(Error::invalid_all)?;
+        let draft = draft(asked)?;
         let credentials = self.seal(&draft.credentials, &draft.place, &organisation)?;
         let new = New {
             organisation: &organisation,
@@ -120,7 +120,7 @@ impl ConfigCalls {
                 ));
             }
             let provider = read.place.provider();
-            let change = change(asked.clone(), mask.as_deref(), provider).map_err(Error::invalid_all)?;
+            let change = change(asked.clone(), mask.as_deref(), provider)?;
             let credentials = match &change.credentials {
                 Some(credentials) => self.seal(credentials, &read.place, &organisation)?,
                 None => read.credentials.clone(),

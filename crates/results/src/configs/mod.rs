@@ -3,7 +3,6 @@
 pub mod calls;
 pub mod probe;
 pub mod reseal;
-mod rows;
 pub mod stores;
 
 use std::{
@@ -15,7 +14,7 @@ use std::{
 use deadpool_postgres::Pool;
 use quick_cache::sync::Cache;
 use sluice_service::{Error, Kind, OrganisationId, postgres::query};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
@@ -86,14 +85,14 @@ impl Configs {
     ) -> Result<Vec<StorageConfig>, Error> {
         // Boxed: part of large futures.
         let rows = Box::pin(self.tenants.query(organisation, sql, params)).await?;
-        let configs = rows.iter().map(rows::config).collect::<Result<Vec<_>, _>>()?;
+        let configs = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(configs)
     }
 
     /// Runs a statement and reads the storage configs it returns.
     async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<StorageConfig>, Error> {
         let rows = query(&self.pool, sql, params).await?;
-        let configs = rows.iter().map(rows::config).collect::<Result<Vec<_>, _>>()?;
+        let configs = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(configs)
     }
 
@@ -342,4 +341,31 @@ impl Configs {
     fn forget(&self, organisation: &OrganisationId, id: Uuid) {
         self.remembered.remove(&(organisation.clone(), id));
     }
+}
+
+/// Reads a row of `storage_config` with `is_default`.
+///
+/// # Errors
+/// INTERNAL if it holds what can't have been written.
+fn read(row: &Row) -> Result<StorageConfig, Error> {
+    let key: Option<String> = row.try_get("credentials_key")?;
+    let bytes: Option<Vec<u8>> = row.try_get("credentials")?;
+    Ok(StorageConfig {
+        organisation: row.try_get::<_, &str>("organisation")?.parse()?,
+        id: row.try_get("id")?,
+        revision: row.try_get("revision")?,
+        place: row.try_get::<_, &str>("url")?.parse().map_err(Error::internal)?,
+        credentials: key.zip(bytes).map(|(key, bytes)| Ciphertext { key, bytes }),
+        terms: Terms {
+            signed_urls_enabled: row.try_get("signed_urls_enabled")?,
+            signed_urls_seconds: i32::try_from(row.try_get::<_, i64>("signed_urls_seconds")?)
+                .map_err(Error::internal)?,
+            managed: row.try_get("managed")?,
+            retention_seconds: row.try_get("retention_seconds")?,
+        },
+        state: State::from_code(row.try_get("state")?),
+        state_details: row.try_get("state_details")?,
+        date_created: row.try_get("date_created")?,
+        is_default: row.try_get("is_default")?,
+    })
 }

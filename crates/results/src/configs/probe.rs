@@ -9,10 +9,7 @@ use sluice_service::{Error, backoff::Rounds};
 use tokio_util::sync::CancellationToken;
 
 use super::{Configs, stores::Stores};
-use crate::{
-    storage::place::Provider,
-    storage_config::{State, StorageConfig},
-};
+use crate::storage_config::{State, StorageConfig};
 
 /// How often what is not VALID is probed again.
 pub const AGAIN_EVERY: Duration = Duration::from_secs(60);
@@ -53,7 +50,7 @@ pub async fn probe(
 }
 
 async fn look(stores: &Stores, config: &StorageConfig) -> Result<(), String> {
-    if config.place.provider() == Provider::Db {
+    if config.is_in_database() {
         // It is kept beside this very config.
         return Ok(());
     }

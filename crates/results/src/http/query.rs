@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 use sluice_proto::results::v1::{ListResultsRequest, TimeRange, result::State};
-use sluice_service::{Error, Violation, http::Query};
+use sluice_service::{Error, Faults, http::Query};
 
 /// Every parameter there is.
 pub const PARAMETERS: [&str; 23] = [
@@ -61,20 +61,7 @@ pub fn request(organisation: String, query: &Query) -> Result<ListResultsRequest
         date_deleted: range("date_deleted", query, &mut faults),
         ..ListResultsRequest::default()
     };
-    if faults.0.is_empty() { Ok(request) } else { Err(Error::invalid_all(faults.0)) }
-}
-
-/// What can't be read, each with its parameter.
-#[derive(Default)]
-struct Faults(Vec<Violation>);
-
-impl Faults {
-    fn or_default<T: Default>(&mut self, read: Result<T, Error>) -> T {
-        read.unwrap_or_else(|error| {
-            self.0.extend_from_slice(error.violations());
-            T::default()
-        })
-    }
+    faults.none_or(request)
 }
 
 fn limit(query: &Query) -> Result<i32, Error> {
@@ -108,8 +95,7 @@ fn range(field: &str, query: &Query, faults: &mut Faults) -> Option<TimeRange> {
     if bound == TimeRange::default() {
         return Some(TimeRange { gte: Some(equal), lte: Some(equal), ..bound });
     }
-    let description = "give either a moment or bounds".to_owned();
-    faults.0.push(Violation { field: field.into(), description });
+    faults.add(field, "give either a moment or bounds");
     None
 }
 
