@@ -1,7 +1,8 @@
 """The little of a Kubernetes API that `kubectl get job` asks for, so that what `apply`
 makes of Jobs' conditions is tried with the real kubectl. Prints its port.
 
-    jobs_server.py JOBS.json      {name: [conditions that are true]}, read at each request
+    jobs_server.py JOBS.json      {name: [conditions that are true]}, read at each request;
+                                  a Job without any has a pod that runs
 """
 
 import http.server
@@ -29,7 +30,7 @@ def jobs():
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name, "namespace": "sluice"},
-        "status": {"conditions": [{"type": t, "status": "True"} for t in types]},
+        "status": {"ready": int(not types), "conditions": [{"type": t, "status": "True"} for t in types]},
     }
     return {"apiVersion": "batch/v1", "kind": "JobList", "metadata": {}, "items": [item(*job) for job in given.items()]}
 
