@@ -7,6 +7,7 @@ deploy/README.md lists, files that are mounted, addresses that are served, time 
 The first is the base alone, which is held against the schemas only.
 """
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -27,15 +28,27 @@ AFTER_DEADLINE_SECONDS = int(re.search(FLUSHED, (ROOT / "deploy/SETTINGS.md").re
 MIB = 1024 * 1024
 # What a process takes that nobody asks anything of, its definitions and sessions included.
 BASE_BYTES = 64 * MIB
+
+
+def constant(file, name):
+    """A constant of the sources, a product of numbers."""
+    [product] = re.findall(rf"^(?:pub\(super\) )?const {name}: \w+ = ([\d *]+);$", (ROOT / file).read_text(), re.M)
+    return math.prod(map(int, product.split(" * ")))
+
+
 # What a request's stream holds that nobody has read yet.
-WINDOW = re.search(r"^const STREAM_WINDOW_BYTES: u32 = (\d+) \* 1024;$", (ROOT / "crates/service/src/serve.rs").read_text(), re.M)
-WINDOW_BYTES = int(WINDOW[1]) * 1024
+WINDOW_BYTES = constant("crates/service/src/serve.rs", "STREAM_WINDOW_BYTES")
+# What waits for the database. Of callers who have gone, nothing else counts it.
+WAITING_BYTES = {
+    "sluice-ingest": constant("crates/ingest/src/committer/entry.rs", "WAITING_BYTES_MAX"),
+    "sluice-results": constant("crates/results/src/recorder/mod.rs", "QUEUE_KIBIBYTES_MAX") * 1024,
+}
 
 
 def memory_bytes(quantity):
-    """Bytes of a limit such as 512Mi or 1Gi."""
-    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()
-    return int(number) * {"Mi": 1, "Gi": 1024}[unit] * MIB
+    """Bytes of a limit such as 512Mi or 1Gi, or 512m for a container engine."""
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi|m)", quantity).groups()
+    return int(number) * {"Mi": 1, "m": 1, "Gi": 1024}[unit] * MIB
 
 
 def settings():
@@ -81,6 +94,17 @@ def secrets_documented():
 
 
 DEFAULTS = defaults()
+
+
+def needed_bytes(service, given):
+    """What the settings let callers take, all at once; it must fit into the limit."""
+    of = lambda setting: int(given.get(setting, DEFAULTS[setting]))
+    needed = BASE_BYTES + WAITING_BYTES[service] + of("SLUICE_REQUESTS_IN_FLIGHT_MAX") * WINDOW_BYTES
+    needed += of("SLUICE_BODY_BYTES_IN_FLIGHT_MAX") + of("SLUICE_ANSWER_BYTES_IN_FLIGHT_MAX")
+    if service == "sluice-results":
+        return needed + of("SLUICE_FILE_BYTES_IN_FLIGHT_MAX") + of("SLUICE_RECENT_BYTES_MAX")
+    # The last: what publishers' open streams keep.
+    return needed + of("SLUICE_FILES_MAX") * of("SLUICE_OBSERVATION_BYTES_MAX") + of("SLUICE_BODY_BYTES_IN_FLIGHT_MAX")
 
 
 class Rendered:
@@ -238,17 +262,7 @@ class Rendered:
             self.fault(name, "stops before its readiness probe can have told anybody")
 
     def memory(self, name, container, given):
-        """What the settings let callers take, all at once, fits into the limit."""
-        of = lambda setting: int(given.get(setting, DEFAULTS[setting]))
-        needed = BASE_BYTES + of("SLUICE_REQUESTS_IN_FLIGHT_MAX") * WINDOW_BYTES
-        needed += of("SLUICE_BODY_BYTES_IN_FLIGHT_MAX") + of("SLUICE_ANSWER_BYTES_IN_FLIGHT_MAX")
-        if name == "sluice-results":
-            needed += of("SLUICE_FILE_BYTES_IN_FLIGHT_MAX") + of("SLUICE_RECENT_BYTES_MAX")
-        else:
-            needed += of("SLUICE_FILES_MAX") * of("SLUICE_OBSERVATION_BYTES_MAX")
-            # What publishers' open streams keep.
-            needed += of("SLUICE_BODY_BYTES_IN_FLIGHT_MAX")
-        limit = memory_bytes(container["resources"]["limits"]["memory"])
+        needed, limit = needed_bytes(name, given), memory_bytes(container["resources"]["limits"]["memory"])
         if needed > limit:
             self.fault(name, f"its settings let callers take {needed // MIB} MiB of {limit // MIB}")
 

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import yaml
-from manifests import ROOT, settings
+from manifests import MIB, ROOT, memory_bytes, needed_bytes, settings
 
 
 def compose(path, known):
@@ -42,6 +42,10 @@ def compose(path, known):
         for variable in service.get("environment", {}):
             if variable not in known[f"sluice-{name}"]:
                 faults.append(f"{where}: {variable}: no such setting")
+        if f"sluice-{name}" in known:
+            needed, limit = needed_bytes(f"sluice-{name}", service["environment"]), memory_bytes(service["mem_limit"])
+            if needed > limit:
+                faults.append(f"{where}: its settings let callers take {needed // MIB} MiB of {limit // MIB}")
     return faults
 
 
