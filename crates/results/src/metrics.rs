@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use sluice_service::{
     label,
-    metrics::{By, Counter, FloatGauge, Gauge, Histogram, Registry, items, seconds},
+    metrics::{By, Counter, Family, FloatGauge, Gauge, Histogram, Label as _, Registry, items, seconds},
 };
 
 use crate::recorder::Recording;
@@ -67,6 +67,18 @@ label! {
     enum Removal {
         Removed = "removed",
         Failed = "failed",
+    }
+}
+
+label! {
+    /// What a round of the clean-up is about.
+    pub enum Work {
+        /// What uploads left behind.
+        Uploads = "uploads",
+        /// What is past its retention.
+        Expiring = "expiring",
+        /// What has been EXPIRED for a year.
+        Forgetting = "forgetting",
     }
 }
 
@@ -255,11 +267,17 @@ pub struct Cleanup {
     lag_seconds: FloatGauge,
     expired: By<Consumed, Counter>,
     objects: By<Removal, Counter>,
-    rounds: By<Round, Counter>,
+    rounds: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
 impl Cleanup {
     fn register(registry: &mut Registry) -> Self {
+        let rounds = Family::default();
+        for (work, round) in
+            Work::ALL.iter().flat_map(|work| Round::ALL.iter().map(move |round| (work, round)))
+        {
+            drop(rounds.get_or_create(&ended(*work, *round)));
+        }
         Self {
             lag_seconds: registry.add(
                 "sluice_cleanup_lag_seconds",
@@ -280,11 +298,11 @@ impl Cleanup {
                 "removal",
                 Counter::default,
             ),
-            rounds: registry.add_by(
+            rounds: registry.add(
                 "sluice_cleanup_rounds_total",
-                "Rounds of the clean-up, by how they ended",
-                "round",
-                Counter::default,
+                "Rounds of the clean-up in which there was something to look at, by what they are about and \
+                 how they ended",
+                rounds,
             ),
         }
     }
@@ -316,9 +334,14 @@ impl Cleanup {
     }
 
     /// A round ended, well or not.
-    pub fn round(&self, done: bool) {
-        self.rounds.of(if done { Round::Done } else { Round::Failed }).inc();
+    pub fn round(&self, of: Work, done: bool) {
+        self.rounds.get_or_create(&ended(of, if done { Round::Done } else { Round::Failed })).inc();
     }
+}
+
+/// The labels of a round.
+fn ended(of: Work, round: Round) -> [(&'static str, &'static str); 2] {
+    [("of", of.word()), ("round", round.word())]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of groups")]

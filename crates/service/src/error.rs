@@ -24,6 +24,11 @@ const ERROR_DOMAIN: &str = "sluice";
 const UNCONFIGURED: &str = "UNCONFIGURED";
 /// The reason of a request that exceeds the size limit.
 const REQUEST_TOO_LARGE: &str = "REQUEST_TOO_LARGE";
+/// Reasons of an UNAVAILABLE that lies with its caller, or is no failure at all.
+pub(crate) const STREAM_ENDING: &str = "STREAM_ENDING";
+pub(crate) const STREAM_OUTGROWN: &str = "STREAM_OUTGROWN";
+pub(crate) const TOO_SLOW: &str = "TOO_SLOW";
+const NO_FAILURES: [&str; 3] = [STREAM_ENDING, STREAM_OUTGROWN, TOO_SLOW];
 /// The reason of a body that is no JSON, or of the wrong shape.
 const INVALID_BODY: &str = "INVALID_BODY";
 
@@ -153,7 +158,7 @@ impl Error {
     /// The request stopped coming: the network's fault as a rule, so it may be retried.
     #[must_use]
     pub(crate) fn too_slow() -> Self {
-        Self::new(Kind::Unavailable, "TOO_SLOW", "the request did not come in time").retry_after(RETRY_AFTER)
+        Self::new(Kind::Unavailable, TOO_SLOW, "the request did not come in time").retry_after(RETRY_AFTER)
     }
 
     /// The bytes of a gRPC request are not what the contract says.
@@ -287,6 +292,19 @@ struct HttpError<'a> {
     params: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
+/// An answer over HTTP that has the status of a failure, and is none; as what it counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoFailure(pub(crate) &'static str);
+
+/// The reason of a status that has the code of a failure, and is none.
+pub(crate) fn no_failure(status: &Status) -> Option<&'static str> {
+    if status.code() != Code::Unavailable {
+        return None;
+    }
+    let reason = status.get_details_error_info()?.reason;
+    NO_FAILURES.into_iter().find(|known| *known == reason)
+}
+
 impl Error {
     /// The answer on the surface that was called.
     pub(crate) fn into_answer(self, grpc: bool) -> http::Response<Body> {
@@ -311,6 +329,11 @@ impl IntoResponse for Error {
         }
         let body = HttpError { error: code, message: &self.message, params };
         let mut answer = crate::http::json(status, &body);
+        if self.kind == Kind::DeadlineExceeded {
+            answer.extensions_mut().insert(NoFailure("DEADLINE_EXCEEDED"));
+        } else if NO_FAILURES.contains(&self.reason) {
+            answer.extensions_mut().insert(NoFailure(self.reason));
+        }
         let headers = answer.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sluice\""));

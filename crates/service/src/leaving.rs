@@ -14,11 +14,9 @@ use std::{
 
 use http::Request;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 use tower_service::Service;
 
-use crate::{Error, Kind, stalls::Stalls};
+use crate::{Error, Kind, error::STREAM_ENDING, stalls::Stalls};
 
 /// Whether a request's connection is about to end. Handlers of streams find it in
 /// the request's extensions.
@@ -58,9 +56,6 @@ impl Leaving {
     }
 }
 
-/// The reason of such an end.
-const REASON: &str = "STREAM_ENDING";
-
 /// A stream ends since its connection is about to.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending;
@@ -69,15 +64,7 @@ impl From<Ending> for Error {
     /// UNAVAILABLE, to be retried at once: elsewhere, or by a new connection.
     fn from(_: Ending) -> Self {
         let message = "everything received was answered; open another stream for the rest";
-        Self::new(Kind::Unavailable, REASON, message).retry_after(Duration::ZERO)
-    }
-}
-
-impl Ending {
-    /// Whether this is what a stream was told.
-    pub(crate) fn is_told_by(status: &Status) -> bool {
-        status.code() == Code::Unavailable
-            && status.get_details_error_info().is_some_and(|info| info.reason == REASON)
+        Self::new(Kind::Unavailable, STREAM_ENDING, message).retry_after(Duration::ZERO)
     }
 }
 
@@ -104,17 +91,5 @@ where
         self.leaving.asked.store(true, Relaxed);
         request.extensions_mut().insert(self.leaving.clone());
         self.inner.call(request)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ending_is_told_from_what_fails() {
-        assert!(Ending::is_told_by(&Error::from(Ending).into()));
-        assert!(!Ending::is_told_by(&Error::unavailable("away").into()));
-        assert!(!Ending::is_told_by(&Error::new(Kind::Internal, REASON, "").into()));
     }
 }

@@ -20,7 +20,7 @@ use tower_service::Service;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    leaving::Ending,
+    error::{NoFailure, no_failure},
     metrics::{Code, Requests, grpc_code_name},
     stack::is_grpc,
     trace,
@@ -92,6 +92,8 @@ struct UnderWay {
     route: &'static str,
     method: &'static str,
     code: Code,
+    /// Whether that is no failure, and the reason.
+    no_failure: Option<&'static str>,
 }
 
 impl UnderWay {
@@ -105,22 +107,22 @@ impl UnderWay {
             trace::continue_from(&span, request.headers());
             // Until it is known better: its caller may leave.
             let code = Code::Grpc(GrpcCode::Cancelled);
-            return Self { requests, span, started, route, method: "", code };
+            return Self { requests, span, started, route, method: "", code, no_failure: None };
         }
         let method = method(request.method());
         let span = http_span(method);
         trace::continue_from(&span, request.headers());
         let code = Code::Http(CLIENT_CLOSED_REQUEST);
-        Self { requests, span, started, route: UNKNOWN, method, code }
+        Self { requests, span, started, route: UNKNOWN, method, code, no_failure: None }
     }
 
     fn answered(&mut self, answer: &Response<Body>) {
         match self.code {
             Code::Grpc(_) => self.told(answer.headers()),
-            Code::StreamEnding => {}
-            Code::Http(_) => {
+            _ => {
                 self.route = answer.extensions().get::<Matched>().map_or(UNKNOWN, |matched| matched.0);
                 self.code = Code::Http(answer.status().as_u16());
+                self.no_failure = answer.extensions().get::<NoFailure>().map(|told| told.0);
             }
         }
     }
@@ -128,10 +130,8 @@ impl UnderWay {
     /// Looks for gRPC's status among headers, which are trailers mostly.
     fn told(&mut self, headers: &HeaderMap) {
         if let (Code::Grpc(_), Some(status)) = (self.code, Status::from_header_map(headers)) {
-            self.code = match Ending::is_told_by(&status) {
-                true => Code::StreamEnding,
-                false => Code::Grpc(status.code()),
-            };
+            self.code = Code::Grpc(status.code());
+            self.no_failure = no_failure(&status);
         }
     }
 }
@@ -139,7 +139,8 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.requests.open.dec();
-        self.requests.count(self.route, self.method, self.code, self.started.elapsed());
+        let code = self.no_failure.map_or(self.code, Code::NoFailure);
+        self.requests.count(self.route, self.method, code, self.started.elapsed());
         if self.span.is_disabled() {
             return;
         }
@@ -148,19 +149,15 @@ impl Drop for UnderWay {
                 self.span.record("rpc.response.status_code", grpc_code_name(code));
                 is_fault(code)
             }
-            // As it should be, whatever the status says.
-            Code::StreamEnding => {
-                self.span.record("rpc.response.status_code", grpc_code_name(GrpcCode::Unavailable));
-                false
-            }
             Code::Http(status) => {
                 self.span.record("http.response.status_code", status);
                 self.span.record("http.route", self.route);
                 trace::rename(&self.span, format!("{} {}", self.method, self.route));
                 status >= 500
             }
+            Code::NoFailure(_) => false,
         };
-        if failed {
+        if failed && self.no_failure.is_none() {
             self.span.record("otel.status_code", "ERROR");
         }
     }

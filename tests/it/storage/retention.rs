@@ -154,11 +154,17 @@ async fn a_storage_config_that_fails_keeps_nothing_from_being_forgotten() {
         sql.query_opt("SELECT FROM expired", &[]).await.unwrap().is_none().then_some(())
     })
     .await;
+    let rounds = async |of, round| {
+        let exposed = scrape(storage.shelf.0.results[0].admin()).await;
+        exposed.sum("sluice_cleanup_rounds_total", &[("of", of), ("round", round)])
+    };
     eventually("a round that is said to have failed", || async {
-        let rounds = scrape(storage.shelf.0.results[0].admin()).await;
-        (rounds.sum("sluice_cleanup_rounds_total", &[("round", "failed")]) > 0.0).then_some(())
+        (rounds("expiring", "failed").await > 0.0).then_some(())
     })
     .await;
+    assert_eq!(rounds("expiring", "done").await, 0.0);
+    eventually("one that forgot", || async { (rounds("forgetting", "done").await > 0.0).then_some(()) })
+        .await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use deadpool_postgres::Pool;
 use sluice_service::{
     Error, OrganisationId,
     backoff::{News, Outage},
+    metrics::Label as _,
     postgres::query,
 };
 use tokio::time::{Instant, sleep};
@@ -23,7 +24,7 @@ use uuid::Uuid;
 use self::expire::Lease;
 use crate::{
     configs::{Configs, stores::Stores},
-    metrics,
+    metrics::{self, Work},
     storage_config::{State, StorageConfig},
     time::Micros,
 };
@@ -48,14 +49,6 @@ pub struct Cleanup {
     pub metrics: Arc<metrics::Cleanup>,
 }
 
-/// What is known from the rounds before.
-struct Before {
-    /// When old records and empty partitions were looked for.
-    forgot: Option<Instant>,
-    /// When each storage config was looked at, and none failed.
-    looked: Instant,
-}
-
 impl Cleanup {
     /// Cleans up until shutdown. What uploads left behind and what is past its retention hold
     /// each other up in nothing.
@@ -71,49 +64,49 @@ impl Cleanup {
         let mut outage = Outage::default();
         loop {
             let done = self.remove_uploads().await;
-            self.ended(&done, &mut outage);
+            self.ended(Work::Uploads, &done, &mut outage);
             sleep(self.every).await;
         }
     }
 
     async fn keep_expiring(&self) {
-        let (mut before, mut outage) = (Before { forgot: None, looked: Instant::now() }, Outage::default());
+        let (mut looked, mut forgot) = (Instant::now(), None);
+        let (mut looking, mut forgetting) = (Outage::default(), Outage::default());
         loop {
-            let done = self.once(&mut before).await;
-            self.ended(&done, &mut outage);
+            let done = self.look().await;
+            match &done {
+                Ok(_) => looked = Instant::now(),
+                Err(_) => self.metrics.lag_at_least(looked.elapsed().saturating_sub(self.every)),
+            }
+            // Others may have looked at everything just now: that says nothing.
+            if !matches!(done, Ok(0)) {
+                self.ended(Work::Expiring, &done, &mut looking);
+            }
+            if forgot.is_none_or(|last: Instant| last.elapsed() > FORGET_EVERY) {
+                // Also if it fails: then it is not tried again at each look.
+                forgot = Some(Instant::now());
+                let done = self.forget().await.and(self.drop_empty_weeks().await);
+                self.ended(Work::Forgetting, &done, &mut forgetting);
+            }
             sleep(self.every).await;
         }
     }
 
     /// A round ended.
-    fn ended(&self, done: &Result<(), Error>, outage: &mut Outage) {
+    fn ended<T>(&self, of: Work, done: &Result<T, Error>, outage: &mut Outage) {
         match outage.news_of(done) {
-            Some(News::Fails(error)) => tracing::warn!(error, "clean-up fails"),
-            Some(News::WorksAgain) => tracing::info!("clean-up works again"),
+            Some(News::Fails(error)) => tracing::warn!(error, of = of.word(), "clean-up fails"),
+            Some(News::WorksAgain) => tracing::info!(of = of.word(), "clean-up works again"),
             None => {}
         }
-        self.metrics.round(done.is_ok());
+        self.metrics.round(of, done.is_ok());
     }
 
-    async fn once(&self, before: &mut Before) -> Result<(), Error> {
-        let looked = self.look().await;
-        match &looked {
-            Ok(()) => before.looked = Instant::now(),
-            Err(_) => self.metrics.lag_at_least(before.looked.elapsed().saturating_sub(self.every)),
-        }
-        let mut forgot = Ok(());
-        if before.forgot.is_none_or(|last| last.elapsed() > FORGET_EVERY) {
-            // Also if it fails: then it is not tried again at each look.
-            before.forgot = Some(Instant::now());
-            forgot = self.forget().await.and(self.drop_empty_weeks().await);
-        }
-        looked.and(forgot)
-    }
-
-    /// Looks at all storage configs, and tells how late the clean-up is.
-    async fn look(&self) -> Result<(), Error> {
+    /// Looks at all storage configs, and tells how late the clean-up is. Answers how many
+    /// were looked at here.
+    async fn look(&self) -> Result<usize, Error> {
         let rows = query(&self.pool, include_str!("../sql/cleanup_add_configs.sql"), &[]).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
+        let Some(row) = rows.first() else { return Ok(0) };
         // Each is looked at once now, however short the time between two looks is.
         let now: Micros = row.try_get("now")?;
         let unseen = Duration::try_from_secs_f64(row.try_get("unseen_seconds")?).unwrap_or_default();
@@ -125,19 +118,20 @@ impl Cleanup {
 
     /// Looks at each storage config that was not looked at since a moment, and says how
     /// late what is due longest is. One that fails holds up no other.
-    async fn expire_all(&self, now: Micros, late_for: &mut Duration) -> Result<(), Error> {
-        let mut all = Ok(());
+    async fn expire_all(&self, now: Micros, late_for: &mut Duration) -> Result<usize, Error> {
+        let (mut all, mut failed) = (0, None);
         while let Some(mut lease) = self.lease(now).await? {
             let looked = self.look_at(&mut lease).await;
             self.release(&lease).await?;
             if let Err(error) = looked {
                 let (organisation, storage_config) = (&lease.organisation, lease.config);
                 tracing::warn!(%organisation, %storage_config, %error, "storage config not cleaned up");
-                all = Err(error);
+                failed = Some(error);
             }
             *late_for = (*late_for).max(self.overdue(&lease).await?);
+            all += 1;
         }
-        all
+        failed.map_or(Ok(all), Err)
     }
 
     /// Looks at one storage config.

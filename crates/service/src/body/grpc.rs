@@ -16,7 +16,7 @@ use super::{
     BoxError, Polled,
     frames::{Frames, Stop},
 };
-use crate::{Error, Kind, budget::Account, whole::Whole};
+use crate::{Error, Kind, budget::Account, error::STREAM_OUTGROWN, whole::Whole};
 
 /// How long a caller may pause within a message.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(20);
@@ -94,7 +94,7 @@ impl<B> Grpc<B> {
 /// A stream keeps the buffer of its largest message for as long as it lives.
 fn outgrown() -> Error {
     let message = "the organisation's open streams keep too much memory; open another one";
-    Error::new(Kind::Unavailable, "STREAM_OUTGROWN", message).retry_after(Duration::ZERO)
+    Error::new(Kind::Unavailable, STREAM_OUTGROWN, message).retry_after(Duration::ZERO)
 }
 
 impl<B> Body for Grpc<B>

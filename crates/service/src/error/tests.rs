@@ -112,3 +112,18 @@ fn unavailable_says_when_to_come_again() {
         assert_eq!(delay, Some(RETRY_AFTER), "{status:?}");
     }
 }
+
+#[test]
+fn what_lies_with_the_caller_is_told_from_what_fails() {
+    let told = |kind, reason| no_failure(&Error::new(kind, reason, "").into());
+    for reason in NO_FAILURES {
+        assert_eq!(told(Kind::Unavailable, reason), Some(reason));
+        assert_eq!(told(Kind::Internal, reason), None);
+    }
+    assert_eq!(no_failure(&Error::unavailable("away").into()), None);
+    assert_eq!(no_failure(&Status::unavailable("by a proxy")), None);
+    let over_http = |error: Error| error.into_response().extensions().get().map(|NoFailure(told)| *told);
+    assert_eq!(over_http(Error::new(Kind::Unavailable, TOO_SLOW, "")), Some(TOO_SLOW));
+    assert_eq!(over_http(Error::new(Kind::DeadlineExceeded, "ANY", "")), Some("DEADLINE_EXCEEDED"));
+    assert_eq!(over_http(Error::unavailable("away")), None);
+}

@@ -14,11 +14,10 @@ use crate::met::{Limit, Named};
 pub(crate) enum Code {
     /// A status of gRPC.
     Grpc(GrpcCode),
-    /// A stream of gRPC that was told to go on elsewhere: UNAVAILABLE to its caller, and no
-    /// failure.
-    StreamEnding,
     /// A status of HTTP.
     Http(u16),
+    /// What has the status of a failure and is none, by its reason.
+    NoFailure(&'static str),
 }
 
 /// The name the gRPC specification gives a status.
@@ -49,8 +48,8 @@ impl EncodeLabelValue for Code {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
         match self {
             Self::Grpc(code) => encoder.write_str(grpc_code_name(*code)),
-            Self::StreamEnding => encoder.write_str("STREAM_ENDING"),
             Self::Http(status) => write!(encoder, "{status}"),
+            Self::NoFailure(reason) => encoder.write_str(reason),
         }
     }
 }
@@ -103,8 +102,8 @@ impl Requests {
         Self {
             ended: registry.add(
                 "sluice_requests_total",
-                "Requests that ended, by rpc or route, HTTP method and status (STREAM_ENDING: streams told \
-                 to go on elsewhere)",
+                "Requests that ended, by rpc or route, HTTP method and status (STREAM_ENDING, \
+                 STREAM_OUTGROWN, TOO_SLOW, and over HTTP DEADLINE_EXCEEDED: no failures)",
                 Family::default(),
             ),
             seconds: registry.add(
