@@ -185,7 +185,7 @@ impl Follower {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = self.asked.recv_many(&mut waiting, WAITING_MAX) => {}
+                1.. = self.asked.recv_many(&mut waiting, WAITING_MAX) => {}
                 () = tokio::time::sleep(wait) => {}
             }
             let look = self.look().await;
@@ -233,7 +233,10 @@ fn apply(mut snapshot: Snapshot, rows: &[Row]) -> Snapshot {
         }
         match Definition::from_row(row) {
             Ok(definition) => snapshot.put(Arc::new(definition)),
-            Err(fault) => tracing::error!(organisation, path, fault, "a kept definition is not usable"),
+            Err(fault) => {
+                tracing::error!(organisation, path, fault, "a kept definition is not usable");
+                snapshot.remove(organisation, path);
+            }
         }
     }
     snapshot
@@ -241,7 +244,30 @@ fn apply(mut snapshot: Snapshot, rows: &[Row]) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use sluice_service::postgres::Database;
+    use tokio::{net::TcpListener, time::Instant as Clock};
+
     use super::*;
+
+    /// Until what is sealed is committed there is a follower.
+    #[tokio::test(start_paused = true)]
+    async fn when_nobody_can_ask_any_more_it_is_looked_as_often_as_before() {
+        // It hangs up at once.
+        let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://nobody@{}/none", database.local_addr().unwrap());
+        let pool = Database::parse(&url).unwrap().pool(crate::sessions::DEFINITIONS, 1).unwrap();
+        let (registry, follower) = Registry::new(pool);
+        drop(registry);
+        let stopped = CancellationToken::new();
+        let following = tokio::spawn(follower.run(stopped.clone()));
+        let began = Clock::now();
+        for _ in 0..3 {
+            drop(database.accept().await.unwrap());
+        }
+        assert!(began.elapsed() >= FOLLOW_EVERY, "{:?}", began.elapsed());
+        stopped.cancel();
+        following.await.unwrap();
+    }
 
     #[test]
     fn who_has_not_looked_for_long_begins_anew() {

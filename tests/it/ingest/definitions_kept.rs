@@ -87,3 +87,21 @@ async fn what_was_deleted_is_forgotten_after_a_day() {
     let unknown = (Outcome::Error, "UNKNOWN_DEFINITION");
     assert_eq!(told(&said), [(Outcome::Success, ""), unknown, unknown]);
 }
+
+/// Then it rules nowhere: not on a replica that knew what was there before either.
+#[tokio::test]
+async fn a_definition_that_can_not_be_read_any_more_is_not_in_force() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("a")).await;
+    put(&acme, definition("b")).await;
+    assert_eq!(publish_one(&acme, json("a", "1")).await.outcome(), Outcome::Success);
+    let by_hand = "WITH next AS (UPDATE registry_revision SET revision = revision + 1 RETURNING revision)
+        UPDATE definition SET unique_by = '{no pointer}', revision = next.revision FROM next WHERE path = 'a'";
+    pair.ingest_database.sql().await.execute(by_hand, &[]).await.unwrap();
+    // What is put now comes after it, and is followed at once.
+    put(&acme, definition("c")).await;
+    let said = publish(&acme, ["a", "b", "c"].map(|path| json(path, "2")).to_vec()).await;
+    let success = (Outcome::Success, "");
+    assert_eq!(told(&said), [(Outcome::Error, "UNKNOWN_DEFINITION"), success, success]);
+}
