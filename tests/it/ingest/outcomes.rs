@@ -296,3 +296,31 @@ async fn a_throttled_observation_opens_no_window_and_a_suppressed_one_takes_no_s
     let said = publish(&acme, vec![keyed(3), keyed(4)]).await;
     assert_eq!(kinds(&said), [Success, Throttled], "a raised count counts on, and 3 was never let in before");
 }
+
+/// As a later build may have left it, to which this one had to come back.
+#[tokio::test]
+async fn a_marker_that_says_what_this_build_does_not_know_is_not_decided_anew() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let observations = vec![marked("plain", "a", "1"), marked("plain", "b", "2")];
+    let said = publish(&acme, observations.clone()).await;
+    let mut all = accepted(&observations, &said);
+    let unknown = "UPDATE marker SET outcome = 99 WHERE ingest_id = $1::text::uuid";
+    let sql = pair.ingest_database.sql().await;
+    assert_eq!(sql.execute(unknown, &[&said[0].ingest_id]).await.unwrap(), 1);
+    let (known, new) = (vec![observations[1].clone()], vec![marked("plain", "c", "3"), json("plain", "4")]);
+    for _ in 0..2 {
+        let with_it = vec![json("plain", "0"), observations[0].clone()];
+        let mut caller = acme.ingest.clone();
+        let (failed, known, said) = tokio::join!(
+            caller.publish_observations(request(with_it)),
+            publish(&acme, known.clone()),
+            publish(&acme, new.clone())
+        );
+        assert_eq!(failed.unwrap_err().code(), tonic::Code::Internal);
+        assert_eq!(kinds(&known), [Outcome::Duplicate]);
+        all.extend(accepted(&new, &said));
+    }
+    adds_up(&pair, &acme, &all).await;
+}

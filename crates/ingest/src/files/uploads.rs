@@ -82,8 +82,7 @@ impl Uploads {
         let row = rows.first().ok_or_else(|| Error::internal("a look ahead that saw nothing"))?;
         let mut seen = Seen::at(row.get("now"));
         if let Some(key) = row.get::<_, Option<Uuid>>("marker") {
-            let marker = marker_of(row).ok_or_else(|| Error::internal("a marker of no known outcome"))?;
-            seen.markers.insert(key, Found { row: marker, in_current_slot: true });
+            seen.markers.insert(key, Found { row: marker_of(row)?, in_current_slot: true });
         }
         if let Some(key) = row.get::<_, Option<Uuid>>("counter") {
             let counter = Counter { window_start: row.get("window_start"), used: row.get("used") };

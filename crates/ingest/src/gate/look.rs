@@ -56,8 +56,11 @@ impl GateSession {
         };
         let moment = if moment == presume { of("moment").next() } else { answers[moment].rows.first() };
         let (seen, moment) = seen(moment, rows(&answers, uploads), rows(&answers, counters))?;
-        let (markers, windows) = (markers_of(&[], of("marker")), windows_of(&[], of("window")));
-        Ok((Seen { markers, windows, ..seen }, moment))
+        let windows = windows_of(&[], of("window"));
+        match markers_of(&[], of("marker")) {
+            Ok(markers) => Ok((Seen { markers, windows, ..seen }, moment)),
+            Err(error) => Err(self.given_up(GateError::Statement(error)).await),
+        }
     }
 
     /// One trip, and another one where something was there: it is read once it is locked.
@@ -100,9 +103,11 @@ impl GateSession {
         let (seen, moment) = seen(moment, rows(&answers, uploads), rows(&answers, counters))?;
         let met_windows =
             if met_windows.is_some() { rows(&answers, met_windows) } else { rows(&more, met_later) };
-        let markers = markers_of(rows(&more, met_markers), rows(&answers, old_markers).iter());
         let windows = windows_of(met_windows, rows(&answers, old_windows).iter());
-        Ok((Seen { markers, windows, ..seen }, moment))
+        match markers_of(rows(&more, met_markers), rows(&answers, old_markers).iter()) {
+            Ok(markers) => Ok((Seen { markers, windows, ..seen }, moment)),
+            Err(error) => Err(self.given_up(GateError::Statement(error)).await),
+        }
     }
 
     /// First, since others may hold them: what waits for one holds no more.

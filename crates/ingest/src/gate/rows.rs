@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use sluice_service::Error;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -90,22 +91,32 @@ impl<'a> OutboxColumns<'a> {
     }
 }
 
-/// A marker, unless its outcome is none that this build knows.
-pub fn marker_of(row: &Row) -> Option<Marker> {
-    let outcome = Final::from_code(row.get("outcome"))?;
-    Some(Marker { outcome, ingest_id: row.get("ingest_id"), fingerprint: row.get("fingerprint") })
+/// A marker.
+///
+/// # Errors
+/// INTERNAL if its outcome is none that this build knows: what was decided is not decided
+/// anew.
+pub fn marker_of(row: &Row) -> Result<Marker, Error> {
+    let outcome = Final::from_code(row.get("outcome"));
+    let outcome = outcome.ok_or_else(|| Error::internal("a marker of no known outcome"))?;
+    Ok(Marker { outcome, ingest_id: row.get("ingest_id"), fingerprint: row.get("fingerprint") })
 }
 
 /// Markers by key, of the current slot and of older ones.
-pub fn markers_of<'a>(current: &[Row], old: impl Iterator<Item = &'a Row>) -> HashMap<Uuid, Found<Marker>> {
+///
+/// # Errors
+/// As of [`marker_of`].
+pub fn markers_of<'a>(
+    current: &[Row],
+    old: impl Iterator<Item = &'a Row>,
+) -> Result<HashMap<Uuid, Found<Marker>>, Error> {
     let mut markers: HashMap<Uuid, Found<Marker>> = HashMap::new();
     let tagged = current.iter().map(|row| (row, true)).chain(old.map(|row| (row, false)));
     for (row, in_current_slot) in tagged {
-        let Some(marker) = marker_of(row) else { continue };
         // Carried over from slot to slot all rows of a key say the same.
-        markers.entry(row.get("key")).or_insert(Found { row: marker, in_current_slot });
+        markers.entry(row.get("key")).or_insert(Found { row: marker_of(row)?, in_current_slot });
     }
-    markers
+    Ok(markers)
 }
 
 /// The latest window of each key, of the current slot and of older ones.

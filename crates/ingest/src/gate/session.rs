@@ -107,22 +107,15 @@ impl GateSession {
         }
         let (seen, moment) = self.look(&presumed, !looks_first).await?;
         if moment.revision > minimum_revision {
-            self.rollback().await?;
-            return Err(GateError::Stale { revision: moment.revision });
+            return Err(self.given_up(GateError::Stale { revision: moment.revision }).await);
         }
         let verdict = match decide(candidates, &presumed, &seen) {
             Ok(verdict) => verdict,
-            Err(unfit) => {
-                self.rollback().await?;
-                return Err(GateError::Unfit(unfit));
-            }
+            Err(unfit) => return Err(self.given_up(GateError::Unfit(unfit)).await),
         };
         let outbox = match outbox_of(&verdict) {
             Ok(outbox) => outbox,
-            Err(error) => {
-                self.rollback().await?;
-                return Err(GateError::Statement(error));
-            }
+            Err(error) => return Err(self.given_up(GateError::Statement(error)).await),
         };
         match self.commit(&verdict, &presumed.uploads, &outbox).await {
             Ok(()) => Ok((verdict, outbox)),
@@ -217,6 +210,11 @@ impl GateSession {
             }
             Meaning::Statement => GateError::Statement(Error::internal(error)),
         }
+    }
+
+    /// Rolls back for this reason.
+    pub(super) async fn given_up(&self, why: GateError) -> GateError {
+        self.rollback().await.err().unwrap_or(why)
     }
 
     async fn rollback(&self) -> Result<(), GateError> {
