@@ -32,6 +32,8 @@ mod schemas;
 pub mod sessions;
 mod tally;
 mod turns;
+#[cfg(test)]
+mod warnings;
 
 use std::{process::ExitCode, time::Duration};
 

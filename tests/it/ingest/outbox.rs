@@ -8,7 +8,7 @@ use sluice_proto::ingest::v1::{Definition, Outcome};
 use sluice_tests::{Link, Pair, Proxy, Replica, Service, Tenant, eventually, eventually_within};
 use tokio_postgres::Client;
 
-use crate::support::*;
+use crate::{support::*, telemetry::exposition::scrape};
 
 async fn start(builder: sluice_tests::PairBuilder) -> (Pair, Clients) {
     let pair = builder.start().await;
@@ -127,7 +127,7 @@ async fn results_being_killed_delays_and_doubles_nothing() {
 
 #[tokio::test]
 async fn rows_that_can_not_be_recorded_are_set_aside_and_the_others_flow() {
-    let (pair, acme) = start(builder()).await;
+    let (pair, acme) = start(builder().admin()).await;
     let sql = pair.ingest_database.sql().await;
     let good = accept(&acme, 3).await;
     for (organisation, format, payload) in
@@ -143,6 +143,9 @@ async fn rows_that_can_not_be_recorded_are_set_aside_and_the_others_flow() {
     }
     let aside = || async { (rows(&sql, "set_aside <> ''").await == 3).then_some(()) };
     eventually("three rows set aside", aside).await;
+    let told = scrape(pair.ingest[0].admin()).await;
+    let told = told.sum("sluice_emission_batches_total", &[("handover", "set_aside")]);
+    assert_eq!(told, 2.0, "those that were to be handed over");
     let mut all = accept(&acme, 3).await;
     all.extend(good);
     let left = || async { (backlog(&sql).await == 3).then_some(()) };

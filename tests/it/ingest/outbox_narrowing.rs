@@ -243,32 +243,50 @@ async fn results_that_wait_for_a_storage_are_not_in_the_way_of_others_of_the_org
     it.drained().await;
 }
 
-#[tokio::test]
-async fn rows_that_are_taken_over_go_in_calls_of_many() {
-    const ROWS: usize = 3000;
-    let it = Setting::start().await;
-    let (mut ids, mut payloads, mut results) = (Vec::new(), Vec::new(), Vec::new());
-    for n in 0..ROWS {
-        let result =
-            NewResult { id: Uuid::now_v7().to_string(), data: n.to_string().into(), ..NewResult::default() };
-        // Two at a time, so that what counts is what a row says it holds.
+/// Rows of nobody, each with so many results of the same content.
+async fn release(sql: &tokio_postgres::Client, rows: usize, results_each: usize) {
+    let (mut ids, mut payloads) = (Vec::new(), Vec::new());
+    for n in 0..rows {
+        let id = || Uuid::now_v7().to_string();
+        let result = || NewResult { id: id(), data: n.to_string().into(), ..NewResult::default() };
         let batch = ResultBatch {
             organisation: "acme".into(),
-            results: vec![result.clone(), NewResult { id: Uuid::now_v7().to_string(), ..result }],
+            results: (0..results_each).map(|_| result()).collect(),
             ..ResultBatch::default()
         };
         ids.push(Uuid::now_v7());
         payloads.push(compress(&batch.encode_to_vec()).unwrap());
-        results.push(2);
     }
-    it.answers(works);
-    let sql = it.pair.ingest_database.sql().await;
     let released = "INSERT INTO outbox (id, organisation, format, results, traceparent, payload)
-        SELECT id, 'acme', 1, results, '', payload FROM unnest($1::uuid[], $2::int[], $3::bytea[]) AS r(id, results, payload)";
-    sql.execute(released, &[&ids, &results, &payloads]).await.unwrap();
+        SELECT id, 'acme', 1, $2, '', payload FROM unnest($1::uuid[], $3::bytea[]) AS r(id, payload)";
+    sql.execute(released, &[&ids, &(results_each as i32), &payloads]).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_are_taken_over_go_in_calls_of_many() {
+    const ROWS: usize = 3000;
+    let it = Setting::start().await;
+    it.answers(works);
+    // Two at a time, so that what counts is what a row says it holds.
+    release(&it.pair.ingest_database.sql().await, ROWS, 2).await;
     it.drained().await;
     let recorded = it.shared.recorded.lock().unwrap();
     assert_eq!((recorded.len(), recorded.values().sum::<usize>()), (ROWS, 2 * ROWS), "each once");
     let calls = it.shared.calls.lock().unwrap().len();
     assert!(calls < ROWS / 10, "{calls} calls for {ROWS} rows");
+}
+
+/// A statement that takes too long is cut off, and would be tried again for ever.
+#[tokio::test]
+async fn recorded_rows_are_deleted_so_many_at_a_time() {
+    let it = Setting::start().await;
+    it.answers(works);
+    let sql = it.pair.ingest_database.sql().await;
+    let no_more = "CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN ASSERT (SELECT count(*) FROM gone) <= 512; RETURN NULL; END';
+        CREATE TRIGGER no_more AFTER DELETE ON outbox REFERENCING OLD TABLE AS gone
+        FOR EACH STATEMENT EXECUTE FUNCTION no_more()";
+    sql.batch_execute(no_more).await.unwrap();
+    release(&sql, 3000, 1).await;
+    it.drained().await;
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sluice_service::postgres::Reconnect;
+use sluice_service::{backoff::Outage, postgres::Reconnect};
 use uuid::Uuid;
 
 use super::{
@@ -123,6 +123,7 @@ impl Committer {
             last: None,
             next: Uuid::now_v7(),
             reconnect: Reconnect::default(),
+            outage: Outage::default(),
             context: context.clone(),
         };
         let lanes = (0..lanes).map(lane).collect();

@@ -22,6 +22,7 @@ use std::{
 use futures_util::FutureExt as _;
 use sluice_service::{
     Error,
+    backoff::{News, Outage},
     postgres::{Database, Reconnect},
     trace::{self, Origin},
 };
@@ -111,6 +112,7 @@ pub struct Lane {
     /// What it will know the next one by.
     next: Uuid,
     reconnect: Reconnect,
+    outage: Outage,
     context: LaneContext,
 }
 
@@ -254,10 +256,14 @@ impl Lane {
             if opened.is_ok() {
                 self.last = Some(std::mem::replace(&mut self.next, Uuid::now_v7()));
             }
-            let told = |error: &String| tracing::warn!(%error, "no session for the gate");
+            let opened = self.reconnect.tried(opened);
+            match self.outage.news(opened.as_ref().err().cloned()) {
+                Some(News::Fails(error)) => tracing::warn!(error, "no session for the gate"),
+                Some(News::WorksAgain) => tracing::info!("a session for the gate again"),
+                None => {}
+            }
             let counted = self.shared.sessions.clone();
-            let held = |session| Held { session, _counted: counted };
-            self.session = self.reconnect.tried(opened).inspect_err(told).ok().map(held);
+            self.session = opened.ok().map(|session| Held { session, _counted: counted });
         }
         self.session.as_ref().map(|held| &held.session).ok_or(GateError::Disconnected)
     }

@@ -1,12 +1,11 @@
 //! The bounds of what may wait for the lanes; and a lane that panics.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     time::SystemTime,
 };
 
 use bytes::Bytes;
-use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::{
     entry::{Rate, WAITING_BYTES_MAX, WAITING_JOBS_MAX},
@@ -15,6 +14,7 @@ use super::{
 use crate::{
     definition::{Definition, RawDraft},
     metrics::Metrics,
+    warnings::Warnings,
 };
 
 /// The way to a lane that does not run; the lane has to be kept.
@@ -117,33 +117,12 @@ async fn lanes_end_when_nobody_can_come_any_more_and_nothing_waits() {
     assert!(end.is_none());
 }
 
-/// A log that panics at the first warning, wherever that comes from.
-#[derive(Default)]
-struct Fragile(AtomicBool);
-
-impl Subscriber for Fragile {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-
-    fn event(&self, _: &Event<'_>) {
-        assert!(self.0.swap(true, Relaxed), "a commit that panics");
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
 #[tokio::test]
 async fn a_lane_outlives_a_panic() {
     // There is no database: the commit warns, and panics.
-    let _fragile = tracing::subscriber::set_default(Fragile::default());
+    let panicked = AtomicBool::new(false);
+    let fragile = Warnings(move || assert!(panicked.swap(true, Relaxed), "a commit that panics"));
+    let _fragile = tracing::subscriber::set_default(fragile);
     let (committer, mut lanes) = committer();
     let mut lane = tokio::spawn(lanes.remove(0).run());
     let mut told = Vec::new();
@@ -159,6 +138,23 @@ async fn a_lane_outlives_a_panic() {
     assert!(matches!(told[..], [Err(_), Ok(Reply::Retry(_))]), "{told:?}");
     drop(committer);
     lane.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outage_of_the_database_is_told_once() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    let count = Warnings(move || _ = counted.fetch_add(1, Relaxed));
+    let _counting = tracing::subscriber::set_default(count);
+    let (_committer, mut lanes) = committer();
+    for _ in 0..3 {
+        assert!(lanes[0].session().await.is_err());
+        let rests_until = lanes[0].reconnect.rests_until().unwrap();
+        tokio::time::pause();
+        tokio::time::advance(rests_until - tokio::time::Instant::now()).await;
+        tokio::time::resume();
+    }
+    assert_eq!(told.load(Relaxed), 1);
 }
 
 #[test]

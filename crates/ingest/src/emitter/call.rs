@@ -62,6 +62,9 @@ pub struct Handed {
     pub apart: bool,
     /// Why it failed, if all of it did.
     pub trouble: Option<Trouble>,
+    /// Whether anything can be handed over now, or why not. Nothing if none of it had to
+    /// be: then nobody was asked.
+    pub works: Option<Result<(), String>>,
 }
 
 /// Makes the calls.
@@ -93,9 +96,9 @@ impl Caller {
         let kept = match self.load(&rows).await {
             Ok(kept) => kept,
             Err(error) => {
-                tracing::warn!(%error, "the outbox can't be read");
                 let rows = rows.into_iter().map(|row| (row, Some(Handover::Failed))).collect();
-                return Handed { rows, apart, trouble: Some(Trouble::OfAll) };
+                let works = Some(Err(format!("the outbox can't be read: {error}")));
+                return Handed { rows, apart, trouble: Some(Trouble::OfAll), works };
             }
         };
         let (mut messages, mut size, mut full) = (Vec::new(), Size::default(), false);
@@ -113,15 +116,19 @@ impl Caller {
                     full = true;
                     None
                 }
-                Opened::Missing => Some(Handover::NotOurs),
+                Opened::Missing => {
+                    self.metrics.handed_over(row.id, row.items, Handover::NotOurs);
+                    Some(Handover::NotOurs)
+                }
                 Opened::Unreadable(why) => {
+                    self.metrics.handed_over(row.id, row.items, Handover::SetAside);
                     set_aside(&self.pool, row.id, row.organisation.as_str(), &why).await;
                     Some(Handover::SetAside)
                 }
             };
             handed.push((row, handover));
         }
-        let Answer { handovers, trouble, refusal } =
+        let Answer { handovers, trouble, refusal, works } =
             self.send(&messages).instrument(emit_span(&messages)).await;
         let sent = handed.iter_mut().filter(|(_, handover)| *handover == Some(Handover::Failed));
         for (((row, became), message), handover) in sent.zip(&messages).zip(handovers) {
@@ -131,7 +138,7 @@ impl Caller {
             }
             *became = Some(handover);
         }
-        Handed { rows: handed, apart, trouble }
+        Handed { rows: handed, apart, trouble, works }
     }
 
     async fn send(&self, messages: &[Arc<ResultBatch>]) -> Answer {
@@ -150,14 +157,9 @@ impl Caller {
                 handovers: handovers(messages, answer.into_inner()),
                 trouble: None,
                 refusal: "the results service refused a result".into(),
+                works: Some(Ok(())),
             },
-            Err(Failure { status, trouble, .. }) => {
-                tracing::warn!(
-                    code = ?status.code(), message = status.message(), rows = messages.len(),
-                    "results not recorded"
-                );
-                Answer::failed(messages.len(), trouble, &status)
-            }
+            Err(Failure { status, trouble, .. }) => Answer::failed(messages.len(), trouble, &status),
         }
     }
 
@@ -229,21 +231,33 @@ struct Answer {
     trouble: Option<Trouble>,
     /// Why some are set aside.
     refusal: String,
+    /// As in [`Handed`].
+    works: Option<Result<(), String>>,
 }
 
 impl Answer {
     /// Nothing of a call was answered for. What is refused alone is refused for good.
     fn failed(messages: usize, trouble: Trouble, status: &Status) -> Self {
+        let (code, message) = (status.code(), status.message());
+        let works = if trouble == Trouble::OfAll {
+            Err(format!("{code:?}: {message}"))
+        } else {
+            tracing::warn!(?code, message, rows = messages, "results not recorded");
+            Ok(())
+        };
+        let works = Some(works);
         match trouble {
             Trouble::Refused if messages == 1 => Self {
                 handovers: vec![Handover::SetAside],
                 trouble: None,
-                refusal: format!("the results service refused it: {}", status.message()),
+                refusal: format!("the results service refused it: {message}"),
+                works,
             },
             trouble => Self {
                 handovers: vec![Handover::Failed; messages],
                 trouble: Some(trouble),
                 refusal: String::new(),
+                works,
             },
         }
     }

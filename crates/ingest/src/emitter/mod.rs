@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use sluice_service::backoff::Backoff;
+use sluice_service::backoff::{Backoff, News, Outage};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -37,7 +37,6 @@ use uuid::Uuid;
 use self::{
     call::{Caller, Handed, Handover},
     queue::{GATHER_MAX, Queue, Row},
-    trouble::Trouble,
 };
 use crate::outbox::OutboxRow;
 
@@ -86,7 +85,7 @@ pub struct Emitter {
     incoming: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
     found: mpsc::Receiver<Row>,
     caller: Arc<Caller>,
-    done: mpsc::UnboundedSender<Vec<Uuid>>,
+    done: mpsc::UnboundedSender<Uuid>,
     condition: Arc<Condition>,
     queue: Queue,
     calls: JoinSet<Handed>,
@@ -95,6 +94,7 @@ pub struct Emitter {
     paused_until: Option<Instant>,
     failing_since: Option<Instant>,
     backoff: Backoff,
+    outage: Outage,
 }
 
 impl Emitter {
@@ -104,7 +104,7 @@ impl Emitter {
         incoming: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
         found: mpsc::Receiver<Row>,
         caller: Caller,
-        done: mpsc::UnboundedSender<Vec<Uuid>>,
+        done: mpsc::UnboundedSender<Uuid>,
         condition: Arc<Condition>,
     ) -> Self {
         Self {
@@ -120,6 +120,7 @@ impl Emitter {
             paused_until: None,
             failing_since: None,
             backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+            outage: Outage::default(),
         }
     }
 
@@ -207,7 +208,7 @@ impl Emitter {
     }
 
     async fn finish(&mut self, handed: Result<Handed, tokio::task::JoinError>) {
-        let handed = match handed {
+        let mut handed = match handed {
             Ok(handed) => handed,
             Err(error) => {
                 // Its rows stay in the outbox under this owner; let go of all,
@@ -216,22 +217,30 @@ impl Emitter {
                 return self.release_all().await;
             }
         };
-        let recorded = |(row, handover): &(Row, _)| (*handover == Some(Handover::Recorded)).then_some(row.id);
-        let gone: Vec<Uuid> = handed.rows.iter().filter_map(recorded).collect();
-        let failed = handed.trouble == Some(Trouble::OfAll);
-        self.queue.landed(handed, Instant::now());
-        if !gone.is_empty() && self.done.send(gone).is_err() {
+        let is_recorded = |handover: &Option<Handover>| *handover == Some(Handover::Recorded);
+        let mut recorded = handed.rows.iter().filter(|(_, handover)| is_recorded(handover));
+        if recorded.try_for_each(|(row, _)| self.done.send(row.id)).is_err() {
             tracing::error!("recorded batches were left in the outbox");
         }
-        self.note(failed).await;
+        let works = handed.works.take();
+        self.queue.landed(handed, Instant::now());
+        match works {
+            Some(works) => self.note(works).await,
+            // Goes on as before; if that was the last row, what is found next may tell more.
+            None => drop(self.paused_until.get_or_insert_with(Instant::now)),
+        }
     }
 
-    async fn note(&mut self, failed: bool) {
+    async fn note(&mut self, works: Result<(), String>) {
+        let failed = works.is_err();
+        match self.outage.news(works.err()) {
+            Some(News::Fails(fault)) => tracing::warn!(fault, "results not recorded"),
+            Some(News::WorksAgain) => tracing::info!("batches are handed over again"),
+            None => {}
+        }
         self.condition.healthy.store(!failed, Relaxed);
         if !failed {
-            if self.failing_since.take().is_some() {
-                tracing::info!("the results service is back");
-            }
+            self.failing_since = None;
             self.backoff.worked();
             return;
         }

@@ -1,6 +1,6 @@
 //! Emission without a database and a results service.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::AtomicUsize};
 
 use sluice_proto::results::v1::ResultBatch;
 use sluice_service::{
@@ -12,7 +12,7 @@ use sluice_service::{
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, warnings::Warnings};
 
 /// An emitter whose database is there.
 fn emitter(database: SocketAddr) -> Emitter {
@@ -54,11 +54,48 @@ async fn calls_that_fail_together_are_one_failure() {
     row.message = Some(Arc::new(ResultBatch::default()));
     emitter.queue.push_back(row);
     for _ in 0..CALLS_MAX {
-        emitter.note(true).await;
+        emitter.note(Err("away".into())).await;
     }
     emitter.dispatch(false);
     assert_eq!(emitter.calls.len(), 0, "no pause");
     tokio::time::advance(PAUSE_MIN).await;
     emitter.dispatch(false);
     assert_eq!(emitter.calls.len(), 1, "the first pause is over");
+}
+
+/// Its row was another's, so nothing was sent.
+#[tokio::test]
+async fn a_hand_over_without_a_call_does_not_tell_that_calls_work() {
+    let mut emitter = emitter(([127, 0, 0, 1], 1).into());
+    emitter.queue.push_back(Row::found(Uuid::nil(), "acme".parse().unwrap(), 1, 1));
+    emitter.note(Err("away".into())).await;
+    emitter.wake();
+    let call = emitter.queue.next_call(Instant::now());
+    let rows = call.rows.into_iter().map(|row| (row, Some(Handover::NotOurs))).collect();
+    emitter.finish(Ok(Handed { rows, apart: call.apart, trouble: None, works: None })).await;
+    assert!(emitter.queue.is_empty());
+    assert!(!emitter.condition.is_healthy() && emitter.failing_since.is_some());
+    assert!(emitter.paused_until.is_some(), "nothing would be taken over any more");
+    emitter.wake();
+    assert!(emitter.condition.is_healthy() && emitter.failing_since.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_results_service_is_told_once() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    let count = Warnings(move || _ = counted.fetch_add(1, Relaxed));
+    let _counting = tracing::subscriber::set_default(count);
+    // It reaches nobody.
+    let mut emitter = emitter(([127, 0, 0, 1], 1).into());
+    let mut row = Row::found(Uuid::now_v7(), "acme".parse().unwrap(), 1, 1);
+    row.message = Some(Arc::new(ResultBatch::default()));
+    emitter.queue.push_back(row);
+    for _ in 0..3 {
+        emitter.dispatch(false);
+        let handed = emitter.calls.join_next().await.unwrap();
+        emitter.finish(handed).await;
+        tokio::time::advance(PAUSE_MAX).await;
+    }
+    assert_eq!(told.load(Relaxed), 1);
 }

@@ -159,15 +159,10 @@ impl Upkeep {
 /// Deletes recorded rows, those of many calls at once, until the emitter ends.
 /// What can't be deleted now is tried again; if the process ends before, the
 /// next owner hands it over once more, which changes nothing.
-pub async fn delete_recorded(
-    pool: Pool,
-    backlog: Arc<Backlog>,
-    mut done: mpsc::UnboundedReceiver<Vec<Uuid>>,
-) {
-    let mut batches = Vec::new();
+pub async fn delete_recorded(pool: Pool, backlog: Arc<Backlog>, mut done: mpsc::UnboundedReceiver<Uuid>) {
+    let mut ids = Vec::with_capacity(DELETE_MAX);
     let mut rounds = Rounds::new("deleting recorded rows", ROUND_EVERY, ROUND_EVERY_MAX);
-    while done.recv_many(&mut batches, DELETE_MAX).await > 0 {
-        let ids: Vec<Uuid> = batches.drain(..).flatten().collect();
+    while done.recv_many(&mut ids, DELETE_MAX).await > 0 {
         for tries in 1.. {
             let deleted = delete(&pool, &backlog, &ids).await;
             let wait = rounds.ended(&deleted);
@@ -179,6 +174,7 @@ pub async fn delete_recorded(
             }
             tokio::time::sleep(wait).await;
         }
+        ids.clear();
     }
 }
 

@@ -203,7 +203,7 @@ impl Queue {
 
     /// A call has ended.
     pub fn landed(&mut self, handed: Handed, now: Instant) {
-        let Handed { rows, apart, trouble } = handed;
+        let Handed { rows, apart, trouble, .. } = handed;
         self.apart_calls -= usize::from(apart);
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {

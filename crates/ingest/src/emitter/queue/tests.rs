@@ -74,7 +74,7 @@ impl Timed {
             let became = became(&row);
             (row, Some(became))
         });
-        self.landed(Handed { rows: rows.collect(), apart: call.apart, trouble: None });
+        self.landed(Handed { rows: rows.collect(), apart: call.apart, trouble: None, works: None });
     }
 
     fn recorded(&mut self, call: Call) {
@@ -83,7 +83,7 @@ impl Timed {
 
     fn failed(&mut self, call: Call, trouble: Trouble) {
         let rows = call.rows.into_iter().map(|row| (row, Some(Handover::Failed)));
-        self.landed(Handed { rows: rows.collect(), apart: call.apart, trouble: Some(trouble) });
+        self.landed(Handed { rows: rows.collect(), apart: call.apart, trouble: Some(trouble), works: None });
     }
 
     /// Makes calls until nobody is ready; those with a row that is `bad` fail. The rows
@@ -193,7 +193,7 @@ fn what_could_not_be_sent_keeps_its_place() {
     let mut rows: Vec<_> = call.rows.into_iter().map(|row| (row, Some(Handover::Recorded))).collect();
     // They were larger than was thought.
     rows[1..].iter_mut().for_each(|(_, became)| *became = None);
-    queue.landed(Handed { rows, apart: false, trouble: None });
+    queue.landed(Handed { rows, apart: false, trouble: None, works: None });
     assert_eq!(ids(&queue.next_call()), order[1..]);
 }
 
