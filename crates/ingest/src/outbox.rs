@@ -35,12 +35,6 @@ pub struct OutboxRow {
     pub id: Uuid,
     /// Whose results they are.
     pub organisation: OrganisationId,
-    /// The instance that emits it.
-    pub owner: Uuid,
-    /// Number of results in it; discarded files are not counted.
-    pub results: i32,
-    /// W3C trace context; may be empty.
-    pub traceparent: String,
     /// What is kept.
     pub payload: Bytes,
     /// What will be sent.
@@ -52,7 +46,7 @@ pub struct OutboxRow {
 ///
 /// # Errors
 /// INTERNAL if a row can't be compressed.
-pub fn rows(candidates: &[&Candidate], decisions: &[Decision], owner: Uuid) -> Result<Vec<OutboxRow>, Error> {
+pub fn rows(candidates: &[&Candidate], decisions: &[Decision]) -> Result<Vec<OutboxRow>, Error> {
     let mut open: Vec<OpenRow> = Vec::new();
     for (candidate, decision) in candidates.iter().zip(decisions) {
         let is_stored_file = matches!(candidate.file, Some(FileStage::Stored { .. }));
@@ -65,7 +59,7 @@ pub fn rows(candidates: &[&Candidate], decisions: &[Decision], owner: Uuid) -> R
             row.discarded_files.push(candidate.id.to_string());
         }
     }
-    open.into_iter().map(|row| row.close(owner)).collect()
+    open.into_iter().map(OpenRow::close).collect()
 }
 
 /// What a row holds that discards files of one organisation.
@@ -107,7 +101,7 @@ impl OpenRow {
         row
     }
 
-    fn close(self, owner: Uuid) -> Result<OutboxRow, Error> {
+    fn close(self) -> Result<OutboxRow, Error> {
         let message = ResultBatch {
             organisation: self.organisation.as_str().to_owned(),
             results: self.results,
@@ -117,9 +111,6 @@ impl OpenRow {
         Ok(OutboxRow {
             id: Uuid::now_v7(),
             organisation: self.organisation,
-            owner,
-            results: i32::try_from(message.results.len()).map_err(Error::internal)?,
-            traceparent: message.traceparent.clone(),
             payload: encode(&message)?,
             message: Arc::new(message),
         })

@@ -220,11 +220,11 @@ impl Lane {
 
     /// One try at a transaction, opening a session if there is none.
     async fn attempt(&mut self, jobs: &[Job], revision: i64) -> Result<(Verdict, Vec<OutboxRow>), GateError> {
-        let (instance, lane, at_gate) = (self.context.instance, self.number, self.context.at_gate.clone());
+        let (lane, at_gate) = (self.number, self.context.at_gate.clone());
         let session = self.session().await?;
         let candidates: Vec<&Candidate> = jobs.iter().flat_map(|job| &job.candidates).collect();
         let rows_of = |verdict: &Verdict| {
-            let rows = outbox::rows(&candidates, &verdict.decisions, instance)?;
+            let rows = outbox::rows(&candidates, &verdict.decisions)?;
             at_gate.came(lane, rows.iter().map(|row| row.id));
             Ok(rows)
         };

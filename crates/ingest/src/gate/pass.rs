@@ -30,7 +30,7 @@ impl GateSession {
     ) -> Result<Option<(Verdict, Vec<OutboxRow>)>, GateError> {
         let Some(verdict) = unless_known(candidates, presumed) else { return Ok(None) };
         let rows = outbox_of(&verdict).map_err(GateError::Statement)?;
-        let (given, outbox) = (PresumedColumns::of(presumed), OutboxColumns::of(&rows));
+        let (given, outbox) = (PresumedColumns::of(presumed), OutboxColumns::of(&rows, self.instance));
         let mut params: Params<'_> = vec![&GATE_LOCK, &self.id, &minimum_revision];
         params.extend(given.markers());
         params.extend(given.windows());

@@ -60,20 +60,22 @@ impl PresumedColumns {
 pub struct OutboxColumns<'a> {
     pub ids: Vec<Uuid>,
     organisations: Vec<&'a str>,
-    owner: Option<Uuid>,
+    owner: Uuid,
+    /// Discarded files are not counted.
     results: Vec<i32>,
     traceparents: Vec<&'a str>,
     payloads: Vec<&'a [u8]>,
 }
 
 impl<'a> OutboxColumns<'a> {
-    pub fn of(rows: &'a [OutboxRow]) -> Self {
+    pub fn of(rows: &'a [OutboxRow], owner: Uuid) -> Self {
+        let results = |row: &OutboxRow| i32::try_from(row.message.results.len()).unwrap_or(i32::MAX);
         Self {
             ids: rows.iter().map(|row| row.id).collect(),
             organisations: rows.iter().map(|row| row.organisation.as_str()).collect(),
-            owner: rows.first().map(|row| row.owner),
-            results: rows.iter().map(|row| row.results).collect(),
-            traceparents: rows.iter().map(|row| row.traceparent.as_str()).collect(),
+            owner,
+            results: rows.iter().map(results).collect(),
+            traceparents: rows.iter().map(|row| row.message.traceparent.as_str()).collect(),
             payloads: rows.iter().map(|row| &row.payload[..]).collect(),
         }
     }

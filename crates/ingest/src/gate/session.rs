@@ -56,6 +56,7 @@ statements! {
 /// A session with the gate's statements prepared.
 pub struct GateSession {
     pub(super) id: Uuid,
+    pub(super) instance: Uuid,
     pub(super) client: Client,
     pub(super) statements: Statements,
     pub(super) wary: Wary,
@@ -76,7 +77,7 @@ impl GateSession {
         let client = database.connect(sessions::GATE).await?;
         let statements = Statements::prepare(&client).await?;
         client.execute(include_str!("../sql/open_gate_session.sql"), &[&id, &instance, &last]).await?;
-        Ok(Self { id, client, statements, wary: Wary::default() })
+        Ok(Self { id, instance, client, statements, wary: Wary::default() })
     }
 
     /// Whether the connection is known to be gone.
@@ -155,7 +156,7 @@ impl GateSession {
         let (counter_keys, counters) = columns(&verdict.counters);
         let starts: Vec<_> = counters.iter().map(|counter| counter.window_start).collect();
         let used: Vec<_> = counters.iter().map(|counter| counter.used).collect();
-        let outbox = OutboxColumns::of(outbox);
+        let outbox = OutboxColumns::of(outbox, self.instance);
 
         let mut trip = Trip::default();
         if !verdict.markers.is_empty() {
