@@ -19,7 +19,8 @@ const WHOLE_LISTS_MAX: usize = 4;
 /// The calls.
 #[derive(Clone, Debug)]
 pub struct DefinitionCalls {
-    definitions: Definitions,
+    /// For what takes no more than to read.
+    pub definitions: Definitions,
     retention: Duration,
     checks: Turns,
     lists: Turns,
@@ -77,28 +78,6 @@ impl DefinitionCalls {
         let what = if created { "definition created" } else { "definition overwritten" };
         audit::changed(access, draft.organisation.as_ref(), what, &draft.path);
         Ok((definition, created))
-    }
-
-    /// One definition.
-    ///
-    /// # Errors
-    /// NOT_FOUND.
-    pub async fn get(&self, organisation: Option<&OrganisationId>, name: &Name) -> Result<Definition, Error> {
-        self.definitions.get(organisation, name).await
-    }
-
-    /// See [`Definitions::list`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn list(
-        &self,
-        organisation: Option<&OrganisationId>,
-        include_system_wide: bool,
-        after: &str,
-        page_size: i64,
-    ) -> Result<Vec<Definition>, Error> {
-        self.definitions.list(organisation, include_system_wide, after, page_size).await
     }
 
     /// Deletes one of exactly this organisation; answers its id.

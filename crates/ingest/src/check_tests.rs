@@ -1,7 +1,5 @@
 //! The check: every rule of `error`, and what makes two observations equal.
 
-use std::time::SystemTime;
-
 use super::*;
 use crate::{
     definition::RawDraft,
@@ -12,8 +10,7 @@ const WEEK: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
 
 fn definition(raw: RawDraft) -> Definition {
     let draft = raw.check(WEEK).unwrap();
-    Definition::new(Uuid::new_v4(), "etag".into(), draft, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH)
-        .unwrap()
+    Definition::of("etag", draft)
 }
 
 fn unique(path: &str, by: &[&str]) -> RawDraft {

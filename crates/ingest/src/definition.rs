@@ -244,19 +244,11 @@ impl fmt::Debug for Definition {
 }
 
 impl Definition {
-    /// Puts a kept draft in force.
-    ///
-    /// # Errors
-    /// If its pointers are malformed, which only a row changed by hand can be.
-    pub fn new(
-        id: Uuid,
-        etag: String,
-        draft: Draft,
-        date_created: std::time::SystemTime,
-        date_updated: std::time::SystemTime,
-    ) -> Result<Self, String> {
-        check_pointers(&draft.unique_by)?;
-        Ok(Self { id, etag, draft, date_created, date_updated })
+    /// One that says this.
+    #[cfg(test)]
+    pub fn of(etag: &str, draft: Draft) -> Self {
+        let epoch = std::time::SystemTime::UNIX_EPOCH;
+        Self { id: Uuid::now_v7(), etag: etag.to_owned(), draft, date_created: epoch, date_updated: epoch }
     }
 
     /// A definition as its row says.
@@ -285,7 +277,14 @@ impl Definition {
             storage_config: row.get("storage_config"),
             disabled: row.get("disabled"),
         };
-        Self::new(row.get("id"), row.get("etag"), draft, row.get("date_created"), row.get("date_updated"))
+        check_pointers(&draft.unique_by)?;
+        Ok(Self {
+            id: row.get("id"),
+            etag: row.get("etag"),
+            draft,
+            date_created: row.get("date_created"),
+            date_updated: row.get("date_updated"),
+        })
     }
 
     /// Which parts make observations equal: JSON pointers.

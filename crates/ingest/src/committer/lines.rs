@@ -63,7 +63,7 @@ struct Waiting<T> {
 }
 
 /// What is taken at once.
-pub struct Batch<T> {
+pub struct Sealed<T> {
     /// Each organisation's in the order they came.
     pub jobs: Vec<T>,
     /// Their sizes' sum.
@@ -150,8 +150,8 @@ impl<T> Lines<T> {
 
     /// The next batch: organisations in turns; those whose next job has to wait step
     /// aside. A single job is never split, however large. Empty if none may go.
-    pub fn take_batch(&mut self) -> Batch<T> {
-        let mut batch = Batch { jobs: Vec::new(), size: Size::default(), keys: Keys::new() };
+    pub fn take_batch(&mut self) -> Sealed<T> {
+        let mut batch = Sealed { jobs: Vec::new(), size: Size::default(), keys: Keys::new() };
         while let Some(organisation) = self.turns.front() {
             // Every organisation in turn has a job.
             let Some(line) = self.lines.get_mut(organisation) else { break };

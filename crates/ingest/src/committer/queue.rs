@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::lines::{Batch, Bounds, Full, Keys, Lines, Size};
+use super::lines::{Bounds, Full, Keys, Lines, Sealed, Size};
 use crate::metrics::LanesWaiting;
 
 /// How long others wait for a commit before they begin beside it, whatever it is at.
@@ -132,7 +132,7 @@ impl<T> Queue<T> {
                 // Who was told since has a permit that is kept.
                 Next::Wait(None) => self.wake[lane].notified().await,
                 Next::Wait(Some(until)) => drop(timeout_at(until, self.wake[lane].notified()).await),
-                Next::Commit(Batch { jobs, size, keys }) => {
+                Next::Commit(Sealed { jobs, size, keys }) => {
                     self.gauges.remove(jobs.len(), size.bytes);
                     return Some((jobs, Underway { queue: self, lane, keys }));
                 }
@@ -146,7 +146,7 @@ enum Next<T> {
     /// Waits until it is told, or until a moment at which it looks in any case.
     Wait(Option<Instant>),
     /// Commits these.
-    Commit(Batch<T>),
+    Commit(Sealed<T>),
     /// Ends.
     End,
 }

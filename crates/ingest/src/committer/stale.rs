@@ -43,14 +43,10 @@ fn send_back(jobs: Vec<Job>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::Arc,
-        time::{Duration, SystemTime},
-    };
+    use std::{sync::Arc, time::Duration};
 
     use sluice_service::trace::Origin;
     use tokio::sync::oneshot;
-    use uuid::Uuid;
 
     use super::*;
     use crate::{
@@ -66,8 +62,7 @@ mod tests {
         let raw = RawDraft { path: path.into(), ..RawDraft::default() };
         let mut draft = raw.check(Duration::from_secs(1)).unwrap();
         draft.organisation = (!organisation.is_empty()).then(|| organisation.parse().unwrap());
-        let epoch = SystemTime::UNIX_EPOCH;
-        Definition::new(Uuid::nil(), etag.into(), draft, epoch, epoch).unwrap()
+        Definition::of(etag, draft)
     }
 
     fn snapshot(revision: i64, rules: &[Rules]) -> Snapshot {

@@ -1,9 +1,6 @@
 //! The bounds of what may wait for the lanes; and a lane that panics.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    time::SystemTime,
-};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -32,11 +29,10 @@ fn committer() -> (Committer, Vec<Lane>) {
 pub(super) fn candidate(bytes: usize) -> Candidate {
     let raw = RawDraft { path: "p".into(), ..RawDraft::default() };
     let draft = raw.check(Duration::from_secs(1)).unwrap();
-    let (id, etag, epoch) = (Uuid::nil(), String::new(), SystemTime::UNIX_EPOCH);
     Candidate {
         organisation: "acme".parse().unwrap(),
-        definition: Arc::new(Definition::new(id, etag, draft, epoch, epoch).unwrap()),
-        id,
+        definition: Arc::new(Definition::of("", draft)),
+        id: Uuid::nil(),
         identifier: String::new(),
         poll: String::new(),
         task: String::new(),

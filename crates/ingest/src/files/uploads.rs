@@ -16,7 +16,7 @@ use deadpool_postgres::{GenericClient, Pool};
 use sluice_service::{
     Error, OrganisationId,
     backoff::Rounds,
-    postgres::{Borrowed, TxError, execute, query},
+    postgres::{TxError, execute, query},
     transaction,
 };
 use tokio_postgres::types::ToSql;
@@ -35,6 +35,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// While the database is away.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(4);
+const GIVE_UP: &str = include_str!("../sql/give_up_uploads.sql");
 /// Uploads given up in one transaction.
 const GIVE_UP_MAX: usize = 256;
 
@@ -168,13 +169,12 @@ impl Upload {
     /// Gives it up, unless the gate decided about it: then its row is gone. What
     /// can't be done now the upkeep does.
     pub async fn give_up(self) {
+        let (organisation, ids) = (self.organisation.as_str(), vec![self.id]);
         let given_up = async {
-            let session = Borrowed::from(&self.uploads.pool).await?;
-            match give_up_in_tx(session.client(), self.organisation.as_str(), &[self.id]).await {
-                Err(TxError::Domain(error)) => Err(error),
-                Err(TxError::Database(error)) => session.settle(Ok(Err(error))),
-                Ok(()) => session.settle(Ok(Ok(()))),
-            }
+            let payload = outbox::discarding(organisation, &ids)?;
+            let params: [&(dyn ToSql + Sync); 5] =
+                [&ids, &Uuid::now_v7(), &organisation, &outbox::FORMAT, &&payload[..]];
+            execute(&self.uploads.pool, GIVE_UP, &params).await
         };
         if let Err(error) = given_up.await {
             tracing::warn!(upload = %self.id, %error, "an upload is not given up yet");
@@ -188,11 +188,10 @@ impl Drop for Upload {
     }
 }
 
-/// Gives up uploads of one organisation: a single one, or several that this
-/// transaction holds.
+/// Gives up uploads of one organisation that this transaction holds.
 async fn give_up_in_tx(client: &impl GenericClient, organisation: &str, ids: &[Uuid]) -> Result<(), TxError> {
     let payload = outbox::discarding(organisation, ids)?;
-    let statement = client.prepare_cached(include_str!("../sql/give_up_uploads.sql")).await?;
+    let statement = client.prepare_cached(GIVE_UP).await?;
     let format = outbox::FORMAT;
     client.execute(&statement, &[&ids, &Uuid::now_v7(), &organisation, &format, &&payload[..]]).await?;
     Ok(())

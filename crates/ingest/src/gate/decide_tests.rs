@@ -23,7 +23,7 @@ fn at(seconds: u64) -> SystemTime {
 fn definition() -> Arc<Definition> {
     let raw = RawDraft { path: "p".into(), ..RawDraft::default() };
     let draft = raw.check(Duration::from_secs(1)).unwrap();
-    Arc::new(Definition::new(Uuid::nil(), String::new(), draft, UNIX_EPOCH, UNIX_EPOCH).unwrap())
+    Arc::new(Definition::of("", draft))
 }
 
 /// What a random observation looks like: small numbers, so that they meet.
@@ -342,9 +342,8 @@ fn a_clock_that_stepped_back_opens_no_throttle_window_anew() {
 /// What is decided of one unread file when so many slots are taken.
 fn unread(sketch: &Sketch, used: i64, definition: RawDraft) -> Result<Verdict, Unfit> {
     let draft = definition.check(Duration::from_secs(60)).unwrap();
-    let definition = Definition::new(Uuid::nil(), String::new(), draft, UNIX_EPOCH, UNIX_EPOCH).unwrap();
-    let unread =
-        Candidate { definition: Arc::new(definition), fingerprint: 0, ..file(sketch, FileStage::Unread) };
+    let definition = Arc::new(Definition::of("", draft));
+    let unread = Candidate { definition, fingerprint: 0, ..file(sketch, FileStage::Unread) };
     let mut seen = nothing();
     let counter = Counter { window_start: at(0), used };
     seen.counters.extend(unread.throttle.map(|(key, _)| (key, counter)));

@@ -70,7 +70,8 @@ impl DefinitionService for DefinitionHandlers {
         let access = Access::of(&request)?;
         let request = request.into_inner();
         let organisation = access.organisation_or_all(&request.organisation)?;
-        let definition = self.calls.get(organisation.as_ref(), &name(&request.path, &request.id)?).await?;
+        let definition =
+            self.calls.definitions.get(organisation.as_ref(), &name(&request.path, &request.id)?).await?;
         Ok(Response::new(GetDefinitionResponse { definition: Some(convert::definition(&definition)) }))
     }
 
@@ -95,7 +96,8 @@ impl DefinitionService for DefinitionHandlers {
                 .map_err(|_| Error::invalid("page_token", "is not one of this list"))?,
         };
         let include = request.include_system_wide;
-        let found = self.calls.list(organisation.as_ref(), include, &after, page_size + 1).await?;
+        let found =
+            self.calls.definitions.list(organisation.as_ref(), include, &after, page_size + 1).await?;
         let mut bytes = 0;
         let fits = |definition: &&Definition| {
             let fits = bytes <= PAGE_BYTES;

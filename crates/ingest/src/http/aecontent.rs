@@ -128,7 +128,7 @@ pub async fn list(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
     let _turn = calls.turn_at_a_list(organisation.as_ref()).await;
     let (mut all, mut after) = (String::from("{"), String::new());
     loop {
-        let page = calls.list(organisation.as_ref(), true, &after, PAGE_SIZE).await?;
+        let page = calls.definitions.list(organisation.as_ref(), true, &after, PAGE_SIZE).await?;
         let Some(last) = page.last() else { break };
         after = last.draft.path.to_string();
         for definition in &page {
@@ -160,7 +160,7 @@ pub async fn put(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
 pub async fn get(calls: DefinitionCalls, call: Call) -> Result<Answer, Error> {
     call.query(&SHOWN_ANYWAY)?;
     let organisation = account(&call)?;
-    let definition = calls.get(organisation.as_ref(), &wanted(&call)?).await?;
+    let definition = calls.definitions.get(organisation.as_ref(), &wanted(&call)?).await?;
     let mut text = String::new();
     show(&definition, &mut text)?;
     Ok(json_text(StatusCode::OK, text))
@@ -210,7 +210,7 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use serde_json::Value;
 
@@ -227,10 +227,8 @@ mod tests {
         };
         let mut draft = raw.check(Duration::from_secs(100)).unwrap();
         draft.json_schema = json_schema.into();
-        let now = SystemTime::UNIX_EPOCH;
-        let definition = Definition::new(Uuid::nil(), "e".into(), draft, now, now).unwrap();
         let mut text = String::new();
-        show(&definition, &mut text).unwrap();
+        show(&Definition::of("e", draft), &mut text).unwrap();
         serde_json::from_str(&text).unwrap_or_else(|fault| panic!("{fault}: {text}"))
     }
 

@@ -110,7 +110,7 @@ impl Rows {
 
 /// What a call's end says about an organisation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Sign {
     /// Nothing.
     #[default]
     None,
@@ -129,7 +129,7 @@ pub struct Landed {
     pub sent: usize,
     /// At least one needs no more.
     pub worked: bool,
-    pub verdict: Verdict,
+    pub sign: Sign,
     /// Rows that go again, ahead of the others.
     pub again: Vec<Row>,
     /// Some have to wait: these, and maybe others that are forgotten.
@@ -222,14 +222,14 @@ impl Line {
     /// Its call has ended.
     pub fn landed(&mut self, landed: Landed, now: Instant) {
         let Some(of) = self.in_flight.take() else { return };
-        let Landed { apart, sent, worked, verdict, again, waits, deferred } = landed;
-        match verdict {
-            Verdict::None => {}
-            Verdict::Answered => {
+        let Landed { apart, sent, worked, sign, again, waits, deferred } = landed;
+        match sign {
+            Sign::None => {}
+            Sign::Answered => {
                 self.suspect = false;
                 self.part(of).widen();
             }
-            Verdict::Failed => {
+            Sign::Failed => {
                 self.suspect = true;
                 if apart {
                     // In smaller calls from now on, wherever its rows go.

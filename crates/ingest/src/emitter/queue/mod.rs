@@ -18,7 +18,7 @@ use sluice_service::OrganisationId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::line::{Landed, Line, Sums, Verdict};
+use self::line::{Landed, Line, Sign, Sums};
 pub use self::row::Row;
 use super::{
     call::{Handed, Handover},
@@ -227,12 +227,12 @@ impl Queue {
         // What takes too long has to wait; for what fails, the one row is looked for.
         let to_blame =
             apart && trouble != Some(Trouble::OfAll) && (trouble == Some(Trouble::Late) || sent == 1);
-        let verdict = match (failed, trouble) {
-            (true, Some(Trouble::OfAll)) => Verdict::None,
-            (true, _) => Verdict::Failed,
-            (false, _) => Verdict::Answered,
+        let sign = match (failed, trouble) {
+            (true, Some(Trouble::OfAll)) => Sign::None,
+            (true, _) => Sign::Failed,
+            (false, _) => Sign::Answered,
         };
-        let mut landed = Landed { apart, sent, verdict, ..Landed::default() };
+        let mut landed = Landed { apart, sent, sign, ..Landed::default() };
         for (mut row, handover) in rows {
             match handover {
                 Some(Handover::Recorded | Handover::NotOurs | Handover::SetAside) => {
