@@ -290,8 +290,8 @@ impl Lane {
         }
     }
 
-    /// A statement failed on its values: commit each request alone, so that only
-    /// the one to blame fails.
+    /// Something of one request can't be committed: commit each alone, so that only the one
+    /// to blame fails.
     async fn find_the_one_to_blame(&mut self, mut jobs: Vec<Job>, error: Error) {
         if jobs.len() > 1 {
             for job in jobs {

@@ -1,7 +1,7 @@
 //! What waits for the lanes, and which lane takes what when. There is one queue; a free
-//! lane takes all that waits in it and may go. What must stay in order does: nothing is
-//! taken beside a commit that has an organisation and definition in common with it, nor
-//! what came behind it from the same organisation.
+//! lane takes what waits in it, may go and has room in one transaction. What must stay in
+//! order does: nothing is taken beside a commit that has an organisation and definition in
+//! common with it, nor what came behind it from the same organisation.
 //!
 //! Another lane starts a commit only when at least as many requests are ready as are
 //! being committed already. So commits overlap, one working while another waits for the

@@ -1,4 +1,4 @@
-//! The bounds of what may wait for the lanes; and a lane that panics.
+//! The bounds of what may wait for the lanes; lanes that panic or have no session.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 

@@ -28,8 +28,8 @@ pub enum GateError {
     Disconnected,
     /// The session was ended by who took over rows of this instance: nothing was kept.
     Ended,
-    /// A statement failed on its values, or a row could not be encoded. Rolled
-    /// back.
+    /// A statement failed on its values, a row could not be encoded, or a marker not be
+    /// read. Rolled back.
     Statement(Error),
     /// The session broke after the commit was asked for, or said what leaves it open.
     InDoubt(Box<Doubt>),
