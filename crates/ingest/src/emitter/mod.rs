@@ -58,12 +58,11 @@ const LAST_CALLS: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Condition {
     healthy: AtomicBool,
-    forgot: AtomicBool,
 }
 
 impl Default for Condition {
     fn default() -> Self {
-        Self { healthy: AtomicBool::new(true), forgot: AtomicBool::new(false) }
+        Self { healthy: AtomicBool::new(true) }
     }
 }
 
@@ -72,11 +71,6 @@ impl Condition {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Relaxed)
-    }
-
-    /// Whether rows were left in the database since this was asked last.
-    fn forgot(&self) -> bool {
-        self.forgot.swap(false, Relaxed)
     }
 }
 
@@ -186,9 +180,6 @@ impl Emitter {
     }
 
     fn dispatch(&mut self, gathers: bool) {
-        if self.queue.forgot() {
-            self.condition.forgot.store(true, Relaxed);
-        }
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| until > now) {
             return;

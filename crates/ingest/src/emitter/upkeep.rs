@@ -26,10 +26,10 @@ const PAGE: usize = 512;
 /// rounds.
 const FORGET_EVERY_ROUNDS: u64 = 600;
 const MEET_EVERY_ROUNDS: u64 = 60;
-/// This instance's own rows are looked through every so many rounds: a page, or many
-/// while the emitter forgets rows for want of room.
+/// This instance's own rows are looked through every so many rounds, so many pages of
+/// them: the emitter may have left many there for want of room.
 const LOOK_THROUGH_EVERY_ROUNDS: u64 = 3;
-const PAGES_MANY: usize = 16;
+const LOOK_THROUGH_PAGES: usize = 16;
 /// Ids deleted in one statement.
 const DELETE_MAX: usize = 512;
 
@@ -48,27 +48,18 @@ pub struct Upkeep {
     pub found: mpsc::Sender<Row>,
 }
 
-/// A walk through this instance's own rows.
-#[derive(Debug, Default)]
-struct Walk {
-    after: Uuid,
-    /// The emitter forgot rows during this walk, or during the one before.
-    forgot: bool,
-    forgot_before: bool,
-}
-
 impl Upkeep {
     /// Round after round.
     pub async fn run(self) {
-        let mut walk = Walk::default();
+        let mut looked_through = Uuid::nil();
         let mut rounds = Rounds::new("upkeep of the outbox", ROUND_EVERY, ROUND_EVERY_MAX);
         for round in 0_u64.. {
-            let done = self.once(round, &mut walk).await;
+            let done = self.once(round, &mut looked_through).await;
             tokio::time::sleep(rounds.ended(&done)).await;
         }
     }
 
-    async fn once(&self, round: u64, walk: &mut Walk) -> Result<(), Error> {
+    async fn once(&self, round: u64, looked_through: &mut Uuid) -> Result<(), Error> {
         if round.is_multiple_of(FORGET_EVERY_ROUNDS) {
             execute(&self.pool, include_str!("../sql/forget_instances.sql"), &[]).await?;
         }
@@ -80,7 +71,7 @@ impl Upkeep {
         }
         let taken = self.take_over().await;
         if round.is_multiple_of(LOOK_THROUGH_EVERY_ROUNDS) {
-            self.look_through(walk).await?;
+            self.look_through(looked_through).await?;
         }
         taken
     }
@@ -120,19 +111,18 @@ impl Upkeep {
         done
     }
 
-    async fn look_through(&self, walk: &mut Walk) -> Result<(), Error> {
-        walk.forgot |= self.condition.forgot();
-        let pages = if walk.forgot || walk.forgot_before { PAGES_MANY } else { 1 };
-        for _ in 0..pages {
+    /// Goes on after what is looked through, and begins anew when that is all.
+    async fn look_through(&self, looked_through: &mut Uuid) -> Result<(), Error> {
+        for _ in 0..LOOK_THROUGH_PAGES {
             let Some(room) = self.room().await else { break };
-            let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &walk.after, &(PAGE as i64)];
+            let params: [&(dyn ToSql + Sync); 3] = [&self.instance, &*looked_through, &(PAGE as i64)];
             let page = query(&self.pool, include_str!("../sql/waiting_outbox.sql"), &params).await?;
             self.hand_to_emitter(page.iter().filter(|row| !self.at_gate.holds(row.get("id"))), room).await;
-            if page.len() < PAGE {
-                *walk = Walk { forgot_before: walk.forgot, ..Walk::default() };
+            let last = page.last().filter(|_| page.len() == PAGE);
+            *looked_through = last.map_or(Uuid::nil(), |row| row.get("id"));
+            if last.is_none() {
                 break;
             }
-            walk.after = page.last().map_or(Uuid::nil(), |row| row.get("id"));
         }
         Ok(())
     }

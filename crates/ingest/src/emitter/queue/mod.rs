@@ -95,7 +95,6 @@ pub struct Queue {
     /// Rows that wait and that nothing is known against.
     ready: Sums,
     apart_calls: usize,
-    forgot: bool,
 }
 
 impl Queue {
@@ -110,7 +109,6 @@ impl Queue {
             || line.is_apart() && line.sums().unread >= APART_UNREAD_MAX;
         if is_too_much {
             self.known.remove(&row.id);
-            self.forgot = true;
             return;
         }
         // Suspects wait, and their messages would take the place of others'.
@@ -167,11 +165,6 @@ impl Queue {
     pub fn has_room(&self) -> bool {
         let of_others = || self.lines.values().filter(|line| !line.is_apart()).map(|line| line.sums().unread);
         self.ready.unread < UNREAD_MAX || of_others().sum::<usize>() < UNREAD_MAX
-    }
-
-    /// Whether it has forgotten rows since it was asked last.
-    pub fn forgot(&mut self) -> bool {
-        std::mem::take(&mut self.forgot)
     }
 
     /// How long after the last one a call is to begin: at once if what waits is enough for
@@ -250,7 +243,6 @@ impl Queue {
                         landed.deferred.push(row);
                     } else {
                         self.known.remove(&row.id);
-                        self.forgot = true;
                     }
                 }
             }
