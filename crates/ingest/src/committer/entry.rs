@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Job, Lane, LaneContext, Reply,
-    lines::{Bounds, Full, Keys, Size},
+    lines::{Bounds, Keys, Of, Size},
     queue::{Queue, Underway},
 };
 use crate::{
@@ -143,13 +143,14 @@ impl Committer {
         };
         let (size, keys) = (size(&job), keys(&job.candidates));
         queue.push(&organisation, job, size, keys).map_err(|(full, waiting, commits)| {
-            let details = match full {
-                Full::Jobs => "too many requests wait",
-                Full::Bytes => "too many bytes wait",
+            let details = match full.of {
+                Of::Jobs => "too many requests wait",
+                Of::Bytes => "too many bytes wait",
             };
+            let cause = if full.is_its_own_doing { Cause::OrganisationQueue } else { Cause::Queue };
             // Those before are as large as this one, for all that is known.
             let estimate = rate.estimate(waiting.saturating_mul(size.items) / commits.max(1));
-            Retry::not_kept_for(Cause::Queue, details, estimate)
+            Retry::not_kept_for(cause, details, estimate)
         })
     }
 }

@@ -43,13 +43,26 @@ impl Bounds {
 
 const PARTS: usize = 10_000;
 
-/// Why a job is not taken.
+/// Why a job is not taken: its organisation has too much of this waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// Its organisation has too many jobs waiting.
+pub struct Full {
+    pub of: Of,
+    /// Whether that is as much as all others have together, or more.
+    pub is_its_own_doing: bool,
+}
+
+/// What there is a bound of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
     Jobs,
-    /// Its organisation has too many bytes waiting.
     Bytes,
+}
+
+impl Full {
+    /// An organisation has so much waiting, of so much.
+    fn of(of: Of, own: usize, all: usize) -> Self {
+        Self { of, is_its_own_doing: own >= all - own }
+    }
 }
 
 /// What a job must not overtake: no two batches that are out have one in common.
@@ -127,10 +140,10 @@ impl<T> Lines<T> {
         let line = match self.lines.get_mut(organisation) {
             Some(line) => {
                 if line.jobs.len() >= self.bounds.jobs_max.saturating_sub(self.jobs) {
-                    return Err(Full::Jobs);
+                    return Err(Full::of(Of::Jobs, line.jobs.len(), self.jobs));
                 }
                 if line.bytes + size.bytes > self.bounds.bytes_max.saturating_sub(self.bytes) {
-                    return Err(Full::Bytes);
+                    return Err(Full::of(Of::Bytes, line.bytes, self.bytes));
                 }
                 line
             }

@@ -144,8 +144,9 @@ impl Files {
         if let Some(outcome) = self.look_ahead(organisation, &file, &candidate).await? {
             return Ok(Published::unread(outcome));
         }
-        let Some(_place) = self.places.take(organisation) else {
-            return Ok(Published::unread(not_kept(Cause::Queue, "too many files are on their way")));
+        let _place = match self.places.take(organisation) {
+            Ok(place) => place,
+            Err(cause) => return Ok(Published::unread(not_kept(cause, "too many files are on their way"))),
         };
         let upload = match self.uploads.open(candidate.id, organisation).await {
             Ok(upload) => upload,

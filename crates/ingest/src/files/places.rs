@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sluice_service::{OrganisationId, shares::Shares};
 
+use crate::outcome::Cause;
+
 /// The places, and who has them.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -34,14 +36,19 @@ impl Places {
     }
 
     /// Takes a place, if there is one.
-    #[must_use]
-    pub fn take(&self, organisation: &OrganisationId) -> Option<Place> {
+    ///
+    /// # Errors
+    /// Whether all have none left, or the organisation alone.
+    pub fn take(&self, organisation: &OrganisationId) -> Result<Place, Cause> {
         let mut taken = self.taken();
-        if taken.all() >= self.all_max || taken.of(organisation) >= self.organisation_max {
-            return None;
+        if taken.all() >= self.all_max {
+            return Err(Cause::Queue);
+        }
+        if taken.of(organisation) >= self.organisation_max {
+            return Err(Cause::OrganisationQueue);
         }
         taken.add(organisation.clone(), 1);
-        Some(Place { places: self.clone(), organisation: organisation.clone() })
+        Ok(Place { places: self.clone(), organisation: organisation.clone() })
     }
 }
 
@@ -61,12 +68,12 @@ mod tests {
         let places = Places::new(3, 2);
         let first = places.take(&a).unwrap();
         let second = places.take(&a).unwrap();
-        assert!(places.take(&a).is_none(), "its own are taken");
+        assert_eq!(places.take(&a).unwrap_err(), Cause::OrganisationQueue, "its own are taken");
         let third = places.take(&b).unwrap();
-        assert!(places.take(&c).is_none(), "all are taken");
+        assert_eq!(places.take(&c).unwrap_err(), Cause::Queue, "all are taken");
         drop(first);
-        assert!(places.take(&c).is_some());
-        assert!(places.take(&a).is_some());
+        assert!(places.take(&c).is_ok());
+        assert!(places.take(&a).is_ok());
         drop((second, third));
         let taken = places.taken();
         assert!(taken.is_empty(), "{taken:?}");
