@@ -104,18 +104,14 @@ impl Intake {
             discarded.extend(discarded_files.into_iter().map(|id| handed(&organisation, id)));
             results.extend(of_it.into_iter().map(|result| handed(&organisation, result)));
         }
+        let counted = Counted { metrics: &self.metrics, results: results.len() };
         let (recordings, discards) = tokio::join!(self.record(results), self.discard(discarded));
-        Ok(Taken { recordings: recordings?, discards: discards? })
+        let taken = Taken { recordings: recordings?, discards: discards? };
+        counted.told(&taken.recordings);
+        Ok(taken)
     }
 
     async fn record(&self, results: Vec<Handed<NewResult>>) -> Result<Vec<Recording>, Error> {
-        let counted = Counted { metrics: &self.metrics, results: results.len() };
-        let recordings = self.record_uncounted(results).await?;
-        counted.told(&recordings);
-        Ok(recordings)
-    }
-
-    async fn record_uncounted(&self, results: Vec<Handed<NewResult>>) -> Result<Vec<Recording>, Error> {
         // Who is bad is answered at once; the others keep their places.
         let mut answers = vec![Recording::Refused; results.len()];
         let (mut with_data, mut data_places) = (Vec::new(), Vec::new());

@@ -300,7 +300,7 @@ impl Cleanup {
             ),
             rounds: registry.add(
                 "sluice_cleanup_rounds_total",
-                "Rounds of the clean-up in which there was something to look at, by what they are about and \
+                "Rounds of the clean-up, without those in which others had just looked, by what they are about and \
                  how they ended",
                 rounds,
             ),

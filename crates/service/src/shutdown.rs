@@ -1,5 +1,5 @@
 //! From signal to token: SIGTERM and SIGINT cancel one token that everything
-//! long-running holds. A second signal changes nothing.
+//! long-running holds. A second signal changes nothing for who does not ask for it.
 
 use std::time::Duration;
 
@@ -15,17 +15,27 @@ pub const ENDING: Duration = Duration::from_secs(8);
 /// # Errors
 /// If the handlers can't be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
-    let token = CancellationToken::new();
+    on_signals().map(|[first, _]| first)
+}
+
+/// The same, and one that is cancelled by the second.
+///
+/// # Errors
+/// If the handlers can't be installed.
+pub fn on_signals() -> std::io::Result<[CancellationToken; 2]> {
+    let tokens = [CancellationToken::new(), CancellationToken::new()];
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let cancelled = token.clone();
+    let cancelled = tokens.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        for token in cancelled {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            token.cancel();
         }
-        tracing::info!("stopping");
-        cancelled.cancel();
     });
-    Ok(token)
+    Ok(tokens)
 }

@@ -111,5 +111,9 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    write().context(path.display())
+    let written = write();
+    if written.is_err() {
+        drop(fs::remove_file(&beside));
+    }
+    written.context(path.display())
 }

@@ -254,6 +254,36 @@ async fn a_signal_ends_it_after_what_runs_and_says_where_to_go_on() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let acts: [(&str, &[Act]); 2] = [("a", &[NOT_KEPT]), ("b", &[Act::Wait])];
+    let (service, address) = serve(&acts).await;
+    let more = ["--json", "--concurrency", "2", "--retry-for", "7200"];
+    let mut child = publish(&address, &["a", "b"], &more).spawn().unwrap();
+    eventually("both calls", || async { (service.seen().len() == 2).then_some(()) }).await;
+    signal("TERM", child.id().unwrap());
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("NOT_KEPT") && stdout.read_line(&mut shown).await.unwrap() > 0 {}
+    signal("INT", child.id().unwrap());
+    let output = timeout(LONG, child.wait_with_output()).await.expect("its end").unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("stopped twice: what was under way may have been kept"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_signal_after_everything_was_sent_is_no_fault() {
+    let (service, address) = serve(&[("a", &[Act::Wait])]).await;
+    let child = publish(&address, &["a"], &["--json"]).spawn().unwrap();
+    eventually("the call", || async { (service.seen().len() == 1).then_some(()) }).await;
+    signal("TERM", child.id().unwrap());
+    service.go_on.notify_one();
+    let output = timeout(LONG, child.wait_with_output()).await.expect("its end").unwrap();
+    assert_eq!(told(&text(&output.stdout)), [ended(1, "success", "")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
 async fn a_folder_is_no_file_of_lines() {
     let output = run(publish_file("127.0.0.1:1", scratch("folder").to_str().unwrap(), &[])).await;
     assert!(text(&output.stderr).contains("is a folder"), "{}", text(&output.stderr));

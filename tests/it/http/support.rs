@@ -1,4 +1,4 @@
-//! A plain HTTP client for the `http_*` tests: one connection per request, over
+//! A plain HTTP client for the tests over HTTP: one connection per request, over
 //! HTTP/1.1 or h2c, and raw bytes where a client would not send them.
 
 use std::{net::SocketAddr, time::Duration};

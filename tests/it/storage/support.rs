@@ -1,4 +1,4 @@
-//! What the `storage_*` tests share: a results service alone that may use a folder
+//! What the tests of storage share: a results service alone that may use a folder
 //! as `local` storage, with keys, and a clean-up that hardly waits.
 
 use std::{os::unix::fs::PermissionsExt, path::PathBuf};

@@ -47,7 +47,8 @@ const PARTS: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
     pub of: Of,
-    /// Whether that is as much as all others have together, or more.
+    /// Whether others have something waiting, too, and less of it all together: then it is
+    /// not that too much comes of all.
     pub is_its_own_doing: bool,
 }
 
@@ -61,7 +62,8 @@ pub enum Of {
 impl Full {
     /// An organisation has so much waiting, of so much.
     fn of(of: Of, own: usize, all: usize) -> Self {
-        Self { of, is_its_own_doing: own >= all - own }
+        let others = all - own;
+        Self { of, is_its_own_doing: 0 < others && others < own }
     }
 }
 

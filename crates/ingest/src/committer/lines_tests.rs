@@ -43,20 +43,24 @@ fn a_large_job_gets_its_turn_and_small_ones_theirs_before_it() {
     assert_eq!(queue.take_batch().jobs.len(), 0);
 }
 
-/// An organisation is turned away that has most of what waits.
-fn own(of: Of) -> Full {
-    Full { of, is_its_own_doing: true }
+/// An organisation is turned away, alone with what waits.
+fn alone(of: Of) -> Full {
+    Full { of, is_its_own_doing: false }
 }
 
 #[test]
-fn who_is_turned_away_by_what_others_have_waiting_is_told_apart() {
-    let mut queue = Lines::new(BOUNDS);
+fn who_is_turned_away_by_its_own_doing_is_told_apart() {
     let bytes = |bytes| Size { items: 1, bytes };
-    for (name, has) in [(0, 400), (1, 299), (2, 1)] {
-        assert_eq!(push(&mut queue, name, 0, bytes(has)), Ok(()));
-    }
-    assert_eq!(push(&mut queue, 0, 0, bytes(1)), Err(own(Of::Bytes)));
-    assert_eq!(push(&mut queue, 1, 0, bytes(100)), Err(Full { is_its_own_doing: false, ..own(Of::Bytes) }));
+    let turned_away = |waiting: &[usize]| {
+        let mut queue = Lines::new(BOUNDS);
+        for (name, has) in waiting.iter().enumerate() {
+            push(&mut queue, name, 0, bytes(*has)).unwrap();
+        }
+        push(&mut queue, 0, 0, bytes(900)).unwrap_err().is_its_own_doing
+    };
+    assert!(turned_away(&[400, 398, 1]));
+    assert!(!turned_away(&[400, 399, 1]), "others have as much");
+    assert!(!turned_away(&[400]), "too much comes of all there are");
 }
 
 #[test]
@@ -64,17 +68,17 @@ fn bounds_hold_on_both_sides() {
     let mut queue = Lines::new(BOUNDS);
     let bytes = |bytes| Size { items: 1, bytes };
     assert_eq!(push(&mut queue, 0, 0, bytes(5000)), Ok(()), "a first one of any size");
-    assert_eq!(push(&mut queue, 0, 0, bytes(1)), Err(own(Of::Bytes)));
+    assert_eq!(push(&mut queue, 0, 0, bytes(1)), Err(alone(Of::Bytes)));
     assert_eq!(push(&mut queue, 1, 0, bytes(1)), Ok(()), "a newcomer always");
     let mut queue = Lines::new(BOUNDS);
     assert_eq!(push(&mut queue, 0, 0, bytes(400)), Ok(()));
-    assert_eq!(push(&mut queue, 0, 0, bytes(201)), Err(own(Of::Bytes)));
+    assert_eq!(push(&mut queue, 0, 0, bytes(201)), Err(alone(Of::Bytes)));
     assert_eq!(push(&mut queue, 0, 0, bytes(200)), Ok(()));
     let mut queue = Lines::new(BOUNDS);
     for _ in 0..10 {
         assert_eq!(push(&mut queue, 0, 0, bytes(0)), Ok(()));
     }
-    assert_eq!(push(&mut queue, 0, 0, bytes(0)), Err(own(Of::Jobs)));
+    assert_eq!(push(&mut queue, 0, 0, bytes(0)), Err(alone(Of::Jobs)));
     assert_eq!(queue.waiting(), 10);
 }
 

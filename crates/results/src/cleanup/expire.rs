@@ -21,7 +21,8 @@ use crate::{
     time::Micros,
 };
 
-/// How long the objects of one bucket are removed for; then it is the others' turn.
+/// How long a storage config is walked, and its objects are removed; then it is the others'
+/// turn.
 const TURN: Duration = Duration::from_secs(60);
 /// About so many objects are removed before it is kept that they are gone, and the lease
 /// is renewed.
@@ -150,13 +151,14 @@ impl Cleanup {
     }
 
     /// Walks the organisation's batches that are older than the retention, for as long as its
-    /// terms are these. Data in blocks goes in the same commit. Returns where it ended.
+    /// terms are these, but for no longer than a turn. Data in blocks goes in the same commit.
+    /// Returns where it ended; the next look goes on from there.
     async fn walk(&self, lease: &Lease, terms: Terms) -> Result<Micros, Error> {
         if terms.retention_seconds == 0 {
             return Ok(lease.from);
         }
         let retention = terms.retention_seconds as f64;
-        let mut at = lease.from;
+        let (mut at, until) = (lease.from, Instant::now() + TURN);
         // Told of however the walk ends: each of its steps is committed.
         let mut expired = Expired { of: lease, results: 0, unconsumed: 0 };
         loop {
@@ -173,7 +175,7 @@ impl Cleanup {
                 expired.unconsumed += unconsumed;
                 at = row.try_get("date_created")?;
             }
-            if !self.renew(lease, at).await? {
+            if !self.renew(lease, at).await? || Instant::now() > until {
                 break;
             }
         }

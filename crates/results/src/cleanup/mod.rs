@@ -78,15 +78,21 @@ impl Cleanup {
                 Ok(_) => looked = Instant::now(),
                 Err(_) => self.metrics.lag_at_least(looked.elapsed().saturating_sub(self.every)),
             }
-            // Others may have looked at everything just now: that says nothing.
-            if !matches!(done, Ok(0)) {
+            if matches!(done, Ok(0)) {
+                // Others looked at everything just now: that says nothing of this one's.
+                looking = Outage::default();
+            } else {
                 self.ended(Work::Expiring, &done, &mut looking);
             }
             if forgot.is_none_or(|last: Instant| last.elapsed() > FORGET_EVERY) {
-                // Also if it fails: then it is not tried again at each look.
-                forgot = Some(Instant::now());
-                let done = self.forget().await.and(self.drop_empty_weeks().await);
-                self.ended(Work::Forgetting, &done, &mut forgetting);
+                let (forgetting_ended, weeks) = (self.forget().await, self.drop_empty_weeks().await);
+                let done = forgetting_ended.and_then(|is_mine| weeks.map(|()| is_mine));
+                // While another replica does it, the next look sees to what that leaves.
+                if !matches!(done, Ok(false)) {
+                    // Also if it fails: then it is not tried again at each look.
+                    forgot = Some(Instant::now());
+                    self.ended(Work::Forgetting, &done, &mut forgetting);
+                }
             }
             sleep(self.every).await;
         }
@@ -123,12 +129,12 @@ impl Cleanup {
         while let Some(mut lease) = self.lease(now).await? {
             let looked = self.look_at(&mut lease).await;
             self.release(&lease).await?;
-            if let Err(error) = looked {
+            let overdue = self.overdue(&lease).await.map(|late| *late_for = late.max(*late_for));
+            if let Err(error) = looked.and(overdue) {
                 let (organisation, storage_config) = (&lease.organisation, lease.config);
                 tracing::warn!(%organisation, %storage_config, %error, "storage config not cleaned up");
                 failed = Some(error);
             }
-            *late_for = (*late_for).max(self.overdue(&lease).await?);
             all += 1;
         }
         failed.map_or(Ok(all), Err)
@@ -161,16 +167,17 @@ impl Cleanup {
         self.find(organisation, id).await?.ok_or_else(none)
     }
 
-    async fn forget(&self) -> Result<(), Error> {
+    /// Forgets what is old enough; not while another replica does.
+    async fn forget(&self) -> Result<bool, Error> {
         loop {
             let rows = query(&self.pool, include_str!("../sql/forget.sql"), &[]).await?;
-            let forgotten: i64 = rows.first().map_or(Ok(0), |row| row.try_get("forgotten"))?;
+            let Some(row) = rows.first() else { return Ok(false) };
+            let (is_mine, forgotten): (bool, i64) = (row.try_get("is_mine")?, row.try_get("forgotten")?);
             if forgotten == 0 {
-                break;
+                return Ok(is_mine);
             }
             tracing::info!(results = forgotten, "results forgotten that expired a year ago");
         }
-        Ok(())
     }
 
     /// One at a time, so that what each locks is free again before the next.

@@ -1,8 +1,8 @@
 -- Forgets results that have been EXPIRED for 365 days, at most 50 batches: the records
 -- and what became of them, and a batch, or what was acknowledged of it in one call, with
 -- the last of its records. Index expired_by_deletion, then lookups by key. Returns how many
--- results: none while somebody else does it, which the advisory lock tells (the bytes of
--- `forget`).
+-- results; none, and that it is not ours, while somebody else does it, which the advisory
+-- lock tells (the bytes of `forget`).
 WITH alone AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(x'666F72676574'::bigint) AS is_mine
 ), old AS MATERIALIZED (
@@ -41,4 +41,4 @@ WITH alone AS MATERIALIZED (
         WHERE (c.organisation, left_over.id) NOT IN (SELECT organisation, id FROM member)
     )
 )
-SELECT count(*) AS forgotten FROM member
+SELECT (SELECT is_mine FROM alone) AS is_mine, count(*) AS forgotten FROM member

@@ -7,6 +7,7 @@ pub mod inline;
 pub mod keyring;
 pub mod open;
 pub mod place;
+mod probe_names;
 pub mod sniff;
 pub mod store;
 pub mod upload;

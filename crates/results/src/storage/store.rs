@@ -5,7 +5,7 @@
 use std::{
     ops::Range,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -20,10 +20,10 @@ use object_store::{
     signer::{Method, Signer},
 };
 use sluice_service::OrganisationId;
-use uuid::Uuid;
 
 use super::{
     place::{Place, Provider},
+    probe_names::FreeNames,
     upload::Upload,
 };
 
@@ -82,32 +82,7 @@ enum Client {
 pub struct Store {
     place: Place,
     client: Client,
-    /// Names that probes wrote under and that none uses now.
-    probes: Arc<Mutex<Vec<Uuid>>>,
-}
-
-/// The name of a probe. It goes to the next one, however this one ends: what can't be
-/// removed is overwritten.
-struct ProbeName<'a> {
-    name: Uuid,
-    free: &'a Mutex<Vec<Uuid>>,
-}
-
-impl<'a> ProbeName<'a> {
-    fn take(free: &'a Mutex<Vec<Uuid>>) -> Self {
-        Self { name: lock(free).pop().unwrap_or_else(Uuid::now_v7), free }
-    }
-}
-
-impl Drop for ProbeName<'_> {
-    fn drop(&mut self) {
-        lock(self.free).push(self.name);
-    }
-}
-
-fn lock(free: &Mutex<Vec<Uuid>>) -> MutexGuard<'_, Vec<Uuid>> {
-    // Nothing that holds the lock can panic half-way.
-    free.lock().unwrap_or_else(PoisonError::into_inner)
+    probes: FreeNames,
 }
 
 /// An object as a listing tells it.
@@ -122,12 +97,12 @@ pub struct Listed {
 impl Store {
     /// Of a cloud.
     pub(super) fn cloud(place: Place, client: Arc<dyn Cloud>, limit: SigningLimit) -> Self {
-        Self { place, client: Client::Cloud(client, limit), probes: Arc::default() }
+        Self { place, client: Client::Cloud(client, limit), probes: FreeNames::default() }
     }
 
     /// Of a directory, whose path is given without links.
     pub(super) fn local(place: Place, files: LocalFileSystem, base: PathBuf) -> Self {
-        Self { place, client: Client::Local(files, base), probes: Arc::default() }
+        Self { place, client: Client::Local(files, base), probes: FreeNames::default() }
     }
 
     /// Where it is.
@@ -292,7 +267,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn probe(&self, organisation: &OrganisationId) -> Result<(), StoreError> {
-        let taken = ProbeName::take(&self.probes);
+        let mut taken = self.probes.take();
         let key = &self.place.probe(organisation, taken.name);
         let written = Bytes::from_static(b"Written to see whether this storage can be used.\n");
         self.put(key, written.clone(), "text/plain").await?;
@@ -305,8 +280,10 @@ impl Store {
             if bytes == written { Ok(()) } else { Err(StoreError::Failed) }
         };
         let read = read.await;
-        self.remove(key).await?;
-        read
+        taken.is_removing = true;
+        let removed = self.remove(key).await;
+        taken.is_removing = false;
+        removed.and(read)
     }
 
     /// What is told to browsers that follow a signed URL.

@@ -189,7 +189,7 @@ impl Access {
     /// The access of an authenticated request.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if the request came past the layer without a token.
+    /// UNAUTHENTICATED if the request came without its token being looked at.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
         request.extensions().get::<Self>().cloned().ok_or_else(unauthenticated)
     }

@@ -4,18 +4,26 @@ use super::{Error, Violation};
 
 /// What is wrong, each with its field.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<Violation>);
+pub struct Faults {
+    violations: Vec<Violation>,
+    /// The first error that names no field.
+    other: Option<Error>,
+}
 
 impl Faults {
     /// One more.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), description: description.into() });
+        self.violations.push(Violation { field: field.into(), description: description.into() });
     }
 
     /// The value, or a stand-in for what was wrong: then the request fails anyway.
     pub fn or<T>(&mut self, read: Result<T, Error>, stand_in: T) -> T {
         read.unwrap_or_else(|error| {
-            self.0.extend(error.violations);
+            if error.violations.is_empty() {
+                self.other.get_or_insert(error);
+            } else {
+                self.violations.extend(error.violations);
+            }
             stand_in
         })
     }
@@ -28,8 +36,31 @@ impl Faults {
     /// The value if nothing was wrong.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT, naming every field that is wrong.
+    /// INVALID_ARGUMENT, naming every field that is wrong; before that, what is wrong beside
+    /// fields.
     pub fn none_or<T>(self, value: T) -> Result<T, Error> {
-        if self.0.is_empty() { Ok(value) } else { Err(Error::invalid_all(self.0)) }
+        match self.other {
+            Some(error) => Err(error),
+            None if self.violations.is_empty() => Ok(value),
+            None => Err(Error::invalid_all(self.violations)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_wrong_gets_lost() {
+        let (field, away) = (|| Error::invalid("a", "b"), || Error::unavailable("away"));
+        let read = |bad: Vec<Error>| {
+            let mut faults = Faults::default();
+            bad.into_iter().for_each(|bad| faults.or_default::<()>(Err(bad)));
+            faults.none_or(()).map_err(|error| error.reason())
+        };
+        assert_eq!(read(vec![]), Ok(()));
+        assert_eq!(read(vec![field(), field()]), Err(field().reason()));
+        assert_eq!(read(vec![field(), away()]), Err(away().reason()));
     }
 }

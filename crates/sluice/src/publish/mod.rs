@@ -42,7 +42,7 @@ pub(crate) use summary::{Ended, Summary, outcome_name};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0, every observation is success, duplicate, suppressed or throttled; 1, at least one \
-is error or retry, or some call failed; 2, it could not run or go on: usage, no connection, the token is refused."
+is error or retry, some call failed, or a signal ended it (a second one at once); 2, it could not run or go on: usage, no connection, the token is refused."
 )]
 pub struct PublishArgs {
     /// A file with one JSON object per line; `-` for standard input. The line's
@@ -103,8 +103,13 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         tell: if args.json { Arc::new(move |ended| print_json(ended, &first)) } else { Arc::new(|_| {}) },
     };
     let started = Instant::now();
-    let stop = shutdown::on_signal().context("signals")?;
-    let Published { summary, fault } = publish(&target, reader, size, &plan, &stop).await?;
+    let [stop, at_once] = shutdown::on_signals().context("signals")?;
+    let Published { summary, fault } = tokio::select! {
+        published = publish(&target, reader, size, &plan, &stop) => published?,
+        () = at_once.cancelled() => {
+            return Err(Failure::new("stopped twice: what was under way may have been kept"));
+        }
+    };
     if fault.is_none() || summary.total() > 0 {
         let report = summary.report(started.elapsed());
         if args.json {
@@ -166,7 +171,6 @@ pub(crate) async fn publish(
             }
         });
     }
-    drop(waiting);
     let (mut failed, mut fault) = (None, None);
     while let Some(ended) = senders.join_next().await {
         match ended.context("sender") {
@@ -179,7 +183,13 @@ pub(crate) async fn publish(
         }
     }
     let mut fault = fault.or_else(|| failed.map(|status| reporter.failed(&status)));
-    if fault.is_none() && stop.is_cancelled() {
+    // Who read may wait for somebody to take a batch.
+    let is_all_sent = {
+        let waiting = waiting.lock().await;
+        waiting.is_closed() && waiting.is_empty()
+    };
+    drop(waiting);
+    if fault.is_none() && stop.is_cancelled() && !is_all_sent {
         fault = Some(reporter.ended_early("stopped", Failure::new));
     } else if fault.is_none() {
         // Else it may still wait for a terminal.
