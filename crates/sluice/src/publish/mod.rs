@@ -193,8 +193,11 @@ pub(crate) async fn publish(
         fault = Some(reporter.ended_early("stopped", Failure::new));
     } else if fault.is_none() {
         // Else it may still wait for a terminal.
-        let read = reading.await.context("reader")?;
-        fault = read.err().map(|fault| reporter.ended_early(&format!("reading: {fault}"), Failure::new));
+        fault = match reading.await.context("reader") {
+            Ok(Ok(())) => None,
+            Ok(Err(fault)) => Some(reporter.ended_early(&format!("reading: {fault}"), Failure::new)),
+            Err(failure) => Some(failure),
+        };
     }
     Ok(Published { summary: reporter.finish(), fault })
 }
