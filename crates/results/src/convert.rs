@@ -9,7 +9,7 @@ use sluice_proto::{
         ListResultsRequest, Result as WireResult, SignedUrl, TimeRange, list_results_request, result,
     },
 };
-use sluice_service::{Error, Faults, OrganisationId};
+use sluice_service::{Error, OrganisationId, Violations};
 
 use crate::{
     filter::{Filter, Order, Range, States, Walk},
@@ -37,7 +37,7 @@ pub struct List {
 /// # Errors
 /// INVALID_ARGUMENT, naming every field that is wrong.
 pub fn list(organisation: OrganisationId, request: ListResultsRequest) -> Result<List, Error> {
-    let mut faults = Faults::default();
+    let mut faults = Violations::default();
     let page_size = faults.or(page_size(request.page_size), PAGE_SIZE_DEFAULT);
     let data_bytes_max = faults.or(data_bytes_max(request.data_bytes_max), 0);
     let order = faults.or(order(request.order), Order::NewestFirst);
@@ -116,7 +116,7 @@ fn range(field: &'static str, given: Option<TimeRange>) -> Result<Option<Range>,
     if [&gt, &gte, &lt, &lte].iter().all(|bound| bound.is_none()) {
         return Ok(None);
     }
-    let mut faults = Faults::default();
+    let mut faults = Violations::default();
     let mut range = Range::ALL;
     let name = |bound| format!("{field}.{bound}");
     faults.or(range.after(&name("gt"), gt.as_ref(), false), ());

@@ -4,7 +4,7 @@
 use object_store::path::Path;
 use prost_types::{Duration, Timestamp};
 use sluice_proto::results::v1::{StorageConfig as Wire, storage_config::State as WireState};
-use sluice_service::{Error, Faults, OrganisationId};
+use sluice_service::{Error, OrganisationId, Violations};
 use uuid::Uuid;
 
 use crate::{
@@ -160,7 +160,7 @@ fn read<T>(field: &str, read: Result<T, impl Into<String>>) -> Result<T, Error> 
     read.map_err(|fault| Error::invalid(format!("storage_config.{field}"), fault))
 }
 
-fn terms(wire: &Wire, provider: Provider, faults: &mut Faults) -> Terms {
+fn terms(wire: &Wire, provider: Provider, faults: &mut Violations) -> Terms {
     let signed_urls_seconds = read("signed_urls_expiry", expiry(wire));
     Terms {
         signed_urls_enabled: wire.signed_urls_enabled,
@@ -193,7 +193,7 @@ fn retention(wire: &Wire) -> Result<i64, &'static str> {
 /// # Errors
 /// INVALID_ARGUMENT, naming every field that is wrong.
 pub fn draft(wire: Wire) -> Result<Draft, Error> {
-    let mut faults = Faults::default();
+    let mut faults = Violations::default();
     let place = faults.or(read("url", wire.url.parse()), Place::built_in());
     let terms = terms(&wire, place.provider(), &mut faults);
     let given = Credentials::new(place.provider(), wire.credentials);
@@ -210,7 +210,7 @@ pub fn change(wire: Wire, fields: Option<&[String]>, provider: Provider) -> Resu
     const FIELDS: [&str; 5] =
         ["credentials", "signed_urls_enabled", "signed_urls_expiry", "managed", "retention"];
     let named = |field: &str| fields.is_none_or(|fields| fields.iter().any(|name| name == field));
-    let mut faults = Faults::default();
+    let mut faults = Violations::default();
     if fields.unwrap_or_default().iter().any(|name| !FIELDS.contains(&name.as_str())) {
         faults.add("update_mask", format!("can name {} only", FIELDS.join(", ")));
     }

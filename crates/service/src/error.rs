@@ -3,7 +3,7 @@
 //! meant for callers and a private cause that is logged and never sent
 //! (https://google.aip.dev/193).
 
-mod faults;
+mod violations;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -16,7 +16,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::text::cut;
-pub use faults::Faults;
+pub use violations::Violations;
 
 /// The domain of `google.rpc.ErrorInfo`.
 const ERROR_DOMAIN: &str = "sluice";

@@ -48,7 +48,7 @@ mod unread;
 mod until;
 pub mod whole;
 
-pub use error::{Error, Faults, Kind, RETRY_AFTER, Violation};
+pub use error::{Error, Kind, RETRY_AFTER, Violation, Violations};
 pub use organisation::OrganisationId;
 
 /// Of every program of this workspace.

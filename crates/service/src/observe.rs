@@ -119,7 +119,7 @@ impl UnderWay {
     fn answered(&mut self, answer: &Response<Body>) {
         match self.code {
             Code::Grpc(_) => self.told(answer.headers()),
-            _ => {
+            Code::Http(_) => {
                 self.route = answer.extensions().get::<Matched>().map_or(UNKNOWN, |matched| matched.0);
                 self.code = Code::Http(answer.status().as_u16());
                 self.no_failure = answer.extensions().get::<NoFailure>().map(|told| told.0);
@@ -139,8 +139,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.requests.open.dec();
-        let code = self.no_failure.map_or(self.code, Code::NoFailure);
-        self.requests.count(self.route, self.method, code, self.started.elapsed());
+        self.requests.count(self.route, self.method, self.code, self.no_failure, self.started.elapsed());
         if self.span.is_disabled() {
             return;
         }
@@ -155,7 +154,6 @@ impl Drop for UnderWay {
                 trace::rename(&self.span, format!("{} {}", self.method, self.route));
                 status >= 500
             }
-            Code::NoFailure(_) => false,
         };
         if failed && self.no_failure.is_none() {
             self.span.record("otel.status_code", "ERROR");

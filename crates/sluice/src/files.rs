@@ -89,6 +89,18 @@ pub(crate) fn remove_folder(folder: &Path) {
     }
 }
 
+/// Opens a file to be read, and tells its size: of a pipe it is not known, nor can that be read
+/// again.
+pub(crate) fn open_input(path: &Path) -> Result<(File, Option<u64>), Failure> {
+    let unusable = |fault| Failure::unusable(format!("{}: {fault}", path.display()));
+    let file = File::open(path).map_err(unusable)?;
+    let about = file.metadata().map_err(unusable)?;
+    if about.is_dir() {
+        return Err(Failure::unusable(format!("{}: is a folder", path.display())));
+    }
+    Ok((file, about.is_file().then_some(about.len())))
+}
+
 /// Opens a log for appending, only for its owner.
 pub(crate) fn open_log(path: &Path) -> Result<File, Failure> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).context(path.display())

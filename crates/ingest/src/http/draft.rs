@@ -1,7 +1,7 @@
 //! A definition as JSON, up to the value that both surfaces check.
 
 use serde_json::{Map, Value};
-use sluice_service::{Error, OrganisationId, Violation, text::shown};
+use sluice_service::{Error, OrganisationId, Violations, text::shown};
 
 use super::split;
 use crate::{definition::RawDraft, json as strict};
@@ -38,7 +38,7 @@ pub fn read(body: &[u8], organisation: Option<OrganisationId>, path: Option<Stri
     if wrapped.is_some() {
         fields = object(body)?;
     }
-    let mut reader = Reader { faults: Vec::new() };
+    let mut reader = Reader { faults: Violations::default() };
     let mut given = Given { raw: RawDraft { organisation, ..RawDraft::default() }, etag: String::new() };
     for (name, value) in &fields {
         if !value.is_null() {
@@ -54,7 +54,7 @@ pub fn read(body: &[u8], organisation: Option<OrganisationId>, path: Option<Stri
         (Some(path), _) => given.raw.path = path,
         (None, _) => {}
     }
-    if reader.faults.is_empty() { Ok(given) } else { Err(Error::invalid_all(reader.faults)) }
+    reader.faults.none_or(given)
 }
 
 fn object(body: &[u8]) -> Result<Map<String, Value>, Error> {
@@ -69,12 +69,12 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Error> {
 
 /// Collects what is wrong, each with its field.
 struct Reader {
-    faults: Vec<Violation>,
+    faults: Violations,
 }
 
 impl Reader {
     fn fault(&mut self, field: &str, description: &str) {
-        self.faults.push(Violation { field: shown(field), description: description.into() });
+        self.faults.add(shown(field), description);
     }
 
     /// The value as the field needs it, or its default and a fault.

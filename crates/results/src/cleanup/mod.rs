@@ -85,8 +85,7 @@ impl Cleanup {
                 self.ended(Work::Expiring, &done, &mut looking);
             }
             if forgot.is_none_or(|last: Instant| last.elapsed() > FORGET_EVERY) {
-                let (forgetting_ended, weeks) = (self.forget().await, self.drop_empty_weeks().await);
-                let done = forgetting_ended.and_then(|is_mine| weeks.map(|()| is_mine));
+                let done = self.forget_old().await;
                 // While another replica does it, the next look sees to what that leaves.
                 if !matches!(done, Ok(false)) {
                     // Also if it fails: then it is not tried again at each look.
@@ -165,6 +164,13 @@ impl Cleanup {
     async fn config(&self, organisation: &OrganisationId, id: Uuid) -> Result<StorageConfig, Error> {
         let none = || Error::internal("what is to be removed is in a storage config that is not there");
         self.find(organisation, id).await?.ok_or_else(none)
+    }
+
+    /// Forgets results, unless another replica is at that, and drops what is empty then. One
+    /// that fails keeps back no other.
+    async fn forget_old(&self) -> Result<bool, Error> {
+        let (forgot, dropped) = (self.forget().await, self.drop_empty_weeks().await);
+        forgot.and_then(|is_mine| dropped.map(|()| is_mine))
     }
 
     /// Forgets what is old enough; not while another replica does.

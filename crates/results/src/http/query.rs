@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 use sluice_proto::results::v1::{ListResultsRequest, TimeRange, result::State};
-use sluice_service::{Error, Faults, http::Query};
+use sluice_service::{Error, Violations, http::Query};
 
 /// Every parameter there is.
 pub const PARAMETERS: [&str; 23] = [
@@ -46,7 +46,7 @@ pub fn name_of(field: &str) -> String {
 /// # Errors
 /// INVALID_ARGUMENT, naming every parameter that can't be read.
 pub fn request(organisation: String, query: &Query) -> Result<ListResultsRequest, Error> {
-    let mut faults = Faults::default();
+    let mut faults = Violations::default();
     let mut text = |name| faults.or_default(query.one(name)).map(str::to_owned);
     let request = ListResultsRequest {
         organisation,
@@ -82,7 +82,7 @@ fn states(given: &[String]) -> Result<Vec<i32>, Error> {
 }
 
 /// A date by itself means that very moment.
-fn range(field: &str, query: &Query, faults: &mut Faults) -> Option<TimeRange> {
+fn range(field: &str, query: &Query, faults: &mut Violations) -> Option<TimeRange> {
     let mut moment = |name: &str| faults.or_default(moment(name, query));
     let equal = moment(field);
     let bound = TimeRange {

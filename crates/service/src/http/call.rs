@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{Error, Violation, auth::Access, text::shown};
+use crate::{Error, Violations, auth::Access, text::shown};
 
 /// How long a caller may pause within a body.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -214,18 +214,18 @@ pub struct Query(BTreeMap<String, Vec<String>>);
 impl Query {
     fn parse(text: &str, known: &[&str]) -> Result<Self, Error> {
         let mut parsed = Self::default();
-        let mut faults = Vec::new();
+        let mut faults = Violations::default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX + 1) {
             if known.contains(&&*name) {
                 parsed.0.entry(name.into_owned()).or_default().push(value.into_owned());
             } else {
-                faults.push(Violation { field: shown(&name), description: "unknown parameter".into() });
+                faults.add(shown(&name), "unknown parameter");
             }
         }
         if form_urlencoded::parse(text.as_bytes()).nth(PARAMETERS_MAX).is_some() {
             return Err(Error::invalid("query", format!("must be up to {PARAMETERS_MAX} parameters")));
         }
-        if faults.is_empty() { Ok(parsed) } else { Err(Error::invalid_all(faults)) }
+        faults.none_or(parsed)
     }
 
     /// The value of a parameter that is given at most once.

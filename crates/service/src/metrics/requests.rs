@@ -16,8 +16,6 @@ pub(crate) enum Code {
     Grpc(GrpcCode),
     /// A status of HTTP.
     Http(u16),
-    /// What has the status of a failure and is none, by its reason.
-    NoFailure(&'static str),
 }
 
 /// The name the gRPC specification gives a status.
@@ -44,11 +42,19 @@ pub fn grpc_code_name(code: GrpcCode) -> &'static str {
     }
 }
 
-impl EncodeLabelValue for Code {
+/// What is counted of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Counted {
+    Status(Code),
+    /// A failure's status that is none, by its reason.
+    NoFailure(&'static str),
+}
+
+impl EncodeLabelValue for Counted {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
         match self {
-            Self::Grpc(code) => encoder.write_str(grpc_code_name(*code)),
-            Self::Http(status) => write!(encoder, "{status}"),
+            Self::Status(Code::Grpc(code)) => encoder.write_str(grpc_code_name(*code)),
+            Self::Status(Code::Http(status)) => write!(encoder, "{status}"),
             Self::NoFailure(reason) => encoder.write_str(reason),
         }
     }
@@ -59,7 +65,7 @@ impl EncodeLabelValue for Code {
 struct Ended {
     route: &'static str,
     method: &'static str,
-    code: Code,
+    code: Counted,
 }
 
 /// The metrics of requests of one running service.
@@ -127,8 +133,16 @@ impl Requests {
         }
     }
 
-    /// Counts one that ended.
-    pub(crate) fn count(&self, route: &'static str, method: &'static str, code: Code, took: Duration) {
+    /// Counts one that ended; `no_failure` is the reason why its status is none, if so.
+    pub(crate) fn count(
+        &self,
+        route: &'static str,
+        method: &'static str,
+        code: Code,
+        no_failure: Option<&'static str>,
+        took: Duration,
+    ) {
+        let code = no_failure.map_or(Counted::Status(code), Counted::NoFailure);
         self.ended.get_or_create(&Ended { route, method, code }).inc();
         self.seconds.get_or_create(&[("route", route), ("method", method)]).observe(took.as_secs_f64());
     }

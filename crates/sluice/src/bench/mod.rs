@@ -196,12 +196,13 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
 async fn measure(bench: &Bench, scenario: Scenario) -> Result<Report, Failure> {
     bench.put_definitions().await?;
     match scenario {
-        Scenario::EndToEnd | Scenario::Acknowledge => {
+        Scenario::EndToEnd => {
             bench.empty().await?;
-            match scenario {
-                Scenario::Acknowledge => bench.acknowledge().await,
-                _ => bench.end_to_end().await,
-            }
+            bench.end_to_end().await
+        }
+        Scenario::Acknowledge => {
+            bench.empty().await?;
+            bench.acknowledge().await
         }
         _ => bench.publish().await,
     }

@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     failure::{Context, Failure},
+    files::open_input,
     progress,
 };
 
@@ -27,8 +28,6 @@ pub(super) struct Source {
     reader: Option<Box<dyn Read + Send>>,
     /// Bytes, when known before.
     size: Option<u64>,
-    /// Whether it can be read again.
-    again: bool,
 }
 
 /// A piece of a source on its way.
@@ -58,22 +57,15 @@ impl Source {
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let path = path.to_owned();
         if path == Path::new("-") {
-            return Ok(Self { path, reader: Some(Box::new(io::stdin())), size: None, again: false });
+            return Ok(Self { path, reader: Some(Box::new(io::stdin())), size: None });
         }
-        let unusable = |fault| Failure::unusable(format!("{}: {fault}", path.display()));
-        let file = File::open(&path).map_err(unusable)?;
-        let about = file.metadata().map_err(unusable)?;
-        if about.is_dir() {
-            return Err(Failure::unusable(format!("{}: is a folder", path.display())));
-        }
-        let again = about.is_file();
-        let size = again.then_some(about.len());
-        Ok(Self { path, reader: Some(Box::new(file)), size, again })
+        let (file, size) = open_input(&path)?;
+        Ok(Self { path, reader: Some(Box::new(file)), size })
     }
 
     /// Whether it can be read again.
     pub(super) fn can_be_read_again(&self) -> bool {
-        self.again
+        self.size.is_some()
     }
 
     /// Bytes, when known.
@@ -88,7 +80,7 @@ impl Source {
 
     /// The MD5 of a source that can be read again.
     pub(super) async fn checksum(&self) -> Result<Option<String>, Failure> {
-        if !self.again {
+        if !self.can_be_read_again() {
             return Ok(None);
         }
         let (path, bar) = (self.path.clone(), progress::bytes(self.size, "checksum"));

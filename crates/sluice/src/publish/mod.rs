@@ -6,7 +6,6 @@ mod sender;
 mod summary;
 
 use std::{
-    fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -29,6 +28,7 @@ use tonic::Status;
 
 use crate::{
     failure::{Context, Failure},
+    files::open_input,
     progress,
     retry::NOT_KEPT,
     target::{Target, TargetArgs},
@@ -237,13 +237,7 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> 
     if path == Path::new("-") {
         return Ok((Box::new(BufReader::new(std::io::stdin())), None));
     }
-    let unusable = |fault| Failure::unusable(format!("{}: {fault}", path.display()));
-    let file = File::open(path).map_err(unusable)?;
-    let about = file.metadata().map_err(unusable)?;
-    if about.is_dir() {
-        return Err(Failure::unusable(format!("{}: is a folder", path.display())));
-    }
-    let size = about.is_file().then_some(about.len());
+    let (file, size) = open_input(path)?;
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), size))
 }
 

@@ -4,16 +4,16 @@ use super::{Error, Violation};
 
 /// What is wrong, each with its field.
 #[derive(Debug, Default)]
-pub struct Faults {
-    violations: Vec<Violation>,
+pub struct Violations {
+    of_fields: Vec<Violation>,
     /// The first error that names no field.
     other: Option<Error>,
 }
 
-impl Faults {
+impl Violations {
     /// One more.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.violations.push(Violation { field: field.into(), description: description.into() });
+        self.of_fields.push(Violation { field: field.into(), description: description.into() });
     }
 
     /// The value, or a stand-in for what was wrong: then the request fails anyway.
@@ -22,7 +22,7 @@ impl Faults {
             if error.violations.is_empty() {
                 self.other.get_or_insert(error);
             } else {
-                self.violations.extend(error.violations);
+                self.of_fields.extend(error.violations);
             }
             stand_in
         })
@@ -41,8 +41,8 @@ impl Faults {
     pub fn none_or<T>(self, value: T) -> Result<T, Error> {
         match self.other {
             Some(error) => Err(error),
-            None if self.violations.is_empty() => Ok(value),
-            None => Err(Error::invalid_all(self.violations)),
+            None if self.of_fields.is_empty() => Ok(value),
+            None => Err(Error::invalid_all(self.of_fields)),
         }
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     fn nothing_that_is_wrong_gets_lost() {
         let (field, away) = (|| Error::invalid("a", "b"), || Error::unavailable("away"));
         let read = |bad: Vec<Error>| {
-            let mut faults = Faults::default();
+            let mut faults = Violations::default();
             bad.into_iter().for_each(|bad| faults.or_default::<()>(Err(bad)));
             faults.none_or(()).map_err(|error| error.reason())
         };
