@@ -4,14 +4,10 @@
 
 use std::{
     collections::HashSet,
-    fmt,
     io::{BufRead, Read as _},
 };
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use serde::{Deserialize, de::IgnoredAny};
 use sluice_proto::ingest::v1::{Observation, observation::Content};
 
 /// Bytes of content after which a batch is sent, however few its lines: well
@@ -144,10 +140,10 @@ fn parse(line: u64, bytes: Vec<u8>, definition: Option<&str>) -> Result<Item, Un
             return Err(fault("INVALID_JSON", format!("no --definition, and {fault_of_it}")));
         }
     };
-    let Some(definition) = definition.map(str::to_owned).or(head.path.0) else {
+    let Some(definition) = definition.map(str::to_owned).or(head.path.given()) else {
         return Err(fault("UNKNOWN_DEFINITION", "no --definition, and no text in `path`".into()));
     };
-    let text = |text: Text| text.0.unwrap_or_default();
+    let text = |text: Text| text.given().unwrap_or_default();
     let observation = Observation {
         definition,
         chkpt: text(head.chkpt),
@@ -180,48 +176,25 @@ struct Head {
 }
 
 /// A string; any other value counts as absent.
-#[derive(Debug, Default)]
-struct Text(Option<String>);
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Given(String),
+    Absent(IgnoredAny),
+}
 
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
+impl Default for Text {
+    fn default() -> Self {
+        Self::Absent(IgnoredAny)
     }
 }
 
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Text, E> {
-        Ok(Text(Some(text.to_owned())))
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Text, E> {
-        Ok(Text(None))
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Text, E> {
-        Ok(Text(None))
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Text, E> {
-        Ok(Text(None))
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Text, E> {
-        Ok(Text(None))
-    }
-    fn visit_unit<E>(self) -> Result<Text, E> {
-        Ok(Text(None))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Text(None))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Text(None))
+impl Text {
+    fn given(self) -> Option<String> {
+        match self {
+            Self::Given(text) => Some(text),
+            Self::Absent(IgnoredAny) => None,
+        }
     }
 }
 
