@@ -7,7 +7,7 @@ use sluice_proto::results::v1::{
 };
 use sluice_service::{
     Error,
-    http::{Answer, Call, datetime, json},
+    http::{Answer, Call, datetime, json, object},
 };
 
 use super::query;
@@ -151,7 +151,7 @@ pub async fn acknowledge_many(calls: Calls, call: Call) -> Result<Answer, Error>
     call.query(&[])?;
     let (access, organisation) = (call.access.clone(), organisation(&call)?);
     let body = call.json_body(BODY_BYTES_MAX).await?;
-    let Ids { ids } = serde_json::from_slice(&body)
+    let Ids { ids } = object(&body)
         .map_err(|fault| Error::invalid_body(format!(r#"must be {{"ids":["<id>", ...]}}: {fault}"#)))?;
     let request = BatchAcknowledgeResultsRequest { organisation, ids };
     let moved = calls.acknowledge_many(&access, request).await.map_err(by_header)?;

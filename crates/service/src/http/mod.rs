@@ -19,7 +19,10 @@ use axum::{
 pub use call::{Call, Head, Query};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use prost_types::Timestamp;
-use serde::Serialize;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Error as _, Unexpected},
+};
 use tower::util::MapResponseLayer;
 
 use crate::{
@@ -183,6 +186,18 @@ impl Api {
     }
 }
 
+/// What a JSON object says. A list is none: of one, serde would take a struct's fields in
+/// their order.
+///
+/// # Errors
+/// Why it is none, or not of this shape.
+pub fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => Err(serde_json::Error::invalid_type(Unexpected::Seq, &"an object")),
+        _ => serde_json::from_slice(body),
+    }
+}
+
 /// An answer in JSON.
 #[must_use]
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
@@ -215,6 +230,23 @@ pub fn datetime(moment: &Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_no_object() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Point {
+            x: Vec<u8>,
+        }
+        assert_eq!(object::<Point>(b"\n {\"x\":[1]}").unwrap(), Point { x: vec![1] });
+        for bad in ["[[1]]", "\t\r\n [[1]]", "[]", "", "null", "1", "{}", "{\"x\":[1]} [", "\x0c{\"x\":[1]}"]
+        {
+            assert!(object::<Point>(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(
+            object::<Point>(b"[[1]]").unwrap_err().to_string(),
+            "invalid type: sequence, expected an object"
+        );
+    }
 
     #[test]
     fn datetimes_always_have_six_digits() {
