@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Most ids in one batch.
-const IDS_MAX: usize = 10_000;
+pub const IDS_MAX: usize = 10_000;
 /// How many bounded scans one page between two results may take. Each looks at
 /// up to 10,000 records.
 const SCANS_MAX: usize = 50;

@@ -143,7 +143,7 @@ impl Service for Settings {
         background.spawn("resealing credentials", resealing);
 
         let calls = Calls { data, metrics: metrics.shelf.clone() };
-        let api = http::api(chassis.keys.clone(), &calls)?;
+        let api = http::api(chassis.keys.clone(), &calls, self.limits.request_bytes_max)?;
         let placing = Placing {
             configs: configs.clone(),
             stores: stores.clone(),

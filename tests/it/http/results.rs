@@ -224,8 +224,18 @@ async fn acknowledging_takes_any_body_and_counts_once() {
     let many = vec!["x".to_owned(); 10_001];
     assert_eq!(ack(&many[1..]).await.text(), r#"{"acknowledged":0}"#);
     assert_eq!(ack(&many).await.error(), (400, "invalid-parameter".into()));
-    let large = acme.post("/results/ack", vec![b' '; 1024 * 1024 + 1]).await;
-    assert_eq!(large.error(), (413, "limit-exceeded".into()));
+    // As large as over gRPC.
+    const LARGEST: usize = 16 * 1024 * 1024;
+    let body = json!({ "ids": vec!["x".repeat(1600); 10_000] }).to_string();
+    let sized = |bytes: usize| format!("{body}{}", " ".repeat(bytes - body.len()));
+    for path in ["/results/ack", &path] {
+        assert_eq!(acme.post(path, sized(LARGEST)).await.status, StatusCode::OK, "{path}");
+        assert_eq!(
+            acme.post(path, sized(LARGEST + 1)).await.error(),
+            (413, "limit-exceeded".into()),
+            "{path}"
+        );
+    }
 }
 
 #[tokio::test]

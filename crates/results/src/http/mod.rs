@@ -12,16 +12,25 @@ use sluice_service::{auth::Keys, http::Api, program::Failure};
 
 use crate::calls::Calls;
 
+/// What acknowledging needs, whose requests have bodies.
+#[derive(Clone, Debug)]
+struct Acknowledging {
+    calls: Calls,
+    /// Largest body.
+    request_bytes_max: usize,
+}
+
 /// Every route with its scope.
 ///
 /// # Errors
 /// If the OpenAPI document says something else.
-pub fn api(keys: Arc<Keys>, calls: &Calls) -> Result<Api, Failure> {
+pub fn api(keys: Arc<Keys>, calls: &Calls, request_bytes_max: usize) -> Result<Api, Failure> {
+    let acknowledging = Acknowledging { calls: calls.clone(), request_bytes_max };
     Api::new(keys)
         .route(Method::GET, "/results", "results.read", calls, results::list)
         .route(Method::GET, "/results/{id}", "results.read", calls, results::get)
-        .route(Method::POST, "/results/{id}/ack", "results.ack", calls, results::acknowledge)
-        .route(Method::POST, "/results/ack", "results.ack", calls, results::acknowledge_many)
+        .route(Method::POST, "/results/{id}/ack", "results.ack", &acknowledging, results::acknowledge)
+        .route(Method::POST, "/results/ack", "results.ack", &acknowledging, results::acknowledge_many)
         .open_route(Method::GET, "/data/{id}", calls, data::get)
         .open_route(Method::HEAD, "/data/{id}", calls, data::head)
         .documented_by(include_str!("openapi.json"))

@@ -1,7 +1,12 @@
 //! Results over HTTP: get, list, acknowledge one, acknowledge many.
 
+use std::fmt;
+
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use sluice_proto::results::v1::{
     AcknowledgeResultRequest, BatchAcknowledgeResultsRequest, GetResultRequest, Result as WireResult, result,
 };
@@ -10,13 +15,11 @@ use sluice_service::{
     http::{Answer, Call, datetime, json, object},
 };
 
-use super::query;
-use crate::calls::Calls;
+use super::{Acknowledging, query};
+use crate::calls::{Calls, IDS_MAX};
 
 /// Names the tenant where the token is for all organisations.
 const ORGANISATION_HEADER: &str = "sluice-organisation";
-/// Largest body: 10,000 ids and room to spare.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// A result as this API shows it. The order of the fields is part of it.
 #[derive(Serialize)]
@@ -60,7 +63,32 @@ struct List {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ids {
+    #[serde(deserialize_with = "ids")]
     ids: Vec<String>,
+}
+
+/// Ids up to one that is too many. The rest is only passed over: a body has room for
+/// millions, each of which would take more when it is read.
+fn ids<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<String>, D::Error> {
+    struct List;
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut ids = Vec::new();
+            while ids.len() <= IDS_MAX {
+                let Some(id) = list.next_element()? else { return Ok(ids) };
+                ids.push(id);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(ids)
+        }
+    }
+    list.deserialize_seq(List)
 }
 
 /// How many were acknowledged by this call.
@@ -135,25 +163,44 @@ pub async fn list(calls: Calls, call: Call) -> Result<Answer, Error> {
 }
 
 /// `POST /results/{id}/ack`. The body may be anything, and says nothing.
-pub async fn acknowledge(calls: Calls, call: Call) -> Result<Answer, Error> {
+pub async fn acknowledge(acknowledging: Acknowledging, call: Call) -> Result<Answer, Error> {
     call.query(&[])?;
     let request =
         AcknowledgeResultRequest { organisation: organisation(&call)?, id: call.param("id").into() };
     let access = call.access.clone();
     // Read all the same, so that a connection can be used again.
-    call.body(BODY_BYTES_MAX).await?;
-    let answer = calls.acknowledge(&access, request).await.map_err(by_header)?;
+    call.body(acknowledging.request_bytes_max).await?;
+    let answer = acknowledging.calls.acknowledge(&access, request).await.map_err(by_header)?;
     Ok(json(StatusCode::OK, &answer.result.map(shown)))
 }
 
 /// `POST /results/ack`
-pub async fn acknowledge_many(calls: Calls, call: Call) -> Result<Answer, Error> {
+pub async fn acknowledge_many(acknowledging: Acknowledging, call: Call) -> Result<Answer, Error> {
     call.query(&[])?;
     let (access, organisation) = (call.access.clone(), organisation(&call)?);
-    let body = call.json_body(BODY_BYTES_MAX).await?;
+    let body = call.json_body(acknowledging.request_bytes_max).await?;
     let Ids { ids } = object(&body)
         .map_err(|fault| Error::invalid_body(format!(r#"must be {{"ids":["<id>", ...]}}: {fault}"#)))?;
+    // The ids are as much again.
+    drop(body);
     let request = BatchAcknowledgeResultsRequest { organisation, ids };
-    let moved = calls.acknowledge_many(&access, request).await.map_err(by_header)?;
+    let moved = acknowledging.calls.acknowledge_many(&access, request).await.map_err(by_header)?;
     Ok(json(StatusCode::OK, &Acknowledged { acknowledged: moved.len() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_ids_one_too_many_is_read() {
+        let read = |count: usize| {
+            let ids = vec![r#""x""#; count].join(",");
+            object::<Ids>(format!(r#"{{"ids":[{ids}]}}"#).as_bytes()).unwrap().ids.len()
+        };
+        assert_eq!(
+            [0, 1, IDS_MAX, IDS_MAX + 1, 3 * IDS_MAX].map(read),
+            [0, 1, IDS_MAX, IDS_MAX + 1, IDS_MAX + 1]
+        );
+    }
 }
