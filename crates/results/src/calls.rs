@@ -51,7 +51,7 @@ pub struct Calls {
 pub struct Neighbours {
     /// The results.
     pub results: Vec<WireResult>,
-    /// Whether there are more in the direction that was asked for.
+    /// Whether more lie between the two, older than these.
     pub has_more: bool,
 }
 
@@ -144,8 +144,8 @@ impl Calls {
         })
     }
 
-    /// One page, newest first, of what lies after one result in that order and
-    /// before another. With `before` alone it is the page that ends there.
+    /// One page, newest first, of what lies after one result in that order, or from
+    /// the newest on, and stops before another.
     ///
     /// Other than [`Self::list`], which may end a page early, this goes on until
     /// the page is full, within bounds: its caller can only continue after a result it
@@ -159,8 +159,7 @@ impl Calls {
     ) -> Result<Neighbours, Error> {
         let organisation = access.organisation(&request.organisation)?;
         let mut asked = convert::list(organisation, request)?;
-        let backwards = before.is_some() && after.is_none();
-        asked.walk.order = if backwards { Order::OldestFirst } else { Order::NewestFirst };
+        asked.walk.order = Order::NewestFirst;
         let (mut low, mut high) = asked.walk.interval("")?;
         if let Some(after) = after {
             high = high.min(self.place(&asked.walk, "after_id", after).await?);
@@ -170,10 +169,7 @@ impl Calls {
         }
         let walk = &asked.walk;
         let scan = |between, page_size| self.data.shelf.list(walk, between, page_size, 0);
-        let (mut records, has_more) = fill(walk.order, (low, high), asked.page_size, scan).await?;
-        if backwards {
-            records.reverse();
-        }
+        let (records, has_more) = fill((low, high), asked.page_size, scan).await?;
         let records = records.into_iter().map(|record| (record, None)).collect();
         let results = self.tell_all(&asked.walk.organisation, records).await?;
         Ok(Neighbours { results, has_more })
@@ -229,11 +225,10 @@ impl Calls {
     }
 }
 
-/// Up to `page_size` records of an interval, and whether there are more. Less than that
-/// once it has scanned for too long.
+/// Up to `page_size` records of an interval, newest first, and whether there are more. Less
+/// than that once it has scanned for too long.
 async fn fill<Scan: Future<Output = Result<Page, Error>>>(
-    order: Order,
-    (mut low, mut high): (Key, Key),
+    (low, mut high): (Key, Key),
     page_size: usize,
     scan: impl Fn((Key, Key), usize) -> Scan,
 ) -> Result<(Vec<Record>, bool), Error> {
@@ -249,10 +244,7 @@ async fn fill<Scan: Future<Output = Result<Page, Error>>>(
         if began.elapsed() >= SCANNING_MAX {
             break;
         }
-        match order {
-            Order::NewestFirst => high = next,
-            Order::OldestFirst => low = next,
-        }
+        high = next;
     }
     if records.is_empty() {
         let text = "too few match among too many: narrow the list by poll or date_created";
@@ -303,7 +295,7 @@ mod tests {
                 Ok(Page { records, next, ..Page::default() })
             }
         };
-        let filled = fill(Order::NewestFirst, (key(0), key(1000)), 10, scan).await;
+        let filled = fill((key(0), key(1000)), 10, scan).await;
         let told = filled.map(|(records, more)| (records.len(), more)).map_err(|error| error.reason());
         (told, scans.get() as usize)
     }

@@ -126,10 +126,13 @@ async fn pages_go_after_and_before_a_result() {
     assert_eq!(page("limit=2".into()).await, (all[..2].to_vec(), true));
     assert_eq!(page(format!("limit=2&after_id={}", all[1])).await, (all[2..4].to_vec(), true));
     assert_eq!(page(format!("limit=2&after_id={}", all[3])).await, (all[4..].to_vec(), false));
-    assert_eq!(page(format!("limit=2&before_id={}", all[3])).await, (all[1..3].to_vec(), true));
+    // Where a list stops, not where it begins.
+    assert_eq!(page(format!("limit=2&before_id={}", all[3])).await, (all[..2].to_vec(), true));
     assert_eq!(page(format!("limit=3&before_id={}", all[3])).await, (all[..3].to_vec(), false));
+    assert_eq!(page(format!("before_id={}", all[0])).await, (vec![], false));
     let between = format!("after_id={}&before_id={}", all[0], all[4]);
-    assert_eq!(page(between).await, (all[1..4].to_vec(), false));
+    assert_eq!(page(between.clone()).await, (all[1..4].to_vec(), false));
+    assert_eq!(page(format!("limit=2&{between}")).await, (all[1..3].to_vec(), true));
     assert_eq!(page(format!("after_id={}", all[4])).await, (vec![], false));
 
     for id in ["01963f2e-7d9a-7c31-8f0e-000000000001", "", "x"] {
