@@ -26,7 +26,7 @@ use crate::{
     filter::{Key, Order, Walk},
     metrics,
     result::{Record, parse_id},
-    shelf::Page,
+    shelf::{Next, Page},
 };
 
 /// Most ids in one batch.
@@ -140,7 +140,7 @@ impl Calls {
         let _room = page.room;
         Ok(ListResultsResponse {
             results: self.tell_all(&asked.walk.organisation, page.records).await?,
-            next_page_token: page.next.map(|last| asked.walk.token(last)).unwrap_or_default(),
+            next_page_token: page.next.map(|next| asked.walk.token(next.after)).unwrap_or_default(),
         })
     }
 
@@ -225,8 +225,8 @@ impl Calls {
     }
 }
 
-/// Up to `page_size` records of an interval, newest first, and whether there are more. Less
-/// than that once it has scanned for too long.
+/// Up to `page_size` records of an interval, newest first, and whether there are more: that
+/// too is looked for. Less than that once it has scanned for too long; then there may be.
 async fn fill<Scan: Future<Output = Result<Page, Error>>>(
     (low, mut high): (Key, Key),
     page_size: usize,
@@ -235,16 +235,22 @@ async fn fill<Scan: Future<Output = Result<Page, Error>>>(
     let mut records = Vec::new();
     let began = Instant::now();
     for _ in 0..SCANS_MAX {
-        let page = scan((low, high), page_size - records.len()).await?;
+        // Of a full page, one more would say that there is one.
+        let wanted = page_size.saturating_sub(records.len()).max(1);
+        let page = scan((low, high), wanted).await?;
         records.extend(page.records.into_iter().map(|(record, _)| record));
-        let Some(next) = page.next else { return Ok((records, false)) };
-        if records.len() >= page_size {
+        let is_more = records.len() > page_size;
+        records.truncate(page_size);
+        let Some(Next { after, seen }) = page.next.filter(|_| !is_more) else {
+            return Ok((records, is_more));
+        };
+        if records.len() == page_size && seen {
             return Ok((records, true));
         }
         if began.elapsed() >= SCANNING_MAX {
             break;
         }
-        high = next;
+        high = after;
     }
     if records.is_empty() {
         let text = "too few match among too many: narrow the list by poll or date_created";
@@ -280,16 +286,22 @@ mod tests {
         new.kept(Placement { block: Uuid::nil(), offset: 0 }, Micros::from_raw(0))
     }
 
-    /// What a page of ten is filled with by scans that take so long and find so many, and
-    /// how many it took. There is always more to scan.
-    async fn filled(takes: Duration, found: usize) -> (Result<(usize, bool), &'static str>, usize) {
+    /// What a page of ten is filled with by scans that take so long, each of which so many
+    /// match, up to the last; and how many it took.
+    async fn filled(
+        takes: Duration,
+        matching: impl Fn(i64) -> usize,
+        last: i64,
+    ) -> (Result<(usize, bool), &'static str>, i64) {
         let scans = Cell::new(0);
         let scan = |(_, high): (Key, Key), page_size| {
             // Each goes on where the one before ended.
             assert_eq!(high, key(1000 - scans.get()));
+            let found = matching(scans.get());
             scans.set(scans.get() + 1);
             let records = vec![(record(), None); found.min(page_size)];
-            let next = Some(key(1000 - scans.get()));
+            let next = Next { after: key(1000 - scans.get()), seen: found > page_size };
+            let next = Some(next).filter(|next| next.seen || scans.get() < last);
             async move {
                 tokio::time::sleep(takes).await;
                 Ok(Page { records, next, ..Page::default() })
@@ -297,16 +309,35 @@ mod tests {
         };
         let filled = fill((key(0), key(1000)), 10, scan).await;
         let told = filled.map(|(records, more)| (records.len(), more)).map_err(|error| error.reason());
-        (told, scans.get() as usize)
+        (told, scans.get())
     }
+
+    const QUICK: Duration = Duration::from_millis(1);
+    const SLOW: Duration = Duration::from_secs(1);
+    const ENDLESS: i64 = i64::MAX;
 
     #[tokio::test(start_paused = true)]
     async fn a_page_is_filled_by_so_many_scans_and_within_so_much_time() {
-        let (quick, slow) = (Duration::from_millis(1), Duration::from_secs(1));
-        assert_eq!(filled(quick, 4).await, (Ok((10, true)), 3));
-        assert_eq!(filled(quick, 0).await, (Err("SCAN_TOO_LONG"), 50));
+        assert_eq!(filled(QUICK, |_| 4, ENDLESS).await, (Ok((10, true)), 3));
+        assert_eq!(filled(QUICK, |_| 0, ENDLESS).await, (Err("SCAN_TOO_LONG"), 50));
+        assert_eq!(filled(QUICK, |_| 0, 50).await, (Ok((0, false)), 50));
         // What is found by then is told: its caller goes on after it.
-        assert_eq!(filled(slow, 1).await, (Ok((5, true)), 5));
-        assert_eq!(filled(slow, 0).await, (Err("SCAN_TOO_LONG"), 5));
+        assert_eq!(filled(SLOW, |_| 1, ENDLESS).await, (Ok((5, true)), 5));
+        assert_eq!(filled(SLOW, |_| 0, ENDLESS).await, (Err("SCAN_TOO_LONG"), 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_more_where_more_was_seen_and_not_where_only_a_scan_ended() {
+        let first = |count: usize| move |scan| if scan == 0 { count } else { 0 };
+        assert_eq!(filled(QUICK, first(11), 3).await, (Ok((10, true)), 1));
+        assert_eq!(filled(QUICK, first(10), 3).await, (Ok((10, false)), 3));
+        assert_eq!(filled(QUICK, first(9), 3).await, (Ok((9, false)), 3));
+        // One more is enough.
+        let late = |scan| if scan == 0 { 10 } else { usize::from(scan == 2) };
+        assert_eq!(filled(QUICK, late, 4).await, (Ok((10, true)), 3));
+        assert_eq!(filled(QUICK, |scan| if scan == 0 { 10 } else { 7 }, 4).await, (Ok((10, true)), 2));
+        // Nobody knows, within the bounds.
+        assert_eq!(filled(QUICK, first(10), ENDLESS).await, (Ok((10, true)), 50));
+        assert_eq!(filled(SLOW, first(10), ENDLESS).await, (Ok((10, true)), 5));
     }
 }

@@ -11,7 +11,10 @@ use sluice_tests::Tenant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::results::shelf::{Results, Shelf, ids, new, walk};
+use crate::{
+    http::support::Http,
+    results::shelf::{Results, Shelf, ids, new, walk},
+};
 
 fn oldest_first() -> ListResultsRequest {
     ListResultsRequest { order: Order::OldestFirst as i32, page_size: 7, ..Default::default() }
@@ -232,6 +235,7 @@ async fn a_rare_match_is_found_over_pages_of_bounded_scans() {
     for place in sought {
         given[place].task = "rare".into();
     }
+    given[20_000].task = "once".into();
     shelf.record(&given).await;
     let mut results = shelf.results(Tenant::Acme);
     for (states, poll) in [(vec![], None), (every_state(), None), (vec![], Some("poll".to_owned()))] {
@@ -248,6 +252,15 @@ async fn a_rare_match_is_found_over_pages_of_bounded_scans() {
                 found.reverse();
             }
             assert_eq!(ids(&found), sought.map(|place| given[place].id.as_str()));
+        }
+    }
+    // A page over HTTP looks further, and knows whether there is more.
+    let http = Http::results(&shelf.0, Tenant::Acme);
+    for query in ["", "&state=available,consumed,expired", "&poll=poll"] {
+        for (task, limit, has_more) in [("rare", 2, true), ("rare", 3, false), ("once", 1, false)] {
+            let list = http.get(&format!("/results?task={task}&limit={limit}{query}")).await.json();
+            let told = (list["data"].as_array().unwrap().len(), list["has_more"].as_bool());
+            assert_eq!(told, (limit, Some(has_more)), "{task} {query}");
         }
     }
 }

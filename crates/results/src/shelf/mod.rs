@@ -25,8 +25,8 @@ use crate::{
     sessions::{Tenants, within},
 };
 use acknowledging::{ACKNOWLEDGE, Asked, acknowledge, insist};
-pub use pages::Page;
 use pages::page;
+pub use pages::{Next, Page};
 use rows::{read, record};
 
 /// Tries of an acknowledgement that comes before its result's record, or that deadlocks with

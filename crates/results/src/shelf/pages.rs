@@ -24,11 +24,21 @@ pub struct Page {
     /// The records, each with its data if it was asked for and fits.
     pub records: Vec<(Record, Option<Bytes>)>,
     /// Where the next page begins; `None` on the last.
-    pub next: Option<Key>,
+    pub next: Option<Next>,
     /// How many of the records were in memory.
     pub from_memory: usize,
     /// Of the memory for answers, what the data takes.
     pub room: Option<Room>,
+}
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// After this place.
+    pub after: Key,
+    /// Whether something was seen there. Else it is only where a scan ended, and nothing may
+    /// follow.
+    pub seen: bool,
 }
 
 /// One page of a walk between two keys, with up to `data_bytes_max` bytes of data. `None`
@@ -77,7 +87,7 @@ async fn waiting(
     walk: &Walk,
     (low, high): (Key, Key),
     page_size: usize,
-) -> Result<(Vec<(Record, Option<Bytes>)>, Option<Key>), PgError> {
+) -> Result<(Vec<(Record, Option<Bytes>)>, Option<Next>), PgError> {
     let statement = client
         .prepare_cached(match walk.order {
             Order::NewestFirst => include_str!("../sql/walk_available_newest.sql"),
@@ -105,8 +115,8 @@ async fn waiting(
         Some((record, data)) => Some((record, Some(data))),
         None => Some((read.remove(&key.id)?, None)),
     });
-    let next = keys.last().copied().filter(|_| rows.len() > page_size);
-    Ok((records.collect(), next))
+    let last = keys.last().filter(|_| rows.len() > page_size);
+    Ok((records.collect(), last.map(|last| Next { after: *last, seen: true })))
 }
 
 /// Asks for one more than the page holds, to know whether there is one.
@@ -169,17 +179,19 @@ async fn list(
 }
 
 /// What the rows of a list say: the page's records, and where the next begins.
-fn cut(rows: &[Row], page_size: usize) -> Result<(Vec<Record>, Option<Key>), PgError> {
+fn cut(rows: &[Row], page_size: usize) -> Result<(Vec<Record>, Option<Next>), PgError> {
     let mut records = Vec::with_capacity(rows.len().min(page_size));
     let mut scan_end = None;
     for row in rows {
         if row.try_get::<_, Option<&str>>("definition")?.is_none() {
-            scan_end = Some(Key { date: row.try_get("date_created")?, id: row.try_get("id")? });
+            let after = Key { date: row.try_get("date_created")?, id: row.try_get("id")? };
+            scan_end = Some(Next { after, seen: false });
         } else if records.len() < page_size {
             records.push(record(row)?);
         }
     }
     let more = rows.len() > page_size && scan_end.is_none();
     let last = records.last().map(|record| Key { date: record.date_created, id: record.id });
+    let last = last.map(|after| Next { after, seen: true });
     Ok((records, if more { last } else { scan_end }))
 }
