@@ -79,6 +79,7 @@ async fn the_type_is_the_declared_one_or_the_one_found() {
     for (declared, content, expected) in [
         ("", &b"%PDF-1.7\n"[..], "application/pdf"),
         ("", b"hello", "text/plain; charset=utf-8"),
+        ("", b"{\"a\": [1]}\n", "application/json"),
         ("image/x-own", b"%PDF-1.7\n", "image/x-own"),
     ] {
         let file = FileUpload { r#type: declared.into(), ..upload() };
