@@ -39,7 +39,7 @@ sluice_service::settings! {
         organisation_schema_bytes_max: u32 = Some("4194304"), "Bytes of their schemas, descriptions and unique_by together, at most.";
         observations_max: usize = Some("1000"), "Observations in one request, at most.";
         observation_bytes_max: usize = Some("1048576"), "Largest content of one observation, in bytes; at most 16777216, the limit of results.";
-        json_depth_max: usize = Some("128"), "Deepest nesting of JSON content, at most 128. Beyond this limit or the next two, the observation is an error.";
+        json_depth_max: usize = Some("128"), "Deepest nesting of JSON content, at most 128. Beyond this limit or the next two, the observation is an error (TOO_LARGE).";
         json_keys_max: usize = Some("100000"), "Keys in all objects of a content together, at most.";
         json_string_bytes_max: usize = Some("1048576"), "Longest string or key of a content, in bytes as written.";
         ..telemetry: telemetry::Settings;

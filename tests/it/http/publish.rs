@@ -100,7 +100,7 @@ async fn one_that_is_no_good_spoils_only_itself() {
         (r#"{"path":"plain","a":"\u0000"}"#, "INVALID_JSON"),
         (r#"{"path":"plain","a":"\ud800"}"#, "INVALID_JSON"),
         (r#"{"path":"plain","a":1e400}"#, "INVALID_JSON"),
-        (&bomb, "INVALID_JSON"),
+        (&bomb, "TOO_LARGE"),
         (r#"{"path":"plain","a":tru}"#, "INVALID_JSON"),
         (r#"{"path" "plain"}"#, "INVALID_JSON"),
         ("nonsense", "INVALID_JSON"),

@@ -211,7 +211,7 @@ async fn a_json_content_goes_so_far_and_no_further() {
         assert_eq!(said.outcome(), Outcome::Success, "{text}: {said:?}");
     }
     for (said, (text, details)) in said[3..].iter().zip(beyond) {
-        assert_eq!((said.reason.as_str(), said.details.as_str()), ("INVALID_JSON", details), "{text}");
+        assert_eq!((said.reason.as_str(), said.details.as_str()), ("TOO_LARGE", details), "{text}");
     }
 }
 

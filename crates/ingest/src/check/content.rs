@@ -25,7 +25,8 @@ pub(super) struct Rules<'a> {
 pub(super) fn parsed(data: &[u8], bounds: json::Bounds) -> Result<json::Document<'_>, Fault> {
     json::parse_within(data, bounds).map_err(|e| {
         let place = if e.pointer.is_empty() { String::new() } else { format!(" at {}", shown(&e.pointer)) };
-        fault("INVALID_JSON", format!("{}{place} (byte {})", e.rule, e.offset))
+        let reason = if e.too_large { "TOO_LARGE" } else { "INVALID_JSON" };
+        fault(reason, format!("{}{place} (byte {})", e.rule, e.offset))
     })
 }
 
@@ -135,4 +136,30 @@ fn unique_key(
         }
     }
     Ok(hash::finish(&hasher))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_taken_up_to_its_bounds() {
+        let bounds = json::Bounds { depth_max: 3, keys_max: 2, string_bytes_max: 4 };
+        let told = |text: &str| match parsed(text.as_bytes(), bounds) {
+            Ok(_) => None,
+            Err(fault) => Some((fault.reason, fault.details)),
+        };
+        for good in ["[[[]]]", r#"{"a":1,"b":2}"#, r#"["1234"]"#] {
+            assert_eq!(told(good), None, "{good}");
+        }
+        for (large, details) in [
+            ("[[[[]]]]", "nested deeper than 3 levels at /0/0/0 (byte 3)"),
+            (r#"{"a":1,"b":2,"c":3}"#, "more than 2 keys (byte 13)"),
+            (r#"["12345"]"#, "a string of more than 4 bytes at /0 (byte 7)"),
+        ] {
+            assert_eq!(told(large), Some(("TOO_LARGE", details.into())), "{large}");
+        }
+        // A number that can't be kept exactly is none within any bounds.
+        assert_eq!(told("[1e400]").unwrap().0, "INVALID_JSON");
+    }
 }

@@ -42,6 +42,8 @@ pub struct JsonError {
     pub pointer: String,
     /// Byte offset where the reader stopped.
     pub offset: usize,
+    /// Whether it goes further than the bounds; else it is not acceptable within any.
+    pub too_large: bool,
 }
 
 impl JsonError {

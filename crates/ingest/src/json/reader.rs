@@ -17,10 +17,15 @@ pub fn parse(bytes: &[u8]) -> Result<Document<'_>, JsonError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_within(bytes: &[u8], bounds: Bounds) -> Result<Document<'_>, JsonError> {
-    let error = |rule, offset| JsonError { rule: Cow::Borrowed(rule), pointer: String::new(), offset };
-    let text = std::str::from_utf8(bytes).map_err(|e| error("not UTF-8", e.valid_up_to()))?;
+    let error = |rule, offset, too_large| JsonError {
+        rule: Cow::Borrowed(rule),
+        pointer: String::new(),
+        offset,
+        too_large,
+    };
+    let text = std::str::from_utf8(bytes).map_err(|e| error("not UTF-8", e.valid_up_to(), false))?;
     if u32::try_from(bytes.len()).is_err() {
-        return Err(error("longer than 4 GiB", 0));
+        return Err(error("longer than 4 GiB", 0, true));
     }
     let nodes = Vec::with_capacity(bytes.len() / 16 + 4);
     let mut reader = Reader { text, bytes, at: 0, keys: 0, bounds, nodes };
@@ -45,7 +50,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, rule: impl Into<Cow<'static, str>>) -> JsonError {
-        JsonError { rule: rule.into(), pointer: String::new(), offset: self.at }
+        JsonError { rule: rule.into(), pointer: String::new(), offset: self.at, too_large: false }
+    }
+
+    fn too_large(&self, rule: String) -> JsonError {
+        JsonError { too_large: true, ..self.error(rule) }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -76,7 +85,7 @@ impl Reader<'_> {
             Some(b'{') if depth < self.bounds.depth_max => self.object(depth + 1),
             Some(b'[') if depth < self.bounds.depth_max => self.array(depth + 1),
             Some(b'{' | b'[') => {
-                Err(self.error(format!("nested deeper than {} levels", self.bounds.depth_max)))
+                Err(self.too_large(format!("nested deeper than {} levels", self.bounds.depth_max)))
             }
             Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -132,7 +141,7 @@ impl Reader<'_> {
                 }
                 self.keys += 1;
                 if self.keys > self.bounds.keys_max {
-                    return Err(self.error(format!("more than {} keys", self.bounds.keys_max)));
+                    return Err(self.too_large(format!("more than {} keys", self.bounds.keys_max)));
                 }
                 let key = self.string()?;
                 self.white_space();
@@ -199,7 +208,9 @@ impl Reader<'_> {
             }
         }
         if self.at - start > self.bounds.string_bytes_max {
-            return Err(self.error(format!("a string of more than {} bytes", self.bounds.string_bytes_max)));
+            return Err(
+                self.too_large(format!("a string of more than {} bytes", self.bounds.string_bytes_max))
+            );
         }
         let node = self.push(kind, start, self.at);
         self.at += 1;

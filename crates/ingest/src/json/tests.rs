@@ -13,6 +13,7 @@ fn hash(text: &str) -> blake3::Hash {
 
 fn broken(text: &str) -> (&'static str, String) {
     let error = parse(text.as_bytes()).expect_err(text);
+    assert_eq!(error.too_large, error.rule.starts_with("nested"), "{text}");
     let rule = match error.rule {
         Cow::Borrowed(rule) => rule,
         Cow::Owned(rule) => rule.leak(),
@@ -72,7 +73,11 @@ fn what_the_contract_refuses_is_refused_with_its_place() {
 #[test]
 fn keys_and_strings_are_bounded_on_both_sides() {
     let bounds = Bounds { depth_max: 2, keys_max: 3, string_bytes_max: 4 };
-    let rule = |text: &str| parse_within(text.as_bytes(), bounds).err().map(|error| error.rule.into_owned());
+    let rule = |text: &str| {
+        let error = parse_within(text.as_bytes(), bounds).err()?;
+        assert!(error.too_large, "{text}");
+        Some(error.rule.into_owned())
+    };
     for good in [r#"{"a":{"b":1,"c":2}}"#, r#"{"abcd":"efgh"}"#, r#"["\n\n","éé"]"#, "[[]]"] {
         let good = good.replace("[]}}", "1}}");
         assert_eq!(rule(&good), None, "{good}");
