@@ -113,7 +113,11 @@ fn unique_key(
 ) -> Result<Uuid, Fault> {
     let parts = [organisation.as_str().as_bytes(), definition.draft.path.as_str().as_bytes()];
     let mut hasher = hash::start("unique", &parts);
-    for pointer in definition.unique_by() {
+    // In whichever order they stand in the definition, and however often: it is the same rule.
+    let mut pointers: Vec<&str> = definition.unique_by().collect();
+    pointers.sort_unstable();
+    pointers.dedup();
+    for pointer in pointers {
         hash::feed(&mut hasher, pointer.as_bytes());
         match document {
             Some(document) => {
@@ -140,7 +144,10 @@ fn unique_key(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::definition::RawDraft;
 
     #[test]
     fn json_is_taken_up_to_its_bounds() {
@@ -161,5 +168,21 @@ mod tests {
         }
         // A number that can't be kept exactly is none within any bounds.
         assert_eq!(told("[1e400]").unwrap().0, "INVALID_JSON");
+    }
+
+    #[test]
+    fn the_order_of_pointers_makes_no_difference() {
+        let document = json::parse(br#"{"a":1,"b":2,"keys":3}"#).unwrap();
+        let by = |pointers: &[&str]| {
+            let unique_by = pointers.iter().map(|pointer| (*pointer).to_owned()).collect();
+            let raw = RawDraft { path: "p".into(), unique_by, ..RawDraft::default() };
+            let definition = Definition::of("etag", raw.check(Duration::from_secs(60)).unwrap());
+            let organisation = "acme".parse().unwrap();
+            unique_key(Some(&document), hash::content(b""), &organisation, &definition).unwrap()
+        };
+        let both = by(&["/a", "/b"]);
+        assert_eq!([by(&["/b", "/a"]), by(&["/b", "/a", "/b"])], [both; 2]);
+        assert_eq!(by(&["/keys", "/keys"]), by(&[]));
+        assert!(by(&["/a"]) != both && by(&["/a"]) != by(&["/b"]));
     }
 }
