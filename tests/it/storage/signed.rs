@@ -100,6 +100,13 @@ async fn ranges_are_those_of_rfc_9110() {
             let told_range = told.headers.get("content-range").map_or("", |value| value.to_str().unwrap());
             assert_eq!((told.status.as_u16(), told.text(), told_range), (status, body, range), "{headers:?}");
         }
+        // It is for GET only.
+        for range in ["bytes=0-0", "bytes=10-", "nonsense"] {
+            let told = fetch(&storage, Method::HEAD, &url, &[("range", range)]).await;
+            assert_eq!(told.status, 200, "{range}");
+            assert_eq!(told.headers["content-length"], "10", "{range}");
+            assert!(told.body.is_empty() && !told.headers.contains_key("content-range"), "{range}");
+        }
     }
 }
 

@@ -65,7 +65,8 @@ async fn give(
     if matches(head.header("if-none-match")?) {
         return Ok(described(empty(StatusCode::NOT_MODIFIED), &record, &tag));
     }
-    let wanted = head.header("range")?;
+    // Only for GET is there such a thing as a range (RFC 9110, 14.2).
+    let wanted = if method == Method::GET { head.header("range")? } else { "" };
     // A range of another version than the caller knows is no use to it.
     let fits = matches!(head.header("if-range")?, "") || head.header("if-range")? == tag;
     let range = match (fits && !wanted.is_empty()).then(|| http_range_header::parse_range_header(wanted)) {
