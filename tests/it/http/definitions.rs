@@ -74,6 +74,13 @@ async fn system_wide_ones_are_for_all_and_written_by_few() {
     assert_eq!((&shown["account_id"], &shown["unique"]), (&Value::Null, &json!(60)));
     assert_eq!(acme.get(&format!("{ALL}/paths/a%2Fb")).await.json(), shown);
     assert_eq!(acme.get(&format!("{SYSTEM_WIDE}/ids/{stored}")).await.json(), shown);
+    // A storage config belongs to one organisation.
+    let elsewhere = r#"{"storage_config":"01963f2e-7d9a-7c31-8f0e-000000000001"}"#;
+    let named = admin.post(&format!("{SYSTEM_WIDE}?path=a/b"), elsewhere).await;
+    assert_eq!(named.error(), (400, "invalid-parameter".into()));
+    assert_eq!(named.params(), ["storage_config"]);
+    id(&acme.post(&format!("{ALL}?path=stored"), elsewhere).await, StatusCode::CREATED, "stored");
+    acme.delete(&format!("{ALL}/paths/stored")).await;
     // With its slashes as they are, too.
     assert_eq!(acme.get(&format!("{SYSTEM_WIDE}/paths/a/b")).await.json(), shown);
     assert_eq!(acme.get(&format!("{ALL}/paths/a/b")).await.json(), shown);

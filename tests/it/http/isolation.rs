@@ -113,6 +113,10 @@ async fn no_route_finds_what_another_organisation_has() {
         let answer = call(&results, method, &path, None).await;
         assert_eq!(answer.error(), (404, "not-found".into()), "{method} {path}");
     }
+    for side in ["after_id", "before_id"] {
+        let answer = results.get(&format!("/results?{side}={}", theirs.result_id)).await;
+        assert_eq!((answer.error(), answer.params()), ((400, "invalid-parameter".into()), vec![side.into()]));
+    }
     let many = results.post("/results/ack", format!(r#"{{"ids":["{}"]}}"#, theirs.result_id)).await;
     assert_eq!((many.status, &many.json()["acknowledged"]), (StatusCode::OK, &Value::from(0)), "{many:?}");
     let listed = results.get("/results").await;

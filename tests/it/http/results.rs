@@ -147,8 +147,18 @@ async fn pages_go_after_and_before_a_result() {
 }
 
 #[tokio::test]
+async fn ten_are_listed_where_no_limit_is_given() {
+    let (_shelf, acme, all) = filled(11).await;
+    let list = acme.get("/results").await;
+    assert_eq!((ids(&list), has_more(&list)), (all[..10].to_vec(), true));
+    acme.post(&format!("/results/{}/ack", all[10]), "").await;
+    let list = acme.get("/results").await;
+    assert_eq!((ids(&list), has_more(&list)), (all[..10].to_vec(), false));
+}
+
+#[tokio::test]
 async fn filters_are_those_of_the_contract() {
-    let (_shelf, acme, all) = filled(4).await;
+    let (shelf, acme, all) = filled(4).await;
     acme.post(&format!("/results/{}/ack", all[0]), "").await;
     let first = acme.get(&format!("/results/{}", all[3])).await.json();
     let text = |field: &str| first[field].as_str().unwrap().to_owned();
@@ -167,7 +177,22 @@ async fn filters_are_those_of_the_contract() {
     // As ricloud's client writes a datetime without a zone, and a date: UTC.
     assert_eq!(list("date_created[gt]=2020-02-29T11:59:15.110".into()).await, all[1..]);
     assert_eq!(list("date_created[lt]=2020-02-29".into()).await, [""; 0]);
-    assert_eq!(list("state=consumed&date_consumed[gte]=2020-01-01T00:00:00Z".into()).await, all[..1]);
+    shelf.expire(&all[1]).await;
+    for (state, field, id) in [("consumed", "date_consumed", &all[0]), ("expired", "date_deleted", &all[1])] {
+        let date = acme.get(&format!("/results/{id}")).await.json()[field].as_str().unwrap().to_owned();
+        for (range, is_in) in [
+            (format!("={date}"), true),
+            (format!("[gte]={date}"), true),
+            (format!("[lte]={date}"), true),
+            (format!("[gt]={date}"), false),
+            (format!("[lt]={date}"), false),
+            ("[gt]=2020-01-01".into(), true),
+            ("[lt]=2020-01-01".into(), false),
+        ] {
+            let expected = if is_in { vec![id.clone()] } else { vec![] };
+            assert_eq!(list(format!("state={state}&{field}{range}")).await, expected, "{field}{range}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -307,6 +307,11 @@ async fn a_tenant_writes_neither_system_wide_nor_foreign_definitions() {
     let denied = |status: Status| status.code() == Code::PermissionDenied;
     assert!(denied(try_put(&acme, system_wide("kind")).await.unwrap_err()));
     assert!(denied(try_put(&globex, definition("kind")).await.unwrap_err()));
+    let stored = Definition { storage_config: uuid::Uuid::now_v7().to_string(), ..system_wide("kind") };
+    let refused = try_put(&admin, stored).await.unwrap_err();
+    assert_eq!(reason(&refused), (Code::InvalidArgument, "INVALID_FIELD".into()));
+    let named = refused.get_error_details().bad_request().unwrap().field_violations[0].field.clone();
+    assert_eq!(named, "definition.storage_config", "nobody's storage");
     let kept = put(&admin, system_wide("kind")).await;
     assert_eq!(delete(&acme, "kind", "").await.unwrap_err().code(), Code::NotFound);
     let by_id = DeleteDefinitionRequest { id: kept.id.clone(), ..DeleteDefinitionRequest::default() };

@@ -274,6 +274,8 @@ impl reqwest::dns::Resolve for PublicNames {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     /// Whether a bucket of S3 may be used by credentials with more than keys.
@@ -303,6 +305,26 @@ mod tests {
         for style in [&[][..], &[HOSTED]] {
             assert!(checked("", "admin", style).is_ok() && checked("", "my.admin", style).is_ok());
         }
+    }
+
+    #[tokio::test]
+    async fn a_signature_ends_when_it_is_to_end_and_at_the_limit_of_the_provider() {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let given = [("access_key_id", "AK"), ("secret_access_key", "s")];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let credentials = Credentials::new(Provider::S3, given).unwrap();
+        let place: Place = "s3://bucket".parse().unwrap();
+        let store = open(&place, &credentials, &Policy::new(None, "", "").unwrap()).unwrap();
+        let sign = async |until| {
+            let (urls, end) = store.sign(&["a".into()], until).await.unwrap().unwrap();
+            (urls[0].contains("X-Amz-Expires=604800&"), end)
+        };
+        let begun = SystemTime::now();
+        let (is_longest, end) = sign(begun + WEEK - DAY).await;
+        let early = (begun + WEEK - DAY).duration_since(end).unwrap();
+        assert!(!is_longest && early < Duration::from_secs(1), "{early:?}");
+        let (is_longest, end) = sign(begun + WEEK + DAY).await;
+        assert!(is_longest && (begun + WEEK..=SystemTime::now() + WEEK).contains(&end));
     }
 
     #[test]
