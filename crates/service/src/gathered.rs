@@ -1,4 +1,5 @@
-//! Fewer and larger writes.
+//! Whoever gives way to what is ready to run finds more to do in one go: fewer and larger
+//! writes, and fewer and larger commits.
 
 use std::{
     future::{Future, poll_fn},
@@ -23,6 +24,21 @@ pub async fn gathered<F: Future>(connection: F) -> F::Output {
         connection.as_mut().poll(context)
     })
     .await
+}
+
+/// Ends when what was ready to run before has run.
+pub async fn after_the_ready() {
+    let mut gave_way = false;
+    poll_fn(|context| {
+        if gave_way {
+            return Poll::Ready(());
+        }
+        gave_way = true;
+        // As above. (`yield_now` would wait for the next look at sockets and timers, too.)
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]
@@ -63,5 +79,30 @@ mod tests {
     #[test]
     fn answers_that_are_ready_leave_together() {
         assert_eq!(writes(), [8]);
+    }
+
+    /// The first of eight tasks that are ready at the same moment wakes one that waits.
+    #[test]
+    fn whoever_is_woken_comes_after_what_was_ready() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (called, mut calls) = mpsc::unbounded_channel();
+        let (idle, is_idle) = oneshot::channel();
+        let woken = runtime.spawn(async move {
+            idle.send(()).unwrap();
+            calls.recv().await.unwrap();
+            after_the_ready().await;
+            1 + calls.len()
+        });
+        let calling = async move {
+            for call in 0..8 {
+                let called = called.clone();
+                tokio::spawn(async move { called.send(call).unwrap() });
+            }
+        };
+        runtime.block_on(async {
+            is_idle.await.unwrap();
+            runtime.spawn(calling).await.unwrap();
+            assert_eq!(woken.await.unwrap(), 8);
+        });
     }
 }

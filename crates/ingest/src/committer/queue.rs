@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use sluice_service::OrganisationId;
+use sluice_service::{OrganisationId, gathered::after_the_ready};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -130,8 +130,15 @@ impl<T> Queue<T> {
                     return None;
                 }
                 // Who was told since has a permit that is kept.
-                Next::Wait(None) => self.wake[lane].notified().await,
-                Next::Wait(Some(until)) => drop(timeout_at(until, self.wake[lane].notified()).await),
+                Next::Wait(until) => {
+                    let told = self.wake[lane].notified();
+                    match until {
+                        None => told.await,
+                        Some(until) => drop(timeout_at(until, told).await),
+                    }
+                    // What came along with what it was told of goes into the same commit.
+                    after_the_ready().await;
+                }
                 Next::Commit(Sealed { jobs, size, keys }) => {
                     self.gauges.remove(jobs.len(), size.bytes);
                     return Some((jobs, Underway { queue: self, lane, keys }));

@@ -237,16 +237,17 @@ impl<'a> Runner<'a> {
 
     /// What it takes, or its end; `None`: it waits.
     fn run(&mut self) -> Option<Option<Taken<'a>>> {
-        if !self.is_woken() {
-            return None;
+        while self.is_woken() {
+            self.woken.0.store(false, SeqCst);
+            let (queue, lane) = (self.queue, self.lane);
+            let taking = self.taking.get_or_insert_with(|| Box::pin(queue.take(lane)));
+            let waker = Waker::from(self.woken.clone());
+            if let Poll::Ready(taken) = taking.as_mut().poll(&mut Context::from_waker(&waker)) {
+                self.taking = None;
+                return Some(taken);
+            }
         }
-        self.woken.0.store(false, SeqCst);
-        let (queue, lane) = (self.queue, self.lane);
-        let taking = self.taking.get_or_insert_with(|| Box::pin(queue.take(lane)));
-        let waker = Waker::from(self.woken.clone());
-        let Poll::Ready(taken) = taking.as_mut().poll(&mut Context::from_waker(&waker)) else { return None };
-        self.taking = None;
-        Some(taken)
+        None
     }
 }
 
