@@ -7,9 +7,17 @@ use std::marker::PhantomData;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{Codec, EncodeBuf, Encoder},
+    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
 };
 use tonic_prost::ProstDecoder;
+
+/// What a call's buffer for arriving messages holds at first: a message of one observation.
+/// It grows with what comes, and what is decoded keeps all of it.
+const DECODE_BUFFER_BYTES: usize = 2 * 1024;
+/// The same of what leaves, which is made as large as each message.
+const ENCODE_BUFFER_BYTES: usize = 512;
+/// What is gathered of a stream's messages before they are sent on; tonic's own.
+const YIELD_BYTES: usize = 32 * 1024;
 
 /// Encodes `T` and decodes `U`.
 #[derive(Debug)]
@@ -36,7 +44,7 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::default()
+        ProstDecoder::new(BufferSettings::new(DECODE_BUFFER_BYTES, YIELD_BYTES))
     }
 }
 
@@ -51,5 +59,9 @@ impl<T: Message> Encoder for SizedEncoder<T> {
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.reserve(item.encoded_len());
         item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(ENCODE_BUFFER_BYTES, YIELD_BYTES)
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Admission<S> {
     of_reflection: Arc<Rations>,
     answer_memory: Arc<AnswerMemory>,
     header_list_bytes_max: usize,
-    refusals: Refusals,
+    refusals: Arc<Refusals>,
     inner: S,
 }
 
@@ -55,7 +55,7 @@ impl<S> Admission<S> {
         keys: Arc<Keys>,
         limits: &Limits,
         answer_memory: Arc<AnswerMemory>,
-        refusals: Refusals,
+        refusals: Arc<Refusals>,
         inner: S,
     ) -> Self {
         // Requests under way are told by the observer.
@@ -120,7 +120,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let leaving = request.extensions().get::<Leaving>().cloned().unwrap_or_default();
-        let (stalls, no_token) = (leaving.stalls.clone(), NoToken::of(&request));
+        let (stalls, no_token) = (leaving.stalls().clone(), NoToken::of(&request));
         match self.admit(&mut request, no_token) {
             Ok((place, owner)) => {
                 let (asked, memory) = (Asked::of(&request), self.answer_memory.clone());

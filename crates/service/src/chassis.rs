@@ -91,7 +91,7 @@ pub struct Chassis {
     /// Its pools of database sessions, to be exposed.
     pub pools: Vec<(&'static str, ReadStatus)>,
     /// Where requests are counted.
-    pub requests: Requests,
+    pub requests: Arc<Requests>,
     /// Where files that can't be used are told of.
     pub unusable: Unusable,
     /// The memory of answers.
@@ -121,7 +121,7 @@ impl Chassis {
         let probes = listen_if("health_listen", settings.tls.health_listen).await?;
         let tls = Tls::load(settings.tls)?;
         let mut exposed = Registry::new(S::PROGRAM.service, S::PROGRAM.version);
-        let requests = Requests::register(&mut exposed);
+        let requests = Arc::new(Requests::register(&mut exposed));
         let unusable = Unusable::register(&mut exposed);
         let keys = Keys::load(settings.keys_file, settings.limits.organisation_rate(), &requests)?;
         let database = settings.database.database()?;

@@ -21,18 +21,21 @@ use crate::{Error, Kind, error::STREAM_ENDING, stalls::Stalls};
 /// Whether a request's connection is about to end. Handlers of streams find it in
 /// the request's extensions.
 #[derive(Clone, Debug, Default)]
-pub struct Leaving {
-    pub(crate) ending: CancellationToken,
-    /// The answers on that connection.
-    pub(crate) stalls: Stalls,
+pub struct Leaving(Arc<Connection>);
+
+/// What is known of a connection.
+#[derive(Debug, Default)]
+struct Connection {
+    ending: CancellationToken,
+    stalls: Stalls,
     /// Whether it has had a request.
-    asked: Arc<AtomicBool>,
+    asked: AtomicBool,
 }
 
 impl Leaving {
     /// Of a connection that ends when that is cancelled, if not sooner.
     pub(crate) fn before(end: &CancellationToken) -> Self {
-        Self { ending: end.child_token(), ..Self::default() }
+        Self(Arc::new(Connection { ending: end.child_token(), ..Connection::default() }))
     }
 
     /// Of a request; one that came by no connection never has to leave.
@@ -41,17 +44,27 @@ impl Leaving {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
     }
 
+    /// The answers on that connection.
+    pub(crate) fn stalls(&self) -> &Stalls {
+        &self.0.stalls
+    }
+
+    /// The connection ends now.
+    pub(crate) fn now(&self) {
+        self.0.ending.cancel();
+    }
+
     /// Ends after that time if the connection has had no request by then.
     pub(crate) async fn never_asked(&self, within: Duration) {
         tokio::time::sleep(within).await;
-        if self.asked.load(Relaxed) {
+        if self.0.asked.load(Relaxed) {
             std::future::pending().await
         }
     }
 
     /// Waits until the stream should end.
     pub async fn ending(self) -> Ending {
-        self.ending.cancelled_owned().await;
+        self.0.ending.cancelled().await;
         Ending
     }
 }
@@ -88,7 +101,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        self.leaving.asked.store(true, Relaxed);
+        self.leaving.0.asked.store(true, Relaxed);
         request.extensions_mut().insert(self.leaving.clone());
         self.inner.call(request)
     }

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -48,12 +49,12 @@ pub(crate) struct Matched(pub(crate) &'static str);
 /// Puts the observer around everything else.
 #[derive(Clone, Debug)]
 pub(crate) struct Observe<S> {
-    requests: Requests,
+    requests: Arc<Requests>,
     inner: S,
 }
 
 impl<S> Observe<S> {
-    pub(crate) fn new(requests: Requests, inner: S) -> Self {
+    pub(crate) fn new(requests: Arc<Requests>, inner: S) -> Self {
         Self { requests, inner }
     }
 }
@@ -86,7 +87,7 @@ where
 
 /// A request under way.
 struct UnderWay {
-    requests: Requests,
+    requests: Arc<Requests>,
     span: Span,
     started: Instant,
     route: &'static str,
@@ -97,7 +98,7 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn begin<B>(requests: Requests, request: &Request<B>) -> Self {
+    fn begin<B>(requests: Arc<Requests>, request: &Request<B>) -> Self {
         requests.open.inc();
         let started = Instant::now();
         if is_grpc(request) {
@@ -129,7 +130,13 @@ impl UnderWay {
 
     /// Looks for gRPC's status among headers, which are trailers mostly.
     fn told(&mut self, headers: &HeaderMap) {
-        if let (Code::Grpc(_), Some(status)) = (self.code, Status::from_header_map(headers)) {
+        if !matches!(self.code, Code::Grpc(_)) {
+            return;
+        }
+        // Most are, and a status is made of a copy of its headers.
+        if headers.get(Status::GRPC_STATUS).is_some_and(|status| status == "0") {
+            self.code = Code::Grpc(GrpcCode::Ok);
+        } else if let Some(status) = Status::from_header_map(headers) {
             self.code = Code::Grpc(status.code());
             self.no_failure = no_failure(&status);
         }

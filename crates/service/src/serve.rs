@@ -80,7 +80,7 @@ pub(crate) struct Served {
     /// Who may call.
     pub(crate) keys: Arc<Keys>,
     /// Where requests are counted.
-    pub(crate) requests: Requests,
+    pub(crate) requests: Arc<Requests>,
     /// What callers may take up.
     pub(crate) limits: Limits,
     /// The memory of answers.
@@ -228,18 +228,18 @@ impl Connection {
         let end = tokio::select! {
             done = open.as_mut() => return ended(done),
             () = tokio::time::sleep(age(&self.limits)) => End::Old,
-            () = leaving.stalls.stuck(answer_pause_max) => End::Stuck,
+            () = leaving.stalls().stuck(answer_pause_max) => End::Stuck,
             () = leaving.never_asked(quiet) => End::Stuck,
             () = self.draining.cancelled() => End::Draining,
         };
         open.as_mut().graceful_shutdown();
-        leaving.ending.cancel();
+        leaving.now();
         let cut_off = async {
             match end {
                 End::Old => {
                     let grace = Duration::from_secs(self.limits.connection_age_grace_seconds);
                     let stuck = async {
-                        leaving.stalls.stuck(answer_pause_max).await;
+                        leaving.stalls().stuck(answer_pause_max).await;
                         tokio::time::sleep(answer_pause_max).await;
                     };
                     drop(tokio::time::timeout(grace, stuck).await);

@@ -43,7 +43,7 @@ pub(crate) fn stack(served: Served) -> Stack {
             keys.clone(),
             &limits,
             answer_memory,
-            requests.refusals,
+            requests.refusals.clone(),
             // Whoever reads a body, on whichever surface, the process's memory for
             // bodies is taken first, and given back when the answer is there.
             Bodies::new(
@@ -100,7 +100,7 @@ where
             if let Err(error) = authorise(&self.keys, &mut request) {
                 return Box::pin(async move { Ok(error.into_answer(true)) });
             }
-            return self.grpc.call(request.map(Body::new));
+            return self.grpc.call(request);
         }
         let answer = self.http.call(request.map(axum::body::Body::new));
         Box::pin(async move { Ok(answer.await?.map(Body::new)) })

@@ -47,7 +47,7 @@ pub struct Keys {
     table: ArcSwap<KeyTable>,
     /// How many requests each organisation may send.
     rates: Option<Rates>,
-    refusals: Refusals,
+    refusals: Arc<Refusals>,
     strangers: audit::Strangers,
     /// Told of every change, for those who act under a token for long.
     changed: watch::Sender<()>,

@@ -1,7 +1,7 @@
 //! Metrics of requests, on both surfaces. Each is counted once, when its answer
 //! has been sent or given up, by its route and how it ended.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use tonic::Code as GrpcCode;
@@ -69,7 +69,7 @@ struct Ended {
 }
 
 /// The metrics of requests of one running service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Requests {
     ended: Family<Ended, Counter>,
     seconds: Family<[Pair; 2], Histogram, fn() -> Histogram>,
@@ -77,7 +77,7 @@ pub struct Requests {
     pub(crate) connections: Gauge,
     pub(crate) body_bytes: Gauge,
     pub(crate) answer_bytes: Gauge,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 crate::label! {
@@ -92,7 +92,7 @@ crate::label! {
 }
 
 /// What found no place, by the limit that was met.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Refusals {
     pub(crate) connections: Limit,
     pub(crate) in_flight: Limit,
@@ -129,7 +129,7 @@ impl Requests {
                 "Bytes of large answers that callers have not read yet",
                 Gauge::default(),
             ),
-            refusals: Refusals::register(registry),
+            refusals: Arc::new(Refusals::register(registry)),
         }
     }
 
