@@ -115,11 +115,35 @@ fn results(index: &Index<'_>, mark: &Mark<'_>, attempts: &[&Attempt<'_>], findin
         let ended = if a.is(Outcome::Duplicate) { told.original? } else { a.final_outcome()?.0 };
         Some((a, ended, &told.id))
     });
-    if let (Some((attempt, ended, id)), Some(last)) = (ended, results.first()) {
-        if ended != Outcome::Success {
+    let Some((attempt, ended, id)) = ended else { return };
+    match results.first() {
+        Some(last) if ended != Outcome::Success => {
             findings.add(mark.name(), "it was not accepted and has a result", [attempt.place, last.place]);
-        } else if *id != last.record.id {
+        }
+        Some(last) if *id != last.record.id => {
             findings.add(mark.name(), "its result has another id than was told", [attempt.place, last.place]);
         }
+        None if ended == Outcome::Success => of_another(index, mark, id, attempts, findings),
+        _ => {}
+    }
+}
+
+/// What was accepted, as a duplicate alone says, is not lost behind another mark's result.
+/// (Who was told `success` itself is the first invariant's, and so is an id without a
+/// result.) Every try is in the history, whatever became of it, and the result has the nonce
+/// of the one that was accepted: with any other it is not this mark's.
+fn of_another(
+    index: &Index<'_>,
+    mark: &Mark<'_>,
+    id: &str,
+    attempts: &[&Attempt<'_>],
+    findings: &mut Findings<'_>,
+) {
+    let Some(named) = index.results.get(&(mark.organisation, id)) else { return };
+    let last = &index.last[named[0]];
+    let is_told = attempts.iter().any(|a| a.is(Outcome::Success));
+    if !is_told && attempts.iter().all(|a| a.sent.nonce != last.record.nonce) {
+        let places = attempts.iter().map(|a| a.place).chain([last.place]);
+        findings.add(mark.name(), "a duplicate names the result of another mark", places);
     }
 }

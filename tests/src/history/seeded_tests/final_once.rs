@@ -93,3 +93,12 @@ fn a_result_of_another_id() {
     told_id(&mut history, LOST).last().unwrap().id = UNMARKED.into();
     finds(&history, INVARIANT, "acme plain chkpt chkpt-11", "its result has another id than was told");
 }
+
+#[test]
+fn a_lost_observation_whose_duplicate_names_the_result_of_another_mark() {
+    let mut history = right();
+    undo(&mut history, LOST);
+    told_id(&mut history, LOST).for_each(|told| told.id = TOLD.into());
+    let says = "a duplicate names the result of another mark";
+    finds(&history, INVARIANT, "acme plain chkpt chkpt-11", says);
+}
