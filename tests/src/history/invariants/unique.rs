@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Findings, moment::moment};
 use crate::history::{
     Invariant, Micros, Outcome, Place, SECOND, Violation,
-    index::{Attempt, Index, Last, SKEW, Window},
+    index::{Attempt, Index, Last, Marker, SKEW, Window},
 };
 
 /// When something was accepted: at a moment between these two.
@@ -24,7 +24,7 @@ struct Acceptance<'a> {
 
 pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     let mut findings = Findings { invariant: Invariant::Unique, all };
-    let mut names = HashMap::new();
+    let (mut names, mut uniques) = (HashMap::new(), HashMap::new());
     for (_, rules) in &index.rules {
         let Some(unique) = rules.unique else { continue };
         let keys = acceptances(index, &rules.organisation, &rules.definition, &mut findings);
@@ -32,6 +32,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
             let name = format!("{} {} key {key}", rules.organisation, rules.definition);
             keyed(&name, acceptances, &mut names, &mut findings);
             apart(&name, acceptances, unique, &mut findings);
+            uniques.extend(acceptances.iter().map(|acceptance| (acceptance.id(), unique)));
         }
         let suppressed = index.attempts.iter().filter(|a| {
             a.is(Outcome::Suppressed)
@@ -43,6 +44,13 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
             let name = format!("{} {} key {key}", rules.organisation, rules.definition);
             let by = keys.get(key).map_or(&[][..], |acceptances| acceptances);
             justified(&name, attempt, by, unique, &mut findings);
+        }
+    }
+    for markers in index.markers.values() {
+        // One that is kept for longer is written once more, as it is, long after.
+        let first = markers.iter().min_by_key(|marker| marker.row.at);
+        if let Some(marker) = first.filter(|marker| marker.outcome == Outcome::Suppressed) {
+            by_some(index, &uniques, marker, &mut findings);
         }
     }
 }
@@ -150,5 +158,29 @@ fn justified(
     }
     if attempt.call.began - earlier.latest >= unique + SKEW {
         findings.add(name, "suppressed by one that is too long ago", places());
+    }
+}
+
+/// A marker names what opened a window that was open then, whether or not anybody heard of
+/// it. It was opened before the marker was written: by what was committed, or by the same
+/// transaction. And it was no older when that looked than when that began, however long it was
+/// stopped afterwards. (What was accepted and has no result is the first invariant's; how long
+/// its window was open is not known here.)
+fn by_some(
+    index: &Index<'_>,
+    uniques: &HashMap<&str, Micros>,
+    marker: &Marker<'_>,
+    findings: &mut Findings<'_>,
+) {
+    let windows = index.windows.get(marker.id).map_or(&[][..], Vec::as_slice);
+    let unique = uniques.get(marker.id).copied();
+    let is_open = |window: &Window<'_>| {
+        let age = marker.row.began - window.accepted_at;
+        window.accepted_at <= marker.row.at + SKEW && unique.is_none_or(|unique| age < unique + SKEW)
+    };
+    if !windows.iter().any(is_open) {
+        let name = format!("transaction {}", marker.row.transaction);
+        let places = windows.iter().map(|window| window.place).chain([marker.place]);
+        findings.add(name, format!("it suppressed by {}, and no window of it was open", marker.id), places);
     }
 }

@@ -85,3 +85,31 @@ fn a_key_that_is_suppressed_too_early_or_too_long() {
         finds(&history, INVARIANT, KEY, says);
     }
 }
+
+/// A transaction that suppressed, so many seconds after the key's first acceptance.
+fn suppressed(history: &mut History, id: &str, began: i64, waited: i64) {
+    let began = window(history, FIRST_OF_KEY).at + began * SECOND;
+    let at = began + waited * SECOND;
+    let row = Kind::Marker { key: "key".into(), outcome: Outcome::Suppressed, id: id.into() };
+    history.events.push(Event::Gate(GateRow { transaction: format!("{began}"), began, at, row }));
+}
+
+#[test]
+fn a_suppression_that_nobody_heard_of_by_a_window_that_is_not_open() {
+    // Before it was, when it is over, and by what never opened one.
+    for (id, began) in [(FIRST_OF_KEY, -1), (FIRST_OF_KEY, 3), (TOLD, 0), ("id-ghost", 0)] {
+        let mut history = right();
+        suppressed(&mut history, id, began, 0);
+        let transaction = window(&mut history, FIRST_OF_KEY).at + began * SECOND;
+        let says = format!("it suppressed by {id}, and no window of it was open");
+        finds(&history, INVARIANT, &format!("transaction {transaction}"), &says);
+    }
+}
+
+#[test]
+fn a_suppression_that_is_written_late_and_once_more_when_its_marker_is_kept_for_longer() {
+    let mut history = right();
+    suppressed(&mut history, FIRST_OF_KEY, 1, 5);
+    suppressed(&mut history, FIRST_OF_KEY, 9, 0);
+    assert_eq!(check(&history), []);
+}
