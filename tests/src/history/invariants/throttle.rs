@@ -5,7 +5,7 @@
 //! transaction ends: rows in order of time are the counter's whole life, and what a
 //! transaction found is the last one before its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Findings, moment::moment};
 use crate::history::{
@@ -23,6 +23,15 @@ struct Throttle<'a> {
     period: Micros,
     /// What its counter said, if that is known.
     counter: Option<&'a [Counter<'a>]>,
+}
+
+/// A try that was told throttled, and which markers, by their places among all that say so,
+/// may be its own.
+struct Claim {
+    place: Place,
+    /// The window that was full.
+    name: String,
+    fitting: Vec<usize>,
 }
 
 impl Throttle<'_> {
@@ -47,6 +56,7 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     let is_throttled = |marker: &&Marker<'_>| marker.outcome == Outcome::Throttled;
     let mut markers: Vec<_> = index.markers.values().flatten().filter(is_throttled).collect();
     markers.sort_by_key(|marker| marker.row.at);
+    let mut claims = Vec::new();
     for throttle in &throttles {
         let windows = windows(index, throttle, &mut findings);
         for (start, taken) in &windows {
@@ -59,9 +69,10 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
                 && a.sent.definition == throttle.rules.definition
         });
         for attempt in throttled {
-            justified(index, throttle, &markers, attempt, &mut findings);
+            claims.extend(justified(index, throttle, &markers, attempt, &mut findings));
         }
     }
+    each_by_its_own(&claims, &markers, &mut findings);
     if throttles.iter().all(|throttle| throttle.counter.is_some()) {
         for marker in markers {
             by_some(&throttles, marker, &mut findings);
@@ -142,32 +153,34 @@ fn counted(throttle: &Throttle<'_>, windows: &BTreeMap<Micros, Vec<Taken<'_>>>, 
     }
 }
 
-/// Its window was full when it was told so.
+/// Its window was full when it was told so. Answers which markers may say so.
 fn justified(
     index: &Index<'_>,
     throttle: &Throttle<'_>,
     markers: &[&Marker<'_>],
     attempt: &Attempt<'_>,
     findings: &mut Findings<'_>,
-) {
+) -> Option<Claim> {
     let Some(ends) = attempt.told.and_then(|told| told.window_ends) else {
         findings.add(&attempt.sent.nonce, "throttled without saying for how long", [attempt.place]);
-        return;
+        return None;
     };
     let start = ends - throttle.period;
     let (began, ended) = (attempt.call.began - SKEW, attempt.call.ended + SKEW);
     if began >= ends || ended < start || start.rem_euclid(throttle.period) != 0 {
         findings.add(throttle.name(start), "throttled by a window of another time", [attempt.place]);
-        return;
+        return None;
     }
     if throttle.counter.is_some() {
-        let later = &markers[markers.partition_point(|marker| marker.row.at < began)..];
-        let mut of_call = later.iter().take_while(|marker| marker.row.at <= ended);
-        if !of_call.any(|marker| throttle.full_at(marker) == Some(start)) {
-            let says = "throttled, and no transaction of that time found it full";
-            findings.add(throttle.name(start), says, [attempt.place]);
+        let [from, to] = [began, ended + 1].map(|at| markers.partition_point(|marker| marker.row.at < at));
+        let fitting = (from..to).filter(|at| throttle.full_at(markers[*at]) == Some(start));
+        let (name, fitting) = (throttle.name(start), fitting.collect::<Vec<_>>());
+        if fitting.is_empty() {
+            findings.add(name, "throttled, and no transaction of that time found it full", [attempt.place]);
+            return None;
         }
-        return;
+        // Without a mark there is no marker to have.
+        return attempt.mark.map(|_| Claim { place: attempt.place, name, fitting });
     }
     let may_count = |last: &&Last<'_>| {
         let (_, earliest, latest) = moment(index, last);
@@ -179,6 +192,43 @@ fn justified(
         let says = format!("throttled when {} of {} slots were taken", possible.len(), throttle.count);
         findings.add(throttle.name(start), says, possible.into_iter().chain([attempt.place]));
     }
+    None
+}
+
+/// Each has a marker of its own, so that none is excused by another's. Whoever is told
+/// throttled is told so of a transaction that was committed during its call and wrote the
+/// marker of its mark; whoever comes under that mark later is told of a duplicate. So each can
+/// be given one: in a right history at least that which it has. Markers of answers that were
+/// lost, and those that are written once more, are left over.
+fn each_by_its_own(claims: &[Claim], markers: &[&Marker<'_>], findings: &mut Findings<'_>) {
+    let mut owners = HashMap::new();
+    for (at, claim) in claims.iter().enumerate() {
+        let mut met = BTreeSet::new();
+        if !finds_its_own(at, claims, &mut owners, &mut met) {
+            let says = format!("{} were throttled, and {} found it full", met.len() + 1, met.len());
+            let others = met.iter().flat_map(|marker| [markers[*marker].place, claims[owners[marker]].place]);
+            findings.add(&claim.name, says, others.chain([claim.place]));
+        }
+    }
+}
+
+/// Gives a claim a marker that nobody has, or that its owner can do without. If there is none:
+/// all that were met are wanted by more than there are.
+fn finds_its_own(
+    claim: usize,
+    claims: &[Claim],
+    owners: &mut HashMap<usize, usize>,
+    met: &mut BTreeSet<usize>,
+) -> bool {
+    for marker in &claims[claim].fitting {
+        let is_new = met.insert(*marker);
+        let owner = owners.get(marker).copied();
+        if is_new && owner.is_none_or(|owner| finds_its_own(owner, claims, owners, met)) {
+            owners.insert(*marker, claim);
+            return true;
+        }
+    }
+    false
 }
 
 /// Some window of its time was full when a marker was written that says so, whether or

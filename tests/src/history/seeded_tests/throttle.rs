@@ -109,6 +109,26 @@ fn a_throttled_one_while_slots_are_free() {
     finds(&from_outside(more), INVARIANT, ACME_WINDOW, "throttled when 2 of 3 slots were taken");
 }
 
+/// Its own marker was written when another's window was full, and its own one became full
+/// during its call.
+#[test]
+fn a_throttled_one_that_is_excused_by_the_marker_of_another() {
+    let few = |organisation, chkpt| publish(organisation, vec![(2, Some(chkpt), 0)], Fate::Told);
+    let steps = [few(1, 0), few(1, 1), few(0, 0), few(0, 1), few(0, 2)];
+    let history = || Model::run(&steps.clone().map(|step| (step, 50, 10)));
+    assert_eq!(check(&history()), []);
+    let mut history = history();
+    let before = call_of(&mut history, "acme", "chkpt-0", 0).ended;
+    let mut call = call_told(&mut history, Outcome::Throttled).clone();
+    call.began = before;
+    let Did::Publish { sent, .. } = &mut call.did else { panic!("{call:?}") };
+    (sent[0].chkpt, sent[0].nonce) = ("chkpt-3".into(), "acme-other".into());
+    let marker = Kind::Marker { key: "key".into(), outcome: Outcome::Throttled, id: String::new() };
+    let row = GateRow { transaction: "other".into(), began: before, at: before, row: marker };
+    history.events.extend([Event::Call(call), Event::Gate(row)]);
+    finds(&history, INVARIANT, ACME_WINDOW, "2 were throttled, and 1 found it full");
+}
+
 #[test]
 fn a_throttled_one_that_nobody_heard_of_while_slots_are_free() {
     // Before anything was accepted, and when the window was over that was full.
