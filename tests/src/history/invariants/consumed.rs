@@ -1,9 +1,11 @@
 //! Invariant 6: CONSUMED never becomes AVAILABLE; one call at most is told that it was the
 //! one that consumed; and whoever acknowledges is answered with what is consumed now.
 
+use std::collections::HashSet;
+
 use super::Findings;
 use crate::history::{
-    Did, Invariant, Micros, Place, Record, State, Violation,
+    Answer, Did, Invariant, Micros, Place, Record, State, Violation,
     index::{Index, Sighting, Signing},
 };
 
@@ -22,6 +24,11 @@ pub(in crate::history) fn check(index: &Index<'_>, all: &mut Vec<Violation>) {
     for (key, signings) in &index.signings {
         once(key.1, signings, &mut findings);
         answered(key.1, signings, &mut findings);
+    }
+    for (place, call) in &index.calls {
+        if let Did::Acknowledge { ids, changed: Answer::Said(Some(changed)), .. } = &call.did {
+            told(ids, changed, *place, &mut findings);
+        }
     }
     for (key, (place, row)) in &index.kept {
         if row.available == row.consumed {
@@ -111,6 +118,20 @@ fn once(id: &str, signings: &[Signing<'_>], findings: &mut Findings<'_>) {
     let changed: Vec<_> = signings.iter().filter(|s| s.changed == Some(true)).collect();
     if changed.len() > 1 {
         findings.add(id, "two calls were told that they consumed it", changed.iter().map(|s| s.place));
+    }
+}
+
+/// A call is told to have consumed what it asked for, and each once, however often it asked.
+/// (Nothing but the call itself is looked at: another try is another call.)
+fn told(ids: &[String], changed: &[String], place: Place, findings: &mut Findings<'_>) {
+    let asked: HashSet<&String> = ids.iter().collect();
+    let mut before = HashSet::new();
+    for id in changed {
+        if !asked.contains(id) {
+            findings.add(id, "a call that did not ask for it was told to have consumed it", [place]);
+        } else if !before.insert(id) {
+            findings.add(id, "one call was told twice that it consumed it", [place]);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Findings, walks};
 use crate::history::{
-    Answer, Did, Invariant, Outcome, Place, Violation,
+    Answer, Did, Invariant, Outcome, Place, Sent, Violation,
     index::{Attempt, Index, Last},
 };
 
@@ -46,15 +46,20 @@ fn promised(index: &Index<'_>, attempt: &Attempt<'_>, findings: &mut Findings<'_
         return;
     };
     let last = &index.last[results[0]];
-    let sent = attempt.sent;
     // A duplicate may have had another content.
-    let same = last.record.nonce == sent.nonce
-        && last.record.data == sent.data
-        && last.record.labels == sent.labels
-        && last.record.definition == sent.definition;
-    if first && !same {
+    if first && !is_of(last, attempt.sent) {
         findings.add(&told.id, "the result is not what was published", [attempt.place, last.place]);
     }
+}
+
+/// All that was published is in it as it was, whichever of its tries brought it: a nonce is of
+/// one observation, which is the same each time that it is sent.
+fn is_of(last: &Last<'_>, sent: &Sent) -> bool {
+    let record = last.record;
+    record.nonce == sent.nonce
+        && record.data == sent.data
+        && record.labels == sent.labels
+        && record.definition == sent.definition
 }
 
 /// What a transaction of the gate accepted is there, whoever heard of it; and as many
@@ -113,9 +118,7 @@ fn nobodys(index: &Index<'_>, findings: &mut Findings<'_>) {
         let untold: Vec<_> = results.iter().filter(|last| !is_told(last)).collect();
         let unknown = attempts.iter().filter(|attempt| attempt.is_unknown());
         let fitting = |last: &Last<'_>| {
-            let fits = |attempt: &Attempt<'_>| {
-                attempt.sent.data == last.record.data && attempt.sent.definition == last.record.definition
-            };
+            let fits = |attempt: &Attempt<'_>| is_of(last, attempt.sent);
             attempts.iter().any(|attempt| attempt.is_unknown() && fits(attempt))
         };
         let may_have = unknown.count();

@@ -49,6 +49,21 @@ fn a_result_that_is_consumed_by_two() {
 }
 
 #[test]
+fn a_call_that_is_told_of_what_it_did_not_ask_for() {
+    // One that is available to the end.
+    let mut history = right();
+    changed(acknowledgements(&mut history, "acme").remove(0)).push(TOLD.into());
+    finds(&history, INVARIANT, TOLD, "a call that did not ask for it was told to have consumed it");
+}
+
+#[test]
+fn a_call_that_is_told_twice_of_the_same() {
+    let mut history = right();
+    changed(acknowledgements(&mut history, "acme").remove(0)).push(FIRST_OF_KEY.into());
+    finds(&history, INVARIANT, FIRST_OF_KEY, "one call was told twice that it consumed it");
+}
+
+#[test]
 fn a_result_that_is_consumed_by_nobody() {
     let mut history = right();
     changed(acknowledgements(&mut history, "globex").remove(0)).clear();

@@ -73,7 +73,11 @@ fn a_foreign_result_that_is_downloaded() {
 fn a_foreign_result_that_is_acknowledged() {
     let mut history = right();
     let call = acknowledgements(&mut history, "acme").remove(0);
-    changed(call).push(GLOBEX_FEW.into());
+    let Did::Acknowledge { ids, changed: Answer::Said(Some(changed)), .. } = &mut call.did else {
+        panic!("{call:?}")
+    };
+    ids.push(GLOBEX_FEW.into());
+    changed.push(GLOBEX_FEW.into());
     finds(&history, INVARIANT, GLOBEX_FEW, "it was found by acme, and is globex's");
     // And alone, by its record.
     let mut history = right();

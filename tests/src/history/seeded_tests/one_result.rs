@@ -38,6 +38,13 @@ fn a_result_with_other_labels() {
         let mut history = right();
         spoil(&mut last(&mut history, SECOND_OF_KEY).0.labels);
         finds(&history, INVARIANT, SECOND_OF_KEY, "the result is not what was published");
+        // And of one that a duplicate alone tells of, or nobody.
+        for (id, nonce) in [(LOST, "acme-14"), (UNHEARD, "acme-15")] {
+            let mut history = right();
+            spoil(&mut last(&mut history, id).0.labels);
+            let says = format!("1 result(s) of {nonce} come from no accepted observation");
+            finds(&history, INVARIANT, id, &says);
+        }
     }
 }
 
