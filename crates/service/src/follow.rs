@@ -95,7 +95,7 @@ async fn read(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
+    use tokio::{sync::mpsc, time::Instant};
 
     use super::*;
 
@@ -124,6 +124,30 @@ mod tests {
         following.await.unwrap();
         assert!(seen.recv().await.is_none(), "taken twice");
         assert_eq!(told_of.get(), 0);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// As long as operators are told that it takes.
+    const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_taken_in_time_whenever_they_are_made() {
+        let path = std::env::temp_dir().join(format!("sluice-follow-in-time-{}", std::process::id()));
+        std::fs::write(&path, "").unwrap();
+        let (told, mut seen) = mpsc::unbounded_channel();
+        let take =
+            move |contents: &[Vec<u8>]| told.send(contents[0].clone()).map_err(|told| told.to_string());
+        let followed = Unusable::register(&mut Registry::new("sluice-test", "0")).of("a test");
+        let following = tokio::spawn(follow(followed, vec![path.clone()], CancellationToken::new(), take));
+        for pause in [0, 1, 250, 499, 500, 501, 2_500] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let (text, changed) = (format!("after {pause}"), Instant::now());
+            std::fs::write(&path, &text).unwrap();
+            // What was there before may be seen once more.
+            while seen.recv().await.unwrap() != text.as_bytes() {}
+            assert!(changed.elapsed() <= TAKEN_WITHIN, "{text}: {:?}", changed.elapsed());
+        }
+        following.abort();
         std::fs::remove_file(path).unwrap();
     }
 }
