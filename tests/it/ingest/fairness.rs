@@ -47,8 +47,11 @@ async fn one_organisations_flood_does_not_starve_anothers() {
     }
     eventually("a flood before the lane", || async { (waiting(&pair).await >= 40.0).then_some(()) }).await;
     let mut other = tokio::spawn(async move { publish_one(&globex, json("plain", "1")).await });
-    let before = waiting(&pair).await;
-    eventually("the other one", || async { (waiting(&pair).await > before).then_some(()) }).await;
+    eventually("all of the flood and the other one", || async {
+        let seen = scrape(pair.ingest[0].admin()).await;
+        (seen.sum("sluice_observations_total", &[]) == 6001.0).then_some(())
+    })
+    .await;
     shut.batch_execute("COMMIT").await.unwrap();
     // Its turn comes with the next batch: before the flood has been processed.
     let mut done_before = 0;

@@ -8,7 +8,7 @@ use sluice_proto::{
     ingest::v1::{ListDefinitionsRequest, Outcome},
     results::v1::ListResultsRequest,
 };
-use sluice_tests::{Pair, PairBuilder, Service, Tenant, eventually};
+use sluice_tests::{DEADLINE, Pair, PairBuilder, Service, Tenant, eventually};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_types::StatusExt as _;
@@ -17,6 +17,7 @@ use crate::{
     http::support::{Answer, Http},
     ingest::streams::Stream,
     support::*,
+    telemetry::exposition::scrape,
 };
 
 pub fn with(name: &str, value: &str) -> PairBuilder {
@@ -73,17 +74,21 @@ async fn an_organisation_has_up_to_as_many_requests_in_flight_as_are_free() {
 
 #[tokio::test]
 async fn so_many_connections_are_open_and_no_more() {
-    let pair = with("connections-max", "2").start().await;
+    let pair = with("connections-max", "2").admin().start().await;
     let (first, second) = (pair.clients(Tenant::Acme), pair.clients(Tenant::Acme));
     // Those that asked whether it serves may not have gone yet.
     eventually("a place", || async { call(&first).await.ok() }).await;
     eventually("a place", || async { call(&second).await.ok() }).await;
-    let is_closed = async || {
-        let mut third = TcpStream::connect(pair.ingest[0].address()).await.unwrap();
-        // Nothing is said: the end comes at once, and not when that takes too long.
-        matches!(tokio::time::timeout(Duration::from_secs(2), third.read(&mut [0])).await, Ok(Ok(0) | Err(_)))
+    let refused = async || {
+        let seen = scrape(pair.ingest[0].admin()).await;
+        seen.sum("sluice_refused_total", &[("limit", "connections_max")])
     };
-    assert!(is_closed().await);
+    let before = refused().await;
+    let mut third = TcpStream::connect(pair.ingest[0].address()).await.unwrap();
+    let end = tokio::time::timeout(DEADLINE, third.read(&mut [0])).await.expect("its end");
+    assert!(matches!(end, Ok(0) | Err(_)), "it is closed");
+    // And not because it said nothing for too long.
+    assert_eq!(refused().await, before + 1.0);
     assert!(call(&first).await.is_ok() && call(&second).await.is_ok(), "those that are open stay");
     drop(first);
     eventually("a place", || async { call(&pair.clients(Tenant::Acme)).await.ok() }).await;
@@ -228,7 +233,7 @@ async fn what_found_no_place_is_counted() {
     assert_eq!(http.get("/aecontent/v1/acme/observations").await.status, 429);
     let padded = http.request(http::Method::GET, "/openapi.json").header("x-padding", "x".repeat(4100));
     assert_eq!(http.send(padded, "").await.status, 413);
-    let seen = crate::telemetry::exposition::scrape(pair.ingest[0].admin()).await;
+    let seen = scrape(pair.ingest[0].admin()).await;
     let refused = |limit| seen.sum("sluice_refused_total", &[("limit", limit)]);
     assert_eq!(
         ["requests_in_flight_max", "header_list_bytes_max", "connections_max"].map(refused),
