@@ -176,6 +176,7 @@ pub fn decode(format: i16, payload: &[u8]) -> Result<ResultBatch, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::committer::tests::candidate;
 
     fn batch() -> ResultBatch {
         let result = NewResult { id: Uuid::now_v7().to_string(), data: "{}".into(), ..NewResult::default() };
@@ -199,5 +200,38 @@ mod tests {
         let (poll, task, identifier) = ("x".repeat(512), "x".repeat(512), "x".repeat(512));
         let results = vec![NewResult { poll, task, identifier, ..NewResult::default() }; 10];
         assert!(batch_bytes(&ResultBatch { results, ..ResultBatch::default() }) > 10 * 3 * 512);
+    }
+
+    /// How many items are in each row: of accepted observations with so many bytes, and of so
+    /// many stored files that were not accepted.
+    fn in_rows(accepted: &[usize], files: usize) -> Vec<usize> {
+        let file = Candidate { file: Some(FileStage::Stored { bytes: 1 }), ..candidate(0) };
+        let mut candidates: Vec<_> = accepted.iter().map(|bytes| candidate(*bytes)).collect();
+        candidates.extend(vec![file; files]);
+        let mut decisions = vec![Decision::Success; accepted.len()];
+        decisions.extend(vec![Decision::Suppressed { ingest_id: Uuid::nil() }; files]);
+        let rows = rows(&candidates.iter().collect::<Vec<_>>(), &decisions).unwrap();
+        let items = |row: &OutboxRow| row.message.results.len() + row.message.discarded_files.len();
+        rows.iter().map(items).collect()
+    }
+
+    #[test]
+    fn a_row_has_up_to_a_thousand_items() {
+        assert_eq!(in_rows(&[1; 1000], 0), [1000]);
+        assert_eq!(in_rows(&[1; 1001], 0), [1000, 1]);
+        assert_eq!(in_rows(&[1; 999], 1), [1000]);
+        assert_eq!(in_rows(&[1; 999], 2), [1000, 1]);
+        assert_eq!(in_rows(&[], 2001), [1000, 1000, 1]);
+    }
+
+    #[test]
+    fn a_row_has_up_to_four_mebibytes_unless_one_observation_has_more() {
+        const MIB: usize = 1024 * 1024;
+        // Data that makes a result of so many bytes.
+        let of = |bytes| bytes - result_bytes(&new_result(&candidate(0)));
+        assert_eq!(in_rows(&[of(MIB); 4], 0), [4]);
+        assert_eq!(in_rows(&[of(MIB), of(MIB), of(MIB), of(MIB) + 1], 0), [3, 1]);
+        assert_eq!(in_rows(&[of(4 * MIB), 0], 0), [1, 1]);
+        assert_eq!(in_rows(&[0, 5 * MIB, 0], 0), [2, 1]);
     }
 }

@@ -188,6 +188,16 @@ mod tests {
         assert_eq!([-1, 1, 1000, 1001].map(page_size), [false, true, true, false]);
         let data = |data_bytes_max| ask(ListResultsRequest { data_bytes_max, ..Default::default() }).is_ok();
         assert_eq!([16 << 20, (16 << 20) + 1, u32::MAX].map(data), [true, false, false]);
+        let labels: [fn(Option<String>) -> ListResultsRequest; 3] = [
+            |poll| ListResultsRequest { poll, ..Default::default() },
+            |task| ListResultsRequest { task, ..Default::default() },
+            |identifier| ListResultsRequest { identifier, ..Default::default() },
+        ];
+        for label in labels {
+            // Bytes, not characters: 256 times two.
+            let texts = ["é".repeat(256), "x".repeat(513)];
+            assert_eq!(texts.map(|text| ask(label(Some(text))).is_ok()), [true, false]);
+        }
     }
 
     #[test]

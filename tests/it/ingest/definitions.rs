@@ -164,6 +164,14 @@ async fn lists_are_paged_by_path_with_or_without_the_system_wide_ones() {
     assert_eq!(walked, all, "an own one hides the system-wide one of its path");
     let everyones: Vec<_> = ["a/m", "b"].map(|path| (String::new(), path.to_owned())).into();
     assert_eq!(page(&admin, list(0, "", false)).await.0, everyones);
+    // As many as come if nobody says how many, and one more.
+    for n in 1..=100 {
+        put(&globex, Definition { organisation: "globex".into(), ..definition(&format!("n/{n}")) }).await;
+    }
+    let (names, next) = page(&globex, list(0, "", false)).await;
+    assert!(names.len() == 100 && !next.is_empty(), "{next}");
+    let (names, next) = page(&globex, list(1000, "", false)).await;
+    assert_eq!((names.len(), next.as_str()), (101, ""));
     for (size, token) in [(-1, ""), (1001, ""), (1, "no path")] {
         let refused = acme.definitions.clone().list_definitions(list(size, token, false)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{size} {token}");

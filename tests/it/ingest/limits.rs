@@ -61,6 +61,17 @@ async fn a_thousand_observations_are_taken_and_one_more_is_not() {
 }
 
 #[tokio::test]
+async fn what_is_more_than_goes_to_the_results_at_once_arrives_too() {
+    let pair = builder().flag(Service::Ingest, "observations-max", "2001").start().await;
+    let acme = pair.clients(Tenant::Acme);
+    put(&acme, definition("plain")).await;
+    let observations: Vec<_> = (0..2001).map(|n| json("plain", &n.to_string())).collect();
+    let said = publish(&acme, observations.clone()).await;
+    assert_eq!(kinds(&said), [Outcome::Success; 2001]);
+    adds_up(&pair, &acme, &accepted(&observations, &said)).await;
+}
+
+#[tokio::test]
 async fn a_request_id_has_up_to_128_bytes() {
     let (_pair, acme) = pair_with("plain").await;
     // Bytes, not characters: 64 times two.

@@ -249,6 +249,12 @@ async fn an_organisation_has_up_to_a_hundred_in_use() {
     let request = DeactivateStorageConfigRequest { organisation: String::new(), id: walked[0].clone() };
     configs.deactivate_storage_config(request).await.unwrap();
     storage.create(folder("db://results")).await.unwrap();
+    // One more than come if nobody says how many.
+    for (page_size, count) in [(0, 100), (1000, 101)] {
+        let request = ListStorageConfigsRequest { page_size, ..Default::default() };
+        let page = configs.list_storage_configs(request).await.unwrap().into_inner();
+        assert_eq!((page.storage_configs.len(), page.next_page_token.is_empty()), (count, count == 101));
+    }
 }
 
 #[tokio::test]

@@ -350,4 +350,4 @@ fn refuse_unfit(jobs: Vec<Job>, unfit: &Unfit) -> Vec<Job> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

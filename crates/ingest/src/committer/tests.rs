@@ -26,7 +26,7 @@ fn committer() -> (Committer, Vec<Lane>) {
     Committer::new(1, &context)
 }
 
-pub(super) fn candidate(bytes: usize) -> Candidate {
+pub(crate) fn candidate(bytes: usize) -> Candidate {
     let raw = RawDraft { path: "p".into(), ..RawDraft::default() };
     let draft = raw.check(Duration::from_secs(1)).unwrap();
     Candidate {

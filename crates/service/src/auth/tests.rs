@@ -107,6 +107,17 @@ async fn wrong_tokens_all_answer_the_same() {
     assert_eq!(call(&keys, GET, Some(("authorization", GOOD))).unwrap_err(), "UNAUTHENTICATED");
 }
 
+#[tokio::test]
+async fn a_token_has_up_to_256_bytes() {
+    for (bytes, is_known) in [(256, true), (257, false)] {
+        let secret = "s".repeat(bytes - token_text("k1", "").len());
+        let entry =
+            KeyEntry { secret_sha256: secret_sha256(&secret), ..entry(Some("acme"), &["results.read"]) };
+        let token = token_text("k1", &secret);
+        assert_eq!(call(&keys(entry), GET, Some(("x-aims-auth-token", &token))).is_ok(), is_known, "{bytes}");
+    }
+}
+
 #[test]
 fn a_missing_scope_and_an_unknown_rpc_are_denied() {
     let keys = keys(entry(Some("acme"), &["results.ack"]));

@@ -249,6 +249,8 @@ impl Query {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{StreamExt as _, stream};
+
     use super::*;
 
     #[test]
@@ -260,6 +262,7 @@ mod tests {
         assert_eq!(query.one("poll").unwrap(), Some("a b"));
         assert_eq!(query.all("limit"), ["2", "3"]);
         assert!(query.one("limit").is_err());
+        assert_eq!(Query::parse(&"a&".repeat(100), &["a"]).unwrap().all("a").len(), 100);
         assert!(Query::parse(&"a&".repeat(101), &["a"]).is_err());
     }
 
@@ -270,6 +273,23 @@ mod tests {
         assert_eq!(read(body(9), 8).await.unwrap_err().reason(), "REQUEST_TOO_LARGE");
         assert_eq!(read(body(99), 8).await.unwrap_err().reason(), "REQUEST_TOO_LARGE");
         assert_eq!(read(Body::empty(), 8).await.unwrap().len(), 0);
+    }
+
+    /// How a body is read that comes in so many pieces, with a pause before each.
+    async fn read_slowly(pieces: u64, pause_millis: u64) -> Result<usize, &'static str> {
+        let pieces = stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(Duration::from_millis(pause_millis)).await;
+            Ok::<_, std::convert::Infallible>("x")
+        });
+        read(Body::from_stream(pieces), 99).await.map(|read| read.len()).map_err(|error| error.reason())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_pause_for_four_seconds_and_take_a_minute() {
+        assert_eq!(read_slowly(3, 3_990).await, Ok(3));
+        assert_eq!(read_slowly(3, 4_010).await, Err("TOO_SLOW"));
+        assert_eq!(read_slowly(20, 2_990).await, Ok(20));
+        assert_eq!(read_slowly(20, 3_010).await, Err("TOO_SLOW"));
     }
 
     #[test]
