@@ -2,15 +2,20 @@
 //! Which organisation is meant they have settled with the token's access;
 //! `None` is system-wide.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sluice_service::{Error, Kind, OrganisationId, Violation, audit, auth::Access};
+use sluice_service::{
+    Error, Kind, OrganisationId, Violation, audit,
+    auth::Access,
+    metrics::Gauge,
+    rations::{Ration, Rations},
+    shares::Owner,
+};
 use uuid::Uuid;
 
 use crate::{
     definition::{Definition, DefinitionPath, Draft, RawDraft},
     definitions::{Definitions, Name},
-    turns::{Turn, Turns},
 };
 
 /// Answers that hold all definitions of an organisation, and are put together at a time.
@@ -22,8 +27,8 @@ pub struct DefinitionCalls {
     /// For what takes no more than to read.
     pub definitions: Definitions,
     retention: Duration,
-    checks: Turns,
-    lists: Turns,
+    checks: Arc<Rations>,
+    lists: Arc<Rations>,
 }
 
 fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(), Error> {
@@ -57,13 +62,15 @@ impl DefinitionCalls {
     /// Calls on a store; windows may be as long as `retention`. Drafts are checked in
     /// turns with observations.
     #[must_use]
-    pub fn new(definitions: Definitions, retention: Duration, checks: Turns) -> Self {
-        Self { definitions, retention, checks, lists: Turns::of(WHOLE_LISTS_MAX) }
+    pub fn new(definitions: Definitions, retention: Duration, checks: Arc<Rations>) -> Self {
+        // Requests under way are told by the observer.
+        let lists = Rations::new(WHOLE_LISTS_MAX, Gauge::default());
+        Self { definitions, retention, checks, lists }
     }
 
     /// A turn at putting all definitions of an organisation together.
-    pub async fn turn_at_a_list(&self, organisation: Option<&OrganisationId>) -> Option<Turn> {
-        self.lists.take(organisation).await
+    pub async fn turn_at_a_list(&self, organisation: Option<&OrganisationId>) -> Ration {
+        self.lists.take(&Owner::from(organisation), 1).await
     }
 
     /// Creates or overwrites; says whether it created.
@@ -108,7 +115,8 @@ impl DefinitionCalls {
     /// A draft, or what is wrong with it. Not on a thread that serves everybody, and in
     /// turns: a schema may take a good part of a second to compile, and some megabytes.
     async fn checked(&self, raw: RawDraft) -> Result<Result<Draft, Vec<Violation>>, Error> {
-        let (retention, turn) = (self.retention, self.checks.take(raw.organisation.as_ref()).await);
+        let turn = self.checks.take(&Owner::from(raw.organisation.as_ref()), 1).await;
+        let retention = self.retention;
         let checking = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             raw.check(retention)

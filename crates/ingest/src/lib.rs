@@ -31,7 +31,6 @@ mod schema;
 mod schemas;
 pub mod sessions;
 mod tally;
-mod turns;
 #[cfg(test)]
 mod warnings;
 

@@ -3,10 +3,11 @@
 
 use std::{
     sync::Arc,
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
-use sluice_service::{Error, OrganisationId, trace::Origin};
+use sluice_service::{Error, OrganisationId, metrics::Gauge, rations::Rations, shares::Owner, trace::Origin};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -19,7 +20,6 @@ use crate::{
     outcome::{Cause, Outcome, Retry},
     registry::{Registry, Snapshot},
     tally::{Taken, Tally},
-    turns::Turns,
 };
 
 /// How often a batch is checked again because definitions changed meanwhile.
@@ -39,8 +39,8 @@ pub struct Publisher {
     backlog: Arc<Backlog>,
     limits: Limits,
     tally: Tally,
-    /// At checks that take long.
-    turns: Turns,
+    /// At checks that keep a processor busy for long.
+    turns: Arc<Rations>,
 }
 
 /// One observation's way to its outcome within a batch.
@@ -77,12 +77,15 @@ impl Publisher {
         limits: Limits,
         tally: Tally,
     ) -> Self {
-        Self { registry, committer, backlog, limits, tally, turns: Turns::new() }
+        // Requests under way are told by the observer.
+        let turns = Rations::new(available_parallelism().map_or(1, usize::from), Gauge::default());
+        Self { registry, committer, backlog, limits, tally, turns }
     }
 
-    /// Turns at checks that take long.
+    /// Turns at checks that take long: as many at a time as there are processors, and those
+    /// of one organisation so that it delays nobody's but its own.
     #[must_use]
-    pub fn turns(&self) -> Turns {
+    pub fn turns(&self) -> Arc<Rations> {
         self.turns.clone()
     }
 
@@ -272,9 +275,10 @@ impl Pending {
         // A caller who has gone, for example past the deadline, ends it.
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
+        let owner = Owner::from(Some(&self.request.batch.organisation));
         let mut checked = Vec::with_capacity(indexes.len());
         while checked.len() < indexes.len() {
-            let turn = self.publisher.turns.take(Some(&self.request.batch.organisation)).await;
+            let turn = self.publisher.turns.take(&owner, 1).await;
             let rest = indexes[checked.len()..].to_vec();
             let (request, definitions, gone) = (self.request.clone(), definitions.clone(), gone.clone());
             let checking = tokio::task::spawn_blocking(move || {

@@ -15,6 +15,7 @@ use sluice_proto::{
 use sluice_service::{
     Error, Kind,
     rations::{Ration, Rations},
+    shares::Owner,
 };
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -304,8 +305,8 @@ impl Sink {
     /// Takes room for a part; waits while there is none, and has a sign of life before.
     async fn take_room(&mut self, bytes: usize) -> Result<(), Error> {
         let memory = self.memory.clone();
-        let organisation = self.key.organisation.clone();
-        let mut room = Box::pin(timeout(self.patience, memory.take(&organisation, bytes)));
+        let owner = Owner::from(Some(&self.key.organisation));
+        let mut room = Box::pin(timeout(self.patience, memory.take(&owner, bytes)));
         let room = match room.as_mut().now_or_never() {
             Some(room) => room,
             None => {

@@ -12,7 +12,6 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    OrganisationId,
     metrics::Gauge,
     shares::{Owner, Shares},
 };
@@ -69,15 +68,14 @@ impl Rations {
         Arc::new(Self { max, state: Mutex::default(), in_use })
     }
 
-    /// Waits for so much, behind what its organisation asked for before. The only ration
-    /// there is may be larger than all there is, so that nobody waits for ever.
-    pub async fn take(self: &Arc<Self>, organisation: &OrganisationId, amount: usize) -> Ration {
+    /// Waits for so much, behind what its owner asked for before. The only ration there is
+    /// may be larger than all there is, so that nobody waits for ever.
+    pub async fn take(self: &Arc<Self>, owner: &Owner, amount: usize) -> Ration {
         // Dropped after what it waits with, should it leave.
         let _behind = Behind(self);
         loop {
             let (granted, ration) = oneshot::channel();
-            let owner = Owner::Organisation(organisation.clone());
-            self.state().push(owner, Waiter { amount, granted });
+            self.state().push(owner.clone(), Waiter { amount, granted });
             self.give();
             // Nobody but who waits takes it out of its line.
             if let Ok(ration) = ration.await {
@@ -196,8 +194,8 @@ mod tests {
         Rations::new(max, Gauge::default())
     }
 
-    fn organisation(name: &str) -> OrganisationId {
-        name.parse().unwrap()
+    fn organisation(name: &str) -> Owner {
+        Owner::Organisation(name.parse().unwrap())
     }
 
     async fn take(rations: &Arc<Rations>, name: &str, amount: usize) -> Ration {
@@ -227,7 +225,7 @@ mod tests {
 
     #[test]
     fn who_is_nobody_has_as_much_as_an_organisation_and_the_operator_all_there_is() {
-        let [acme, globex] = ["acme", "globex"].map(|name| Owner::Organisation(organisation(name)));
+        let [acme, globex] = ["acme", "globex"].map(organisation);
         let rations = rations(16);
         let all_of = |owner: &Owner| std::iter::from_fn(|| rations.take_now(owner, 1)).collect::<Vec<_>>();
         let all = [Owner::Nobody, acme.clone(), globex, Owner::Operator].map(|owner| all_of(&owner));
@@ -237,6 +235,23 @@ mod tests {
         drop((all, more));
         assert_eq!(rations.in_use.get(), 0);
         assert!(rations.state().taken.is_empty(), "who has none takes no memory");
+    }
+
+    #[test]
+    fn one_that_asks_for_much_delays_nobody_else() {
+        let (flood, other) = (organisation("flood"), organisation("other"));
+        for (flood, other) in [(&flood, &other), (&flood, &Owner::Nobody), (&Owner::Nobody, &other)] {
+            let rations = rations(2);
+            let first = rations.take(flood, 1).now_or_never().unwrap();
+            let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(rations.take(flood, 1))).collect();
+            for one in &mut waiting {
+                assert!(one.now_or_never().is_none());
+            }
+            // There is one left, and it is not the flood's.
+            let _others = rations.take(other, 1).now_or_never().unwrap();
+            drop(first);
+            assert!(waiting[0].as_mut().now_or_never().is_some());
+        }
     }
 
     #[test]

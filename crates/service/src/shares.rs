@@ -6,14 +6,23 @@ use std::{collections::HashMap, hash::Hash};
 use crate::OrganisationId;
 
 /// Whose a request is, and what it takes up. All together who are nobody are as one
-/// organisation: those that are refused and don't read it, and those that need no token.
-/// Tokens for all organisations are the operator's, and have no bound but the whole.
+/// organisation: those that are refused and don't read it, and those that need no token; and
+/// what is system-wide, where organisations take turns. Tokens for all organisations are the
+/// operator's, and have no bound but the whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Owner {
-    /// It came without a valid token.
+pub enum Owner {
+    /// It came without a valid token, or is no organisation's.
     Nobody,
+    /// It is an organisation's.
     Organisation(OrganisationId),
+    /// It came with a token for all organisations.
     Operator,
+}
+
+impl From<Option<&OrganisationId>> for Owner {
+    fn from(organisation: Option<&OrganisationId>) -> Self {
+        organisation.cloned().map_or(Self::Nobody, Self::Organisation)
+    }
 }
 
 impl Owner {
