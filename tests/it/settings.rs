@@ -175,7 +175,6 @@ fn what_no_service_can_run_with_is_a_fault() {
         ("ingest", "database_connections", "0"),
         ("ingest", "gate_retention_seconds", "0"),
         ("ingest", "files_max", "0"),
-        ("ingest", "organisation_files_max", "0"),
         ("ingest", "file_idle_seconds", "0"),
         ("ingest", "observations_max", "0"),
         ("ingest", "json_depth_max", "0"),

@@ -32,8 +32,7 @@ sluice_service::settings! {
         gate_retention_seconds: u64 = Some("604800"), "How long markers and windows are kept, at least; up to half as long again; never shorter than the longest `unique` or `throttle_period` of a definition.";
         outbox_bytes_max: u64 = Some("4294967296"), "Compressed bytes accepted and not yet recorded, over all replicas; above, callers are told to retry. One organisation may hold at most as much as is left for the others: half, if it is alone.";
         outbox_organisation_bytes_max: u64 = Some("1073741824"), "Upper limit of that for one organisation.";
-        files_max: usize = Some("64"), "Files being published at the same time; above, callers are told to retry.";
-        organisation_files_max: usize = Some("16"), "Upper limit of that for one organisation.";
+        files_max: usize = Some("64"), "Files being published at the same time; above, callers are told to retry. One organisation may hold at most as many as are left for the others: half, if it is alone.";
         file_idle_seconds: u64 = Some("300"), "A file that makes no progress for this long is given up.";
         organisation_definitions_max: u32 = Some("1000"), "Definitions of one organisation, and system-wide ones, at most; every replica keeps all of them in memory.";
         organisation_schema_bytes_max: u32 = Some("4194304"), "Bytes of their schemas, descriptions and unique_by together, at most.";
@@ -60,7 +59,6 @@ sluice_service::settings! {
         outbox_organisation_bytes_max =>
             bounds::at_least("outbox_organisation_bytes_max", *outbox_organisation_bytes_max, 1);
         files_max => bounds::count("files_max", *files_max);
-        organisation_files_max => bounds::count("organisation_files_max", *organisation_files_max);
         file_idle_seconds => bounds::seconds("file_idle_seconds", *file_idle_seconds);
         observations_max => bounds::count("observations_max", *observations_max);
         observation_bytes_max =>

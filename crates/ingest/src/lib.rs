@@ -41,14 +41,16 @@ use sluice_proto::ingest::v1::{
 };
 use sluice_service::{
     chassis::{Chassis, Common, Service},
+    metrics::Gauge,
     postgres::Session,
     program::{self, Failure},
+    rations::Rations,
     telemetry::Program,
 };
 use tonic::codec::CompressionEncoding;
 
 use calls::DefinitionCalls;
-use files::{Files, places::Places};
+use files::Files;
 use metrics::Metrics;
 use pipeline::Pipeline;
 use publisher::Publisher;
@@ -136,7 +138,7 @@ impl Service for Settings {
             publisher.clone(),
             pipeline.uploads,
             pipeline.store,
-            Places::new(self.files_max, self.organisation_files_max),
+            Rations::new(self.files_max, Gauge::default()),
             Duration::from_secs(self.file_idle_seconds),
         );
         let ingest = IngestServiceServer::new(grpc::publish::Ingest::new(publisher, files))

@@ -85,8 +85,8 @@ sluice_service::label! {
         OrganisationBacklog = "organisation_backlog",
         /// The queue before the lanes is full, or all places for files are taken.
         Queue = "queue",
-        /// Most of what waits there is this organisation's, while others have less, or it has all
-        /// places for files that one may have.
+        /// Most of what waits there is this organisation's, while others have less, or it has as
+        /// many places for files as are left for others.
         OrganisationQueue = "organisation_queue",
         /// The database is away, busy, or broke off.
         Database = "database",

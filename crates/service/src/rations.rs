@@ -85,7 +85,7 @@ impl Rations {
     }
 
     /// So much, if its owner may have it now; the only ration as with [`Self::take`].
-    pub(crate) fn take_now(self: &Arc<Self>, owner: &Owner, amount: usize) -> Option<Ration> {
+    pub fn take_now(self: &Arc<Self>, owner: &Owner, amount: usize) -> Option<Ration> {
         let mut state = self.state();
         let may_take = owner.may_take(&state.taken, amount, self.max);
         may_take.then(|| self.grant(&mut state, owner.clone(), amount))
@@ -94,6 +94,12 @@ impl Rations {
     /// The same, whether or not it may.
     pub(crate) fn take_anyway(self: &Arc<Self>, owner: &Owner, amount: usize) -> Ration {
         self.grant(&mut self.state(), owner.clone(), amount)
+    }
+
+    /// Whether none is left, whoever asks.
+    #[must_use]
+    pub fn are_all_taken(&self) -> bool {
+        self.state().taken.all() >= self.max
     }
 
     /// How much is in use now.

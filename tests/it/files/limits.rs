@@ -12,7 +12,7 @@ use sluice_tests::Service;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{files::support::*, support::*};
+use crate::{files::support::*, support::*, telemetry::exposition::scrape};
 
 async fn refusal(clients: &sluice::connection::Clients, messages: Vec<PublishFileRequest>) -> Status {
     send(clients, stream::iter(messages)).await.expect_err("a refusal")
@@ -143,10 +143,11 @@ async fn a_publisher_that_says_nothing_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn so_many_files_are_taken_at_a_time_and_no_more() {
-    let bounds = |builder: sluice_tests::PairBuilder| {
-        builder.flag(Service::Ingest, "files-max", "3").flag(Service::Ingest, "organisation-files-max", "2")
+    let builder = builder().admin().flag(Service::Ingest, "files-max", "3");
+    let (intake, pair, acme) = start_with(builder).await;
+    let told_for = async |cause: &str| {
+        scrape(pair.ingest[0].admin()).await.sum("sluice_retries_total", &[("cause", cause)])
     };
-    let (intake, pair, acme) = start_with(bounds(builder())).await;
     let globex = pair.clients(sluice_tests::Tenant::Globex);
     let plain = sluice_proto::ingest::v1::Definition { organisation: "globex".into(), ..definition("plain") };
     put(&globex, plain).await;
@@ -154,11 +155,13 @@ async fn so_many_files_are_taken_at_a_time_and_no_more() {
     intake.until("two files begun", |told| (told.begun.len() == 2).then_some(())).await;
     let said = outcome(&acme, file("plain"), b"third").await;
     assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"));
+    assert_eq!((told_for("organisation_queue").await, told_for("queue").await), (1.0, 0.0));
     // Another organisation has the third place, and then there is none.
     let other = Sending::begin(&globex, file("plain"));
     intake.until("three files begun", |told| (told.begun.len() == 3).then_some(())).await;
     let said = outcome(&globex, file("plain"), b"fourth").await;
     assert_eq!((said.outcome(), said.reason.as_str()), (Outcome::Retry, "NOT_KEPT"));
+    assert_eq!((told_for("organisation_queue").await, told_for("queue").await), (1.0, 1.0));
     let other = other.end().await.unwrap().outcome.unwrap();
     let first = first.end().await.unwrap().outcome.unwrap();
     let third = outcome(&acme, file("plain"), b"third").await;

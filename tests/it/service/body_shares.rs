@@ -15,9 +15,10 @@ use tokio::{net::TcpStream, task::JoinHandle};
 use crate::{files::support::*, ingest::streams::Stream, support::*, telemetry::exposition::scrape};
 
 const PUBLISH: &str = "/sluice.ingest.v1.IngestService/PublishObservations";
-/// Files of one organisation, and of all, that are taken at the same time.
-const FILES: usize = 16;
-const ALL_FILES: usize = 64;
+/// Files that are taken at the same time; and how many of them the first organisation may
+/// have, the next one, and so on: half of what is left.
+const FILES_MAX: usize = 64;
+const FILES: [usize; 4] = [32, 16, 8, 4];
 
 /// Clients of another organisation, with its definition.
 async fn globex(pair: &Pair) -> Clients {
@@ -82,10 +83,10 @@ async fn idle_streams_of_one_end_no_file_of_another() {
     assert_eq!(said.outcome(), Outcome::Success);
 }
 
-/// Begins as many files as one organisation may, each with a chunk.
-async fn begin_all(clients: &Clients, organisation: &str) -> Vec<Sending> {
+/// Begins some files of an organisation, each with a chunk.
+async fn begin_all(clients: &Clients, organisation: &str, files: usize) -> Vec<Sending> {
     let mut all = Vec::new();
-    for _ in 0..FILES {
+    for _ in 0..files {
         let file = FileMetadata { organisation: organisation.into(), ..file("plain") };
         let sending = Sending::begin(clients, file);
         sending.chunk(vec![7; MIB]).await;
@@ -96,18 +97,20 @@ async fn begin_all(clients: &Clients, organisation: &str) -> Vec<Sending> {
 
 #[tokio::test]
 async fn as_many_files_as_there_may_be_have_chunks_as_large_as_they_may_be() {
-    let files = ALL_FILES.to_string();
+    let files = FILES_MAX.to_string();
     let (intake, pair, acme) = start_with(builder().flag(Service::Ingest, "files-max", &files)).await;
     intake.goes(Manner::Swallow);
     let (globex, admin) = (globex(&pair).await, pair.clients(Tenant::Admin));
     let mut all = Vec::new();
-    for organisation in ["initech", "umbrella"] {
+    for (organisation, files) in ["initech", "umbrella"].into_iter().zip(FILES) {
         put(&admin, Definition { organisation: organisation.into(), ..definition("plain") }).await;
-        all.extend(begin_all(&admin, organisation).await);
+        all.extend(begin_all(&admin, organisation, files).await);
+        intake.until("all of them", |told| (told.begun.len() == all.len()).then_some(())).await;
     }
-    all.extend(begin_all(&acme, "acme").await);
-    all.extend(begin_all(&globex, "globex").await);
-    intake.until("a chunk of each", |told| (told.bytes == ALL_FILES * MIB).then_some(())).await;
+    all.extend(begin_all(&acme, "acme", FILES[2]).await);
+    intake.until("all of them", |told| (told.begun.len() == all.len()).then_some(())).await;
+    all.extend(begin_all(&globex, "globex", FILES[3]).await);
+    intake.until("a chunk of each", |told| (told.bytes == all.len() * MIB).then_some(())).await;
     for sending in &all {
         sending.try_chunk(vec![8; MIB]).await;
     }
@@ -121,13 +124,13 @@ async fn as_many_files_as_there_may_be_have_chunks_as_large_as_they_may_be() {
 async fn files_that_wait_for_their_storage_take_no_room_from_requests() {
     let (intake, pair, acme) = start_with(builder().admin()).await;
     intake.goes(Manner::Hang);
-    let waiting = begin_all(&acme, "acme").await;
+    let waiting = begin_all(&acme, "acme", FILES[0]).await;
     for sending in &waiting {
         // More than goes into the storage's window.
         sending.chunk(vec![8; MIB]).await;
         sending.chunk(vec![9; MIB]).await;
     }
-    intake.until("all of them", |told| (told.begun.len() == FILES).then_some(())).await;
+    intake.until("all of them", |told| (told.begun.len() == FILES[0]).then_some(())).await;
     eventually("no room taken", || async { (held(&pair).await == 0.0).then_some(()) }).await;
     assert!(waiting.iter().all(|file| !file.publishing.is_finished()));
 }

@@ -4,12 +4,11 @@
 //! Bytes first, gate last: whatever ends before the gate has decided leaves no
 //! trace in it, and the bytes are given up (see [`uploads`]).
 
-pub mod places;
 mod reading;
 pub mod store;
 pub mod uploads;
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -17,12 +16,11 @@ use sluice_proto::{
     limits::CHUNK_BYTES_MAX,
     results::v1::{FileUpload, StoreFileResponse},
 };
-use sluice_service::{Error, Kind, OrganisationId};
+use sluice_service::{Error, Kind, OrganisationId, rations::Rations, shares::Owner};
 use tokio::time::timeout;
 use tonic::Status;
 
 use self::{
-    places::Places,
     reading::Reading,
     store::{Chunks, Gone, NotStored, Store},
     uploads::Uploads,
@@ -40,7 +38,9 @@ pub struct Files {
     publisher: Publisher,
     uploads: Uploads,
     store: Store,
-    places: Places,
+    /// How many may be on their way at a time: so many that memory is bounded, and those of
+    /// one whose bucket is stuck leave some for the others.
+    places: Arc<Rations>,
     idle_max: Duration,
 }
 
@@ -97,7 +97,7 @@ impl Files {
         publisher: Publisher,
         uploads: Uploads,
         store: Store,
-        places: Places,
+        places: Arc<Rations>,
         idle_max: Duration,
     ) -> Self {
         Self { publisher, uploads, store, places, idle_max }
@@ -144,9 +144,9 @@ impl Files {
         if let Some(outcome) = self.look_ahead(organisation, &file, &candidate).await? {
             return Ok(Published::unread(outcome));
         }
-        let _place = match self.places.take(organisation) {
-            Ok(place) => place,
-            Err(cause) => return Ok(Published::unread(not_kept(cause, "too many files are on their way"))),
+        let Some(_place) = self.places.take_now(&Owner::from(Some(organisation)), 1) else {
+            let cause = if self.places.are_all_taken() { Cause::Queue } else { Cause::OrganisationQueue };
+            return Ok(Published::unread(not_kept(cause, "too many files are on their way")));
         };
         let upload = match self.uploads.open(candidate.id, organisation).await {
             Ok(upload) => upload,
