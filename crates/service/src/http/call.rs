@@ -21,8 +21,6 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Of a body that is too large, this many times the limit is still read: a
 /// caller that is cut off while it sends does not see the answer.
 const DISCARDED_FOLD: usize = 2;
-/// Bodies are gathered in blocks of this size.
-const BLOCK_BYTES: usize = 64 * 1024;
 /// Most parameters in a query.
 const PARAMETERS_MAX: usize = 100;
 
@@ -145,7 +143,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), Error> {
 
 async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Error> {
     let deadline = Instant::now() + BODY_TIME_MAX;
-    let mut read = Ok(Blocks::default());
+    let mut read = Ok(BytesMut::new());
     let mut seen = 0_usize;
     while seen <= bytes_max.saturating_mul(DISCARDED_FOLD) {
         let next = timeout(BODY_PAUSE_MAX, timeout_at(deadline, body.frame())).await;
@@ -163,39 +161,11 @@ async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Error> {
         seen = seen.saturating_add(data.len());
         match &mut read {
             Ok(_) if seen > bytes_max => read = Err(Error::request_too_large()),
-            Ok(read) => read.push(&data),
+            Ok(read) => read.extend_from_slice(&data),
             Err(_) => {}
         }
     }
-    read.map(Blocks::whole)
-}
-
-/// A body on its way: in blocks, since buffers that grow by doubling, many at a
-/// time, leave more holes in memory than they hold.
-#[derive(Default)]
-struct Blocks(Vec<Vec<u8>>);
-
-impl Blocks {
-    fn push(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            match self.0.last_mut() {
-                Some(block) if block.len() < BLOCK_BYTES => {
-                    let (more, rest) = data.split_at(data.len().min(BLOCK_BYTES - block.len()));
-                    block.extend_from_slice(more);
-                    data = rest;
-                }
-                _ => self.0.push(Vec::new()),
-            }
-        }
-    }
-
-    fn whole(self) -> Bytes {
-        let mut whole = BytesMut::with_capacity(self.0.iter().map(Vec::len).sum());
-        for block in self.0 {
-            whole.extend_from_slice(&block);
-        }
-        whole.freeze()
-    }
+    read.map(BytesMut::freeze)
 }
 
 /// What the body's own bounds say; after that it can still be read to its end.
@@ -290,17 +260,6 @@ mod tests {
         assert_eq!(read_slowly(3, 4_010).await, Err("TOO_SLOW"));
         assert_eq!(read_slowly(20, 2_990).await, Ok(20));
         assert_eq!(read_slowly(20, 3_010).await, Err("TOO_SLOW"));
-    }
-
-    #[test]
-    fn blocks_are_the_body_however_it_came() {
-        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|n| (n % 251) as u8).collect();
-        for size in [1, 1000, BLOCK_BYTES, 2 * BLOCK_BYTES + 1, bytes.len()] {
-            let mut blocks = Blocks::default();
-            bytes.chunks(size).for_each(|piece| blocks.push(piece));
-            assert_eq!(blocks.0.len(), 4);
-            assert_eq!(blocks.whole(), bytes, "in pieces of {size}");
-        }
     }
 
     #[test]
