@@ -1,9 +1,8 @@
 //! A definition as JSON, up to the value that both surfaces check.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sluice_service::{Error, OrganisationId, Violations, text::shown};
 
-use super::split;
 use crate::{definition::RawDraft, json as strict};
 
 /// What is shown and can't be written; taken back so that what was got can be
@@ -29,20 +28,18 @@ pub struct Given {
 /// INVALID_ARGUMENT: no strict JSON object; or every field that is unknown or of
 /// the wrong type.
 pub fn read(body: &[u8], organisation: Option<OrganisationId>, path: Option<String>) -> Result<Given, Error> {
-    let mut fields = object(body)?;
-    let wrapped = match fields.get(WRAPPER) {
-        Some(Value::Object(_)) if fields.len() == 1 => member(body, WRAPPER),
-        _ => None,
+    let document = strict::parse(body).map_err(|e| {
+        Error::invalid_body(format!("not JSON: {} at {:?} (byte {})", e.rule, e.pointer, e.offset))
+    })?;
+    let object = unwrapped(document.root());
+    let Value::Object(fields) = object.to_serde() else {
+        return Err(Error::invalid_body("must be a JSON object: a definition"));
     };
-    let body = wrapped.as_deref().map_or(body, str::as_bytes);
-    if wrapped.is_some() {
-        fields = object(body)?;
-    }
     let mut reader = Reader { faults: Violations::default() };
     let mut given = Given { raw: RawDraft { organisation, ..RawDraft::default() }, etag: String::new() };
     for (name, value) in &fields {
         if !value.is_null() {
-            reader.field(name, value, body, &mut given);
+            reader.field(name, value, object, &mut given);
         }
     }
     let account = given.raw.organisation.as_ref().map(OrganisationId::as_str);
@@ -57,13 +54,12 @@ pub fn read(body: &[u8], organisation: Option<OrganisationId>, path: Option<Stri
     reader.faults.none_or(given)
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, Error> {
-    let document = strict::parse(body).map_err(|e| {
-        Error::invalid_body(format!("not JSON: {} at {:?} (byte {})", e.rule, e.pointer, e.offset))
-    })?;
-    match document.root().to_serde() {
-        Value::Object(fields) => Ok(fields),
-        _ => Err(Error::invalid_body("must be a JSON object: a definition")),
+/// What stands in a wrapper.
+fn unwrapped(value: strict::Value<'_>) -> strict::Value<'_> {
+    let mut members = value.entries();
+    match (members.next(), members.next()) {
+        (Some((key, within)), None) if key.text() == WRAPPER && within.is_object() => within,
+        _ => value,
     }
 }
 
@@ -89,7 +85,8 @@ impl Reader {
         self.want(field, value.as_str().map(str::to_owned), "must be a string")
     }
 
-    fn field(&mut self, name: &str, value: &Value, body: &[u8], given: &mut Given) {
+    /// One field of an object.
+    fn field(&mut self, name: &str, value: &Value, object: strict::Value<'_>, given: &mut Given) {
         let raw = &mut given.raw;
         let seconds = || value.as_i64().ok_or_else(|| "must be whole seconds".to_owned());
         match name {
@@ -110,7 +107,8 @@ impl Reader {
                 raw.unique_by = self.want(name, texts, "must be a list of JSON pointers");
             }
             "json_schema" => {
-                let text = value.as_str().map(str::to_owned).or_else(|| member(body, name));
+                let written = || object.at("/json_schema").map(|schema| schema.raw().to_owned());
+                let text = value.as_str().map(str::to_owned).or_else(written);
                 raw.json_schema = self.want(name, text, "must be a JSON Schema, as an object or a string");
             }
             "disabled" => raw.disabled = self.want(name, value.as_bool(), "must be true or false"),
@@ -118,15 +116,6 @@ impl Reader {
             unknown => self.fault(unknown, "unknown field"),
         }
     }
-}
-
-/// A member's value as it was written.
-fn member(body: &[u8], name: &str) -> Option<String> {
-    let object = body.trim_ascii();
-    let named = |key: &[u8]| serde_json::from_slice::<String>(key).is_ok_and(|key| key == name);
-    let mut members = split::members(object).map_while(Result::ok);
-    let (_, value) = members.find(|(key, _)| named(&object[key.clone()]))?;
-    String::from_utf8(object[value].to_vec()).ok()
 }
 
 #[cfg(test)]

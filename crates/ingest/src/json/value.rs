@@ -24,7 +24,8 @@ impl<'a> Value<'a> {
         self.document.nodes[self.at]
     }
 
-    pub(super) fn raw(self) -> &'a str {
+    /// The text as it is written; of a string or key without its quotes.
+    pub(crate) fn raw(self) -> &'a str {
         let node = self.node();
         &self.document.text[node.start as usize..node.end as usize]
     }
