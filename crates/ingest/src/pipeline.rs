@@ -2,7 +2,10 @@
 //! committed, and what looks after both. It outlives serving: what was sealed is
 //! committed and handed over, then all of it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use sluice_service::{chassis::Chassis, client::TokenInterceptor, program::Failure};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -13,7 +16,7 @@ use crate::{
     backlog::Backlog,
     committer::{AtGate, Committer, LaneContext},
     emitter::{
-        Condition, Emitter,
+        Emitter,
         call::Caller,
         heartbeat,
         measure::{self, Measure},
@@ -78,12 +81,12 @@ impl Pipeline {
         let (emit, emissions) = mpsc::unbounded_channel();
         let (hand, found) = mpsc::channel(FOUND_MAX);
         let (done, recorded) = mpsc::unbounded_channel();
-        let (condition, at_gate) = (Arc::new(Condition::default()), Arc::new(AtGate::default()));
+        let (emission_fails, at_gate) = (Arc::<AtomicBool>::default(), Arc::<AtGate>::default());
         let caller =
             Caller::new(results.clone(), token.clone(), outbox.clone(), instance, metrics.emission.clone());
-        let emitter = Emitter::new(emissions, found, caller, done, condition.clone());
+        let emitter = Emitter::new(emissions, found, caller, done, emission_fails.clone());
         let upkeep =
-            Upkeep { pool: outbox.clone(), instance, condition, at_gate: at_gate.clone(), found: hand };
+            Upkeep { pool: outbox.clone(), instance, emission_fails, at_gate: at_gate.clone(), found: hand };
         background.spawn_until(drained, "upkeep of the outbox", upkeep.run());
         let beats = database.pool(heartbeat::SESSION, 1)?;
         background.spawn_until(drained, "the heartbeat", heartbeat::run(beats, instance));

@@ -210,12 +210,10 @@ impl Lane {
     /// Definitions changed up to a revision since the check: the jobs whose own did not, as far
     /// as can be seen now.
     async fn look_again(&self, jobs: Vec<Job>, revision: i64) -> Vec<Job> {
-        let look = tokio::time::timeout(LOOK_TIMEOUT, self.context.registry.refresh());
-        let jobs = match look.await {
-            Ok(Ok(definitions)) => renewed(jobs, &definitions),
-            Ok(Err(_)) | Err(_) => jobs,
-        };
-        refuse_stale(jobs, revision)
+        let registry = &self.context.registry;
+        // Whatever comes of it, the snapshot is the newest there is.
+        let _looked = tokio::time::timeout(LOOK_TIMEOUT, registry.refresh()).await;
+        refuse_stale(renewed(jobs, &registry.snapshot()), revision)
     }
 
     /// One try at a transaction, opening a session if there is none.

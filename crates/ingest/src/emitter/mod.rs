@@ -54,33 +54,14 @@ const FOUND_MANY: usize = 512;
 /// How long a stopping instance goes on emitting what it has.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
-/// What the upkeep is told of emission.
-#[derive(Debug)]
-pub struct Condition {
-    healthy: AtomicBool,
-}
-
-impl Default for Condition {
-    fn default() -> Self {
-        Self { healthy: AtomicBool::new(true) }
-    }
-}
-
-impl Condition {
-    /// Whether emission works: while it does not, nothing is taken over.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
-    }
-}
-
 /// The task that emits.
 pub struct Emitter {
     incoming: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
     found: mpsc::Receiver<Row>,
     caller: Arc<Caller>,
     done: mpsc::UnboundedSender<Uuid>,
-    condition: Arc<Condition>,
+    /// What the upkeep is told: while it does, nothing is taken over.
+    emission_fails: Arc<AtomicBool>,
     queue: Queue,
     calls: JoinSet<Handed>,
     /// When the last call began.
@@ -92,21 +73,21 @@ pub struct Emitter {
 }
 
 impl Emitter {
-    /// An emitter. `done` gets the ids of rows to delete.
+    /// An emitter. `done` gets the ids of rows to delete; `emission_fails` is kept up to date.
     #[must_use]
     pub fn new(
         incoming: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
         found: mpsc::Receiver<Row>,
         caller: Caller,
         done: mpsc::UnboundedSender<Uuid>,
-        condition: Arc<Condition>,
+        emission_fails: Arc<AtomicBool>,
     ) -> Self {
         Self {
             incoming,
             found,
             caller: Arc::new(caller),
             done,
-            condition,
+            emission_fails,
             queue: Queue::default(),
             calls: JoinSet::new(),
             // Long ago: the first one waits for nothing.
@@ -158,7 +139,7 @@ impl Emitter {
     /// show whether emission works again.
     fn wake(&mut self) {
         if self.paused_until.take().is_some() && self.queue.is_empty() && self.calls.is_empty() {
-            self.condition.healthy.store(true, Relaxed);
+            self.emission_fails.store(false, Relaxed);
         }
     }
 
@@ -229,7 +210,7 @@ impl Emitter {
             Some(News::WorksAgain) => tracing::info!("batches are handed over again"),
             None => {}
         }
-        self.condition.healthy.store(!failed, Relaxed);
+        self.emission_fails.store(failed, Relaxed);
         if !failed {
             self.failing_since = None;
             self.backoff.worked();

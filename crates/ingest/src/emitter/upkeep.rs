@@ -1,7 +1,13 @@
 //! What goes on beside emission: taking over rows of silent and released instances,
 //! looking for forgotten ones of its own, deleting what is recorded.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use deadpool_postgres::Pool;
 use sluice_service::{
@@ -13,7 +19,7 @@ use tokio::sync::mpsc::{self, Permit};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Condition, call::set_aside, measure::backlog_of, queue::Row};
+use super::{call::set_aside, measure::backlog_of, queue::Row};
 use crate::{backlog::Backlog, committer::AtGate};
 
 const ROUND_EVERY: Duration = Duration::from_secs(1);
@@ -40,8 +46,8 @@ pub struct Upkeep {
     pub pool: Pool,
     /// This process.
     pub instance: Uuid,
-    /// Nothing is taken over while emission fails.
-    pub condition: Arc<Condition>,
+    /// While it does, nothing is taken over.
+    pub emission_fails: Arc<AtomicBool>,
     /// Rows that are not to be handed on yet.
     pub at_gate: Arc<AtGate>,
     /// Where rows found in the database go.
@@ -79,11 +85,11 @@ impl Upkeep {
     /// Room for a page with the emitter, so that nothing is owned and forgotten. `None`
     /// while emission fails, and when the emitter has ended.
     async fn room(&self) -> Option<impl Iterator<Item = Permit<'_, Row>>> {
-        if !self.condition.is_healthy() {
+        if self.emission_fails.load(Relaxed) {
             return None;
         }
         let room = self.found.reserve_many(PAGE).await.ok()?;
-        self.condition.is_healthy().then_some(room)
+        (!self.emission_fails.load(Relaxed)).then_some(room)
     }
 
     /// Takes over page after page, as long as they are full.
