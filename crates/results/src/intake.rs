@@ -13,7 +13,7 @@ use crate::{
     files::Files,
     metrics::Recordings,
     placing::{Placing, storage_of},
-    recorder::Recording,
+    recorder::{Recording, put},
     result::{Labels, NewRecord, ResultName, Sealed, Storage, parse_id, parse_new_id},
 };
 
@@ -126,12 +126,8 @@ impl Intake {
             }
         }
         let (with_data, files) = tokio::join!(self.placing.record(with_data), self.record_files(files));
-        for (place, recording) in data_places.into_iter().zip(with_data?) {
-            answers[place] = recording;
-        }
-        for (place, recording) in file_places.into_iter().zip(files?) {
-            answers[place] = recording;
-        }
+        put(&mut answers, data_places, with_data?);
+        put(&mut answers, file_places, files?);
         Ok(answers)
     }
 

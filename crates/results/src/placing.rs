@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     configs::{ConfigName, Configs, stores::Stores},
     doubts::Doubts,
-    recorder::{Recorder, Recording, apart::Apart},
+    recorder::{Recorder, Recording, apart::Apart, put},
     result::{NewRecord, ResultName, Storage},
     storage_config::{State, StorageConfig},
     uploads::{Key, Uploads},
@@ -160,12 +160,8 @@ impl Placing {
             }
         }
         let (inline, apart) = tokio::join!(self.recorder.record(inline), self.record_objects(apart));
-        for (place, recording) in inline_places.into_iter().zip(inline?) {
-            answers[place] = recording;
-        }
-        for (place, recording) in apart_places.into_iter().zip(apart?) {
-            answers[place] = recording;
-        }
+        put(&mut answers, inline_places, inline?);
+        put(&mut answers, apart_places, apart?);
         Ok(answers)
     }
 

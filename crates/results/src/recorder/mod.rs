@@ -51,6 +51,13 @@ pub enum Recording {
     Refused,
 }
 
+/// Puts what a part was answered in the places that it has among all.
+pub fn put(answers: &mut [Recording], places: Vec<usize>, told: Vec<Recording>) {
+    for (place, recording) in places.into_iter().zip(told) {
+        answers[place] = recording;
+    }
+}
+
 /// One call's records on their way to a lane.
 #[derive(Debug)]
 struct Job {
