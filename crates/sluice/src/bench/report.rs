@@ -7,16 +7,7 @@ use super::{
     load::Seen,
     usage::{Cpu, Used},
 };
-use crate::publish::outcome_name;
-
-const OUTCOMES: [Outcome; 6] = [
-    Outcome::Success,
-    Outcome::Duplicate,
-    Outcome::Suppressed,
-    Outcome::Throttled,
-    Outcome::Retry,
-    Outcome::Error,
-];
+use crate::publish::{OUTCOMES, outcome_name};
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]

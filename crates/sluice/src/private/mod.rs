@@ -28,7 +28,7 @@ use crate::{
     ready::{self, Pids, Ready},
     text::say,
 };
-use process::{Spec, Told};
+use process::Spec;
 use secrets::Secrets;
 use tokens::Tokens;
 
@@ -237,17 +237,18 @@ impl PrivatePair {
 /// Keeps one of the services running.
 fn keep(spec: Spec, which: usize, shared: &Arc<Shared>) -> Kept {
     let stop = CancellationToken::new();
-    let told = ToldOf { which, shared: shared.clone() };
+    let told = Told { which, shared: shared.clone() };
     (stop.clone(), tokio::spawn(spec.keep(told, stop)))
 }
 
-/// Tells the pair what became of one of its services.
-struct ToldOf {
+/// What one of the pair's services tells of itself.
+struct Told {
     which: usize,
     shared: Arc<Shared>,
 }
 
-impl Told for ToldOf {
+impl Told {
+    /// It runs under this process id.
     fn started(&self, pid: u32) {
         self.shared.pids.send_modify(|pids| match self.which {
             INGEST => pids.ingest = pid,
@@ -255,6 +256,7 @@ impl Told for ToldOf {
         });
     }
 
+    /// It ended without having been asked to.
     fn ended(&self) {
         self.shared.ends[self.which].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }

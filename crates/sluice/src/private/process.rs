@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use super::Told;
 use crate::{
     failure::{Context, Failure},
     files::open_log,
@@ -46,17 +47,9 @@ pub(super) struct Spec {
     pub(super) logs: PathBuf,
 }
 
-/// What a kept process tells of itself.
-pub(super) trait Told: Send + 'static {
-    /// It runs under this process id.
-    fn started(&self, pid: u32);
-    /// It ended without having been asked to.
-    fn ended(&self);
-}
-
 impl Spec {
     /// Keeps the process running until `stop`, then stops it cleanly.
-    pub(super) async fn keep(self, told: impl Told, stop: CancellationToken) {
+    pub(super) async fn keep(self, told: Told, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let started = Instant::now();
             match self.spawn() {

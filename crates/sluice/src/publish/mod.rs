@@ -36,7 +36,7 @@ use crate::{
 };
 use lines::{Item, Lines};
 use sender::Sender;
-pub(crate) use summary::{Ended, Summary, outcome_name};
+pub(crate) use summary::{Ended, OUTCOMES, Summary, outcome_name};
 
 /// What to publish and how.
 #[derive(Debug, clap::Args)]

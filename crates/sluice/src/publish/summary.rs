@@ -84,8 +84,8 @@ pub(crate) struct Summary {
     unclean: u64,
 }
 
-/// The outcomes in the order of a summary.
-const SHOWN: [Outcome; 6] = [
+/// The outcomes in the order in which they are shown.
+pub(crate) const OUTCOMES: [Outcome; 6] = [
     Outcome::Success,
     Outcome::Duplicate,
     Outcome::Suppressed,
@@ -110,7 +110,7 @@ pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
 impl Summary {
     /// Counts one line.
     pub(crate) fn add(&mut self, ended: &Ended) {
-        let place = SHOWN.iter().position(|shown| *shown == ended.outcome).unwrap_or(SHOWN.len());
+        let place = OUTCOMES.iter().position(|one| *one == ended.outcome).unwrap_or(OUTCOMES.len());
         let group = self.groups.entry((place, ended.reason.clone())).or_default();
         group.count += 1;
         if group.count == 1 {
@@ -121,7 +121,7 @@ impl Summary {
 
     /// How many lines ended so.
     pub(crate) fn count(&self, outcome: Outcome) -> u64 {
-        let place = SHOWN.iter().position(|shown| *shown == outcome);
+        let place = OUTCOMES.iter().position(|one| *one == outcome);
         self.groups.iter().filter(|((at, _), _)| Some(*at) == place).map(|(_, group)| group.count).sum()
     }
 
@@ -137,7 +137,7 @@ impl Summary {
 
     /// The counts on one line, for a progress bar.
     pub(crate) fn line(&self) -> String {
-        let counted = SHOWN.iter().map(|outcome| (*outcome, self.count(*outcome)));
+        let counted = OUTCOMES.iter().map(|outcome| (*outcome, self.count(*outcome)));
         let shown = counted.filter(|(_, count)| *count > 0);
         shown
             .map(|(outcome, count)| format!("{} {count}", outcome_name(outcome)))
@@ -149,7 +149,7 @@ impl Summary {
     pub(crate) fn table(&self) -> Table {
         let mut table = Table::new(&["OUTCOME", "COUNT", "REASON", "EXAMPLE"]);
         for ((place, reason), group) in &self.groups {
-            let outcome = SHOWN.get(*place).copied().unwrap_or(Outcome::Unspecified);
+            let outcome = OUTCOMES.get(*place).copied().unwrap_or(Outcome::Unspecified);
             table.row([
                 outcome_name(outcome).to_owned(),
                 group.count.to_string(),
