@@ -1,28 +1,19 @@
 //! The floor's publishers: each batch is one statement and one commit.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
-use sluice_proto::ingest::v1::{Outcome, PublishObservationsRequest, observation::Content};
+use sluice_proto::ingest::v1::{PublishObservationsRequest, observation::Content};
 use tokio_postgres::{Client, Statement, types::ToSql};
 use uuid::Uuid;
 
 use super::{Floor, MOVERS, floor_sql};
-use crate::{
-    bench::{
-        load::{Maker, Seen, micros_since},
-        pace::{Flow, Schedule},
-    },
-    failure::{Context, Failure},
-};
+use crate::failure::{Context, Failure};
 
 /// One connection that publishes.
-pub(super) struct Publisher {
+pub(super) struct Sender {
     client: Client,
     many: Statement,
     one: Statement,
-    maker: Maker,
 }
 
 /// A batch as the statement takes it: one array per column.
@@ -75,31 +66,16 @@ fn lane(organisation: &str) -> i16 {
     i16::try_from(sum % MOVERS).unwrap_or(0)
 }
 
-impl Publisher {
-    pub(super) async fn open(floor: &Floor, maker: Maker) -> Result<Self, Failure> {
+impl Sender {
+    pub(super) async fn open(floor: &Floor) -> Result<Self, Failure> {
         let client = floor.connect().await?;
         let many = client.prepare(floor_sql!("publish")).await.context("floor")?;
         let one = client.prepare(floor_sql!("publish_one")).await.context("floor")?;
-        Ok(Self { client, many, one, maker })
-    }
-
-    pub(super) async fn run(mut self, schedule: Schedule, flow: &Flow) -> Result<Seen, Failure> {
-        let mut seen = Seen::default();
-        while flow.room(&schedule).await {
-            let began = Instant::now();
-            let request = self.maker.request(began.duration_since(schedule.start));
-            let accepted = self.send(request).await?;
-            flow.publish(accepted);
-            if schedule.counts() {
-                seen.count_as(Outcome::Success, accepted);
-                seen.latencies.push(micros_since(began));
-            }
-        }
-        Ok(seen)
+        Ok(Self { client, many, one })
     }
 
     /// One commit; how many were accepted.
-    async fn send(&self, request: PublishObservationsRequest) -> Result<u64, Failure> {
+    pub(super) async fn send(&self, request: PublishObservationsRequest) -> Result<u64, Failure> {
         let organisation = request.organisation.clone();
         let (lane, poll) = (lane(&organisation), Uuid::now_v7().to_string());
         let mut columns = Columns::of(request);

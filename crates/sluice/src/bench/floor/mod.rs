@@ -6,14 +6,18 @@ mod chain;
 mod gate;
 pub(super) mod pgmq;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use sluice_proto::ingest::v1::Outcome;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 use super::{
     consume::Consumed,
-    load::{Maker, Seen, Shape},
+    load::{Maker, Seen, Shape, micros_since},
     pace::{Flow, Schedule},
     pair::UNDER_WAY_MAX,
     report::{Percentiles, Report},
@@ -137,10 +141,11 @@ impl Floor {
         let mut publishers = Vec::new();
         for worker in 0..self.concurrency {
             let maker = Maker::new(self.shape.clone(), self.run, u16::try_from(worker).unwrap_or(u16::MAX));
-            publishers.push(match self.kind {
-                Kind::Sql => Publisher::Gate(gate::Publisher::open(self, maker).await?),
-                Kind::Pgmq => Publisher::Pgmq(pgmq::Publisher::open(self, maker).await?),
-            });
+            let sender = match self.kind {
+                Kind::Sql => Sender::Gate(gate::Sender::open(self).await?),
+                Kind::Pgmq => Sender::Pgmq(pgmq::Sender::open(self).await?),
+            };
+            publishers.push(Publisher { maker, sender });
         }
         Ok(publishers)
     }
@@ -186,17 +191,33 @@ impl Floor {
     }
 }
 
-enum Publisher {
-    Gate(gate::Publisher),
-    Pgmq(pgmq::Publisher),
+struct Publisher {
+    maker: Maker,
+    sender: Sender,
+}
+
+enum Sender {
+    Gate(gate::Sender),
+    Pgmq(pgmq::Sender),
 }
 
 impl Publisher {
-    async fn run(self, schedule: Schedule, flow: &Flow) -> Result<Seen, Failure> {
-        match self {
-            Self::Gate(publisher) => publisher.run(schedule, flow).await,
-            Self::Pgmq(publisher) => publisher.run(schedule, flow).await,
+    async fn run(mut self, schedule: Schedule, flow: &Flow) -> Result<Seen, Failure> {
+        let mut seen = Seen::default();
+        while flow.room(&schedule).await {
+            let began = Instant::now();
+            let request = self.maker.request(began.duration_since(schedule.start));
+            let accepted = match &self.sender {
+                Sender::Gate(sender) => sender.send(request).await?,
+                Sender::Pgmq(sender) => sender.send(request).await?,
+            };
+            flow.publish(accepted);
+            if schedule.counts() {
+                seen.count_as(Outcome::Success, accepted);
+                seen.latencies.push(micros_since(began));
+            }
         }
+        Ok(seen)
     }
 }
 

@@ -6,17 +6,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
 };
 
-use sluice_proto::ingest::v1::{Outcome, observation::Content};
+use sluice_proto::ingest::v1::{PublishObservationsRequest, observation::Content};
 use tokio_postgres::{Client, Statement};
 
 use super::{Floor, IDLE, floor_sql};
 use crate::{
     bench::{
         consume::Consumed,
-        load::{Maker, Seen, micros_since},
         pace::{Flow, Schedule},
     },
     failure::{Context, Failure},
@@ -64,41 +62,30 @@ pub(super) fn queue(organisation: &str) -> String {
 }
 
 /// One connection that sends.
-pub(super) struct Publisher {
+pub(super) struct Sender {
     client: Client,
     send: Statement,
-    maker: Maker,
 }
 
-impl Publisher {
-    pub(super) async fn open(floor: &Floor, maker: Maker) -> Result<Self, Failure> {
+impl Sender {
+    pub(super) async fn open(floor: &Floor) -> Result<Self, Failure> {
         let client = floor.connect().await?;
         let send = client.prepare(floor_sql!("pgmq_send")).await.context("pgmq")?;
-        Ok(Self { client, send, maker })
+        Ok(Self { client, send })
     }
 
-    pub(super) async fn run(mut self, schedule: Schedule, flow: &Flow) -> Result<Seen, Failure> {
-        let mut seen = Seen::default();
-        while flow.room(&schedule).await {
-            let began = Instant::now();
-            let request = self.maker.request(began.duration_since(schedule.start));
-            let queue = queue(&request.organisation);
-            let contents = request.observations.into_iter().filter_map(|one| one.content);
-            let texts: Vec<String> = contents
-                .filter_map(|content| match content {
-                    Content::Data(data) => String::from_utf8(Vec::from(data)).ok(),
-                    _ => None,
-                })
-                .collect();
-            let rows = self.client.query(&self.send, &[&queue, &texts]).await.context("pgmq, sending")?;
-            let accepted = rows.len() as u64;
-            flow.publish(accepted);
-            if schedule.counts() {
-                seen.count_as(Outcome::Success, accepted);
-                seen.latencies.push(micros_since(began));
-            }
-        }
-        Ok(seen)
+    /// One commit; how many were accepted.
+    pub(super) async fn send(&self, request: PublishObservationsRequest) -> Result<u64, Failure> {
+        let queue = queue(&request.organisation);
+        let contents = request.observations.into_iter().filter_map(|one| one.content);
+        let texts: Vec<String> = contents
+            .filter_map(|content| match content {
+                Content::Data(data) => String::from_utf8(Vec::from(data)).ok(),
+                _ => None,
+            })
+            .collect();
+        let rows = self.client.query(&self.send, &[&queue, &texts]).await.context("pgmq, sending")?;
+        Ok(rows.len() as u64)
     }
 }
 
