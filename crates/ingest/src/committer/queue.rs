@@ -167,6 +167,12 @@ struct Commit {
 }
 
 /// What waits, what is being committed, and who is free.
+///
+/// At most one lane is woken at a time: when it looks it takes what may go and tells the next
+/// of what is left, or finds that nothing is to be begun. Whoever watches is idle, too, so it
+/// may be told before its time. [`State::call_one`] gives nobody only if nothing is ready or
+/// somebody will look unasked: who is woken, who watches, or, where none is idle, any lane at
+/// the end of its commit or rest.
 struct State<T> {
     waiting: Lines<T>,
     /// Of each lane.
