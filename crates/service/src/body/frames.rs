@@ -39,8 +39,9 @@ pub(super) struct Frames {
     /// Whether there is but one message.
     single: bool,
     state: State,
-    /// What has arrived and is not passed on: first what may be, then the header
-    /// that is being read, then the rest.
+    /// What has arrived and is not passed on: first what may be, up to `free`, then the
+    /// header that is being read or a message's end that is held back, up to `at`, then the
+    /// rest. `free <= at <= chunk.len()`; while a compressed message is read both are 0.
     chunk: Bytes,
     free: usize,
     at: usize,
@@ -177,12 +178,7 @@ impl Frames {
             return Err(Stop::Refused(error));
         }
         let advanced = self.work(account);
-        let free = self.chunk.split_to(self.free);
-        self.at -= self.free;
-        self.free = 0;
-        if !free.is_empty() {
-            self.out.push_back(free);
-        }
+        self.release();
         match advanced {
             Err(Stop::Refused(error)) if !self.out.is_empty() => {
                 self.refused = Some(error);
@@ -192,8 +188,19 @@ impl Frames {
         }
     }
 
+    /// Lets go what may be passed on.
+    fn release(&mut self) {
+        let free = self.chunk.split_to(self.free);
+        self.at -= self.free;
+        self.free = 0;
+        if !free.is_empty() {
+            self.out.push_back(free);
+        }
+    }
+
     fn work(&mut self, account: &Account) -> Result<(), Stop> {
         loop {
+            debug_assert!(self.free <= self.at && self.at <= self.chunk.len());
             let rest = self.chunk.len() - self.at;
             match &mut self.state {
                 // Its handler waits for the end, too.
@@ -240,10 +247,8 @@ impl Frames {
                 State::Compressed { left, gathered, .. } => {
                     let more = rest.min(*left);
                     account.grow(more).map_err(Stop::NoRoom)?;
-                    gathered.extend_from_slice(&self.chunk[self.at..self.at + more]);
+                    gathered.extend_from_slice(&self.chunk.split_to(more));
                     *left -= more;
-                    self.chunk.advance(self.at + more);
-                    (self.free, self.at) = (0, 0);
                 }
                 State::Complete => return Err(Malformed.into()),
             }
@@ -252,12 +257,9 @@ impl Frames {
 
     /// A header that goes on in the next chunk is no longer needed in this one.
     fn hold_back(&mut self) {
-        let free = self.chunk.split_to(self.free);
-        if !free.is_empty() {
-            self.out.push_back(free);
-        }
+        self.release();
         self.chunk.clear();
-        (self.free, self.at) = (0, 0);
+        self.at = 0;
     }
 
     /// A header is complete.
@@ -287,12 +289,9 @@ impl Frames {
                 self.state = State::Plain { left, bytes: left, cost: 0 };
             }
             Some(encoding) => {
-                let free = self.chunk.split_to(self.free);
-                if !free.is_empty() {
-                    self.out.push_back(free);
-                }
-                self.chunk.advance(self.at - self.free);
-                (self.free, self.at) = (0, 0);
+                self.release();
+                self.chunk.advance(self.at);
+                self.at = 0;
                 self.state = State::Compressed { left, gathered: BytesMut::new(), encoding };
             }
         }
