@@ -31,6 +31,11 @@ pub struct DefinitionCalls {
     lists: Arc<Rations>,
 }
 
+/// Whose turn it is: what is system-wide has its own, like an organisation's.
+fn turn_of(organisation: Option<&OrganisationId>) -> Owner {
+    organisation.map_or(Owner::Nobody, Owner::from)
+}
+
 fn may_write(access: &Access, organisation: Option<&OrganisationId>) -> Result<(), Error> {
     if organisation.is_some() || access.is_for_all_organisations() {
         return Ok(());
@@ -70,7 +75,7 @@ impl DefinitionCalls {
 
     /// A turn at putting all definitions of an organisation together.
     pub async fn turn_at_a_list(&self, organisation: Option<&OrganisationId>) -> Ration {
-        self.lists.take(&Owner::from(organisation), 1).await
+        self.lists.take(&turn_of(organisation), 1).await
     }
 
     /// Creates or overwrites; says whether it created.
@@ -115,7 +120,7 @@ impl DefinitionCalls {
     /// A draft, or what is wrong with it. Not on a thread that serves everybody, and in
     /// turns: a schema may take a good part of a second to compile, and some megabytes.
     async fn checked(&self, raw: RawDraft) -> Result<Result<Draft, Vec<Violation>>, Error> {
-        let turn = self.checks.take(&Owner::from(raw.organisation.as_ref()), 1).await;
+        let turn = self.checks.take(&turn_of(raw.organisation.as_ref()), 1).await;
         let retention = self.retention;
         let checking = tokio::task::spawn_blocking(move || {
             let _turn = turn;

@@ -275,7 +275,7 @@ impl Pending {
         // A caller who has gone, for example past the deadline, ends it.
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
-        let owner = Owner::from(Some(&self.request.batch.organisation));
+        let owner = Owner::from(&self.request.batch.organisation);
         let mut checked = Vec::with_capacity(indexes.len());
         while checked.len() < indexes.len() {
             let turn = self.publisher.turns.take(&owner, 1).await;

@@ -305,7 +305,7 @@ impl Sink {
     /// Takes room for a part; waits while there is none, and has a sign of life before.
     async fn take_room(&mut self, bytes: usize) -> Result<(), Error> {
         let memory = self.memory.clone();
-        let owner = Owner::from(Some(&self.key.organisation));
+        let owner = Owner::from(&self.key.organisation);
         let mut room = Box::pin(timeout(self.patience, memory.take(&owner, bytes)));
         let room = match room.as_mut().now_or_never() {
             Some(room) => room,

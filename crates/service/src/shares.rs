@@ -6,12 +6,11 @@ use std::{collections::HashMap, hash::Hash};
 use crate::OrganisationId;
 
 /// Whose a request is, and what it takes up. All together who are nobody are as one
-/// organisation: those that are refused and don't read it, and those that need no token; and
-/// what is system-wide, where organisations take turns. Tokens for all organisations are the
-/// operator's, and have no bound but the whole.
+/// organisation: those that are refused and don't read it, and those that need no token. Tokens
+/// for all organisations are the operator's, and have no bound but the whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// It came without a valid token, or is no organisation's.
+    /// It is no organisation's, or came without a valid token.
     Nobody,
     /// It is an organisation's.
     Organisation(OrganisationId),
@@ -19,9 +18,9 @@ pub enum Owner {
     Operator,
 }
 
-impl From<Option<&OrganisationId>> for Owner {
-    fn from(organisation: Option<&OrganisationId>) -> Self {
-        organisation.cloned().map_or(Self::Nobody, Self::Organisation)
+impl From<&OrganisationId> for Owner {
+    fn from(organisation: &OrganisationId) -> Self {
+        Self::Organisation(organisation.clone())
     }
 }
 

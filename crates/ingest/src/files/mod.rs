@@ -144,7 +144,7 @@ impl Files {
         if let Some(outcome) = self.look_ahead(organisation, &file, &candidate).await? {
             return Ok(Published::unread(outcome));
         }
-        let Some(_place) = self.places.take_now(&Owner::from(Some(organisation)), 1) else {
+        let Some(_place) = self.places.take_now(&Owner::from(organisation), 1) else {
             let cause = if self.places.are_all_taken() { Cause::Queue } else { Cause::OrganisationQueue };
             return Ok(Published::unread(not_kept(cause, "too many files are on their way")));
         };

@@ -31,7 +31,7 @@ impl SharedPool {
     /// UNAVAILABLE if there is none within the pool's patience.
     pub async fn borrow(&self, organisation: &OrganisationId) -> Result<Borrowed, Error> {
         let busy = |late| Error::database_busy().because(late);
-        let owner = Owner::from(Some(organisation));
+        let owner = Owner::from(organisation);
         let turn = timeout(WAIT, self.turns.take(&owner, 1)).await.map_err(busy)?;
         Ok(Borrowed::from(&self.pool).await?.in_turn(turn))
     }
@@ -57,7 +57,7 @@ mod tests {
         let nowhere = Database::parse("host=127.0.0.1 port=1 user=nobody dbname=none").unwrap();
         let session = Session { application_name: "test", parameters: &[], role: None };
         let (pool, acme) = (SharedPool::new(nowhere.pool(session, 1).unwrap()), "acme".parse().unwrap());
-        let _taken = pool.turns.take(&Owner::from(Some(&acme)), 1).await;
+        let _taken = pool.turns.take(&Owner::from(&acme), 1).await;
         let told = pool.borrow(&acme).await.err().unwrap();
         assert_eq!((told.kind(), pool.turns.waiting()), (Kind::Unavailable, 0));
     }
