@@ -4,20 +4,26 @@
 //! under it. A check can't be broken off, so one that may take longer than a second is
 //! not begun.
 
+mod graph;
 mod patterns;
+mod peak;
 mod price;
+mod rules;
 mod weigh;
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use sluice_service::text::shown;
 
 use crate::json;
+use graph::Graph;
 use patterns::Pattern;
-use price::{Price, Pricer, Rule};
-use weigh::Weigher;
+use peak::Peak;
+use price::Price;
+use rules::{Pricer, Rule};
+use weigh::Weight;
 
 /// Longest schema, in bytes.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
@@ -43,7 +49,10 @@ const SUBSCHEMA_BYTES: u64 = 512;
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
-    rule: Arc<Rule>,
+    rules: Vec<Rule>,
+    /// Whether only a content bounds how deep a check goes; see [`Weight::recursive`].
+    recursive: bool,
+    peak: Peak,
     bytes: u64,
     /// What its slowest pattern takes for 16 bytes of text, in nanoseconds.
     slowest: u64,
@@ -73,23 +82,21 @@ impl Schema {
         let document = json::parse(text.as_bytes())
             .map_err(|e| format!("not JSON: {} at {}", e.rule, shown(&e.pointer)))?;
         let schema = document.root().to_serde();
-        let mut weigher = Weigher::new(&schema)?;
-        let weight = weigher.weigh(&schema, 0)?;
-        if weight > WEIGHT_MAX {
-            return Err(format!("unfolds to more than {WEIGHT_MAX} subschemas"));
-        }
-        let count = weigher.patterns.len();
+        let graph = Graph::read(&schema)?;
+        let Weight { subschemas, recursive } = Weight::of(&graph)?;
+        let count = graph.patterns.len();
         let cache_bytes = (CACHES_BYTES_MAX / count.max(1)).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end());
         let (validator, compiled_bytes) = build(&schema, count, cache_bytes)?;
         let mut patterns = HashMap::new();
-        for &pattern in &weigher.patterns {
+        for &pattern in &graph.patterns {
             patterns.entry(pattern).or_insert_with(|| Pattern::measure(pattern, count, cache_bytes));
         }
-        let rule = Pricer::new(&weigher, &patterns).rule(&schema)?;
+        let rules = Pricer { graph: &graph, patterns: &patterns, recursive }.rules();
+        let peak = Peak::of(&graph, &rules);
         let slowest = patterns.values().map(|pattern| pattern.text).max().unwrap_or(0);
         let caches_bytes: usize = patterns.values().map(|pattern| pattern.bytes).sum();
-        let bytes = (8 * text.len() + compiled_bytes + caches_bytes) as u64 + weight * SUBSCHEMA_BYTES;
-        Ok(Self { validator, rule, bytes, slowest })
+        let bytes = (8 * text.len() + compiled_bytes + caches_bytes) as u64 + subschemas * SUBSCHEMA_BYTES;
+        Ok(Self { validator, rules, recursive, peak, bytes, slowest })
     }
 
     /// Whether a schema may be put.
@@ -115,7 +122,7 @@ impl Schema {
     #[must_use]
     pub fn work(&self, bytes: usize) -> u64 {
         // A value and what separates it from the next have at least two bytes.
-        self.rule.at_most(bytes as u64 / 2 + 1, bytes as u64).min(WORK_MAX)
+        self.peak.at_most(bytes as u64 / 2 + 1, bytes as u64).min(WORK_MAX)
     }
 
     /// Holds a content against the schema.
@@ -123,9 +130,10 @@ impl Schema {
     /// # Errors
     /// What it breaks first.
     pub fn check(&self, content: &json::Document<'_>) -> Result<(), Broken> {
-        let (root, mut price) = (content.root(), Price::up_to(WORK_MAX));
-        let at_most = self.rule.at_most(content.len() as u64, root.bytes() as u64);
-        if at_most > WORK_MAX && price.of(root, &self.rule) > WORK_MAX {
+        let root = content.root();
+        let at_most = self.peak.at_most(content.len() as u64, root.bytes() as u64);
+        let price = || Price::of(root, &self.rules, WORK_MAX);
+        if (self.recursive || at_most > WORK_MAX) && price().total > WORK_MAX {
             return Err(Broken::TooMuchWork);
         }
         let value = root.to_serde();
@@ -133,12 +141,8 @@ impl Schema {
             return Ok(());
         }
         // Most contents are small, and then that is all there is to gather.
-        if at_most > GATHERED_MAX {
-            price = Price::up_to(WORK_MAX);
-            price.of(root, &self.rule);
-            if price.gathered > GATHERED_MAX {
-                return Err(Broken::Untold);
-            }
+        if at_most > GATHERED_MAX && price().gathered > GATHERED_MAX {
+            return Err(Broken::Untold);
         }
         self.validator
             .validate(&value)

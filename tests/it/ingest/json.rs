@@ -8,6 +8,7 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 use sluice_proto::ingest::v1::{Definition, Observation, Outcome, observation::Content};
 use sluice_tests::Tenant;
 
+use super::definitions::try_put;
 use crate::support::*;
 
 fn bad_texts() -> Vec<(&'static str, Vec<u8>)> {
@@ -100,6 +101,35 @@ async fn a_refusal_says_where_by_json_pointer() {
     assert_eq!((said[2].outcome(), said[2].reason.as_str()), (Outcome::Error, "SCHEMA"));
     assert!(said[2].details.contains("/a/1"), "{}", said[2].details);
     assert_eq!(said[3].outcome(), Outcome::Success, "2.0 is an integer in draft 2020-12");
+}
+
+#[tokio::test]
+async fn under_a_schema_that_refers_to_itself_a_refusal_says_where_as_well() {
+    let pair = builder().start().await;
+    let acme = pair.clients(Tenant::Acme);
+    let tree = r##"{"$id":"https://example.com/tree","type":"object","required":["n"],"properties":
+        {"n":{"type":"integer"},"children":{"items":{"$ref":"#"}},"next":{"$ref":"https://example.com/tree"}},
+        "default":{"$ref":"nowhere"}}"##;
+    put(&acme, Definition { json_schema: tree.into(), ..definition("tree") }).await;
+    let endless = Definition {
+        json_schema: tree.replace("\"type\"", "\"$ref\":\"#\",\"type\""),
+        ..definition("endless")
+    };
+    let status = try_put(&acme, endless).await.unwrap_err();
+    assert!(status.message().contains("without going into the value"), "{status:?}");
+    let deep = format!(r#"{}{{"n":1}}{}"#, r#"{"n":1,"next":"#.repeat(120), "}".repeat(120));
+    let said = publish(
+        &acme,
+        vec![
+            json("tree", r#"{"n":1,"children":[{"n":2,"children":[{"n":3}]},{"n":4,"next":{"n":5}}]}"#),
+            json("tree", &deep),
+            json("tree", r#"{"n":1,"children":[{"n":2,"children":[{"n":"3"}]},{"n":4}]}"#),
+        ],
+    )
+    .await;
+    assert_eq!((said[0].outcome(), said[1].outcome()), (Outcome::Success, Outcome::Success), "{said:?}");
+    assert_eq!((said[2].outcome(), said[2].reason.as_str()), (Outcome::Error, "SCHEMA"));
+    assert!(said[2].details.contains("\"/children/0/children/0/n\""), "{}", said[2].details);
 }
 
 fn body(fields: &[(&str, Kind)]) -> Observation {

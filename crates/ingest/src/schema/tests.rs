@@ -1,5 +1,9 @@
 use super::*;
 
+mod peaks;
+mod recursion;
+mod references;
+
 fn compile(text: &str) -> Result<(), String> {
     Schema::compile(text).map(drop)
 }
@@ -7,67 +11,6 @@ fn compile(text: &str) -> Result<(), String> {
 fn check(schema: &str, content: &str) -> Result<(), Broken> {
     let schema = Schema::compile(schema).unwrap();
     schema.check(&json::parse(content.as_bytes()).unwrap())
-}
-
-#[test]
-fn references_within_the_document_are_followed() {
-    let schema = r##"{"$defs":{"a b":{"type":"string"},"n":{"$anchor":"num","type":"number"}},
-        "properties":{"x":{"$ref":"#/$defs/a%20b"},"y":{"$ref":"#num"}}}"##;
-    assert!(check(schema, r#"{"x":"s","y":1}"#).is_ok());
-    assert!(matches!(check(schema, r#"{"x":1}"#), Err(Broken::Rule(_, place)) if place == "/x"));
-    assert!(check(schema, r#"{"y":"s"}"#).is_err());
-}
-
-#[test]
-fn references_that_lead_outside_or_nowhere_are_refused() {
-    for reference in [
-        "https://example.com/schema.json",
-        "file:///etc/passwd",
-        "other.json",
-        "#/$defs/absent",
-        "#absent",
-        "#/%zz",
-    ] {
-        assert!(compile(&format!(r#"{{"$ref":"{reference}"}}"#)).is_err(), "{reference}");
-    }
-    assert!(compile(r#"{"$ref":"https://json-schema.org/draft/2020-12/schema"}"#).is_err());
-    assert!(compile(r##"{"$dynamicRef":"#x"}"##).is_err());
-    assert!(compile(r#"{"$id":"https://example.com/top"}"#).is_ok());
-    assert!(compile(r#"{"$defs":{"a":{"$id":"https://example.com/inner"}}}"#).is_err());
-}
-
-#[test]
-fn references_that_unfold_without_end_are_refused() {
-    for endless in [
-        r##"{"$ref":"#"}"##,
-        r##"{"anyOf":[{"type":"integer"},{"properties":{"x":{"anyOf":[{"$ref":"#"},{"$ref":"#"}]}}}]}"##,
-        r##"{"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
-        r##"{"properties":{"children":{"items":{"$ref":"#"}}}}"##,
-    ] {
-        assert_eq!(compile(endless), Err("a $ref leads back to itself".into()), "{endless}");
-    }
-}
-
-#[test]
-fn a_schema_unfolds_up_to_its_bound() {
-    // Doubles with each level, without any cycle.
-    let doubling = |levels: usize| {
-        let next =
-            |n: usize| format!(r##"{{"anyOf":[{{"$ref":"#/$defs/d{n}"}},{{"$ref":"#/$defs/d{n}"}}]}}"##);
-        let defs: Vec<String> = (0..levels).map(|n| format!(r#""d{n}":{}"#, next(n + 1))).collect();
-        format!(r##"{{"$defs":{{{},"d{levels}":{{}}}},"$ref":"#/$defs/d0"}}"##, defs.join(","))
-    };
-    assert!(compile(&doubling(8)).is_ok());
-    assert_eq!(compile(&doubling(40)), Err(format!("unfolds to more than {WEIGHT_MAX} subschemas")));
-    let hidden = doubling(20).replacen(
-        "\"$ref\":\"#/$defs/d0\"",
-        r##""properties":{"definitions":{"$ref":"#/$defs/d0"}}"##,
-        1,
-    );
-    assert!(hidden.contains("properties") && compile(&hidden).is_err(), "{hidden}");
-    let wide = |n: u64| format!(r#"{{"anyOf":[{}]}}"#, vec!["{}"; usize::try_from(n).unwrap()].join(","));
-    assert_eq!(compile(&wide(WEIGHT_MAX - 1)), Ok(()));
-    assert!(compile(&wide(WEIGHT_MAX)).is_err());
 }
 
 #[test]
@@ -196,50 +139,4 @@ fn where_a_content_fails_is_told_unless_too_much_would_be_gathered_for_it() {
     let most = usize::try_from((GATHERED_MAX - 40) / (40 + 50 * 40)).unwrap();
     assert!(matches!(check(&all, &content(most)), Err(Broken::Rule(_, place)) if place.is_empty()));
     assert_eq!(check(&all, &content(most + 1)), Err(Broken::Untold));
-}
-
-#[test]
-fn what_a_content_takes_is_never_more_than_was_said_of_its_size() {
-    let (pattern, large) = (r#"{"pattern":"a[ab]{300}[^ab]"}"#, r#"{"enum":[1.5,2.5,[3,4],{"a":5}]}"#);
-    let schemas = [
-        pattern.to_owned(),
-        large.to_owned(),
-        format!(r#"{{"items":{pattern},"uniqueItems":true}}"#),
-        r#"{"uniqueItems":true,"items":{"uniqueItems":true,"items":{"uniqueItems":true}}}"#.to_owned(),
-        format!(r#"{{"prefixItems":[{large},{pattern}],"items":{large},"unevaluatedItems":false}}"#),
-        format!(r#"{{"properties":{{"a":{pattern},"b":{large}}},"additionalProperties":{pattern}}}"#),
-        format!(r#"{{"patternProperties":{{"[ab]{{9}}x":{large}}},"propertyNames":{pattern}}}"#),
-        format!(r#"{{"allOf":[{{"properties":{{"a":{large}}}}}],"unevaluatedProperties":{pattern}}}"#),
-        format!(r#"{{"required":["a","b"],"if":{pattern},"then":{large},"anyOf":[{pattern},{large}]}}"#),
-        format!(r##"{{"$defs":{{"x":{pattern}}},"items":{{"oneOf":[{{"$ref":"#/$defs/x"}},{large}]}}}}"##),
-    ];
-    let contents = [
-        "1",
-        r#""""#,
-        r#""abab""#,
-        "[]",
-        "[1,1,1]",
-        r#"["a","b","a"]"#,
-        r#"{"a":"ab","b":1,"c":"ba"}"#,
-        "{}",
-    ];
-    for schema in &schemas {
-        let schema = Schema::compile(schema).unwrap();
-        for content in contents {
-            let document = json::parse(content.as_bytes()).unwrap();
-            let price = Price::up_to(WORK_MAX).of(document.root(), &schema.rule);
-            assert!(price <= schema.work(content.len()), "{content} under {schema:?}");
-        }
-    }
-}
-
-#[test]
-fn a_chain_of_references_is_bounded() {
-    let chain = |levels: usize| {
-        let defs: Vec<String> =
-            (0..levels).map(|n| format!(r##""d{n}":{{"$ref":"#/$defs/d{}"}}"##, n + 1)).collect();
-        format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{},"d{levels}":{{}}}}}}"##, defs.join(","))
-    };
-    assert_eq!(compile(&chain(200)).err(), None);
-    assert!(compile(&chain(300)).is_err());
 }
