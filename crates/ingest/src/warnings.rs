@@ -1,9 +1,18 @@
 //! A log for tests.
 
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use tracing::{
+    Dispatch, Event, Level, Metadata, Subscriber, span,
+    subscriber::{DefaultGuard, NoSubscriber, set_default},
+};
 
-/// Calls this at every warning, wherever that comes from.
-pub struct Warnings<F>(pub F);
+/// Calls this at every warning on this thread, until what is returned is dropped.
+pub fn at_warnings(call: impl Fn() + Send + Sync + 'static) -> (DefaultGuard, Dispatch) {
+    // One more than that of the warnings, else other tests' threads settle what is logged.
+    let one_more = Dispatch::new(NoSubscriber::default());
+    (set_default(Warnings(call)), one_more)
+}
+
+struct Warnings<F>(F);
 
 impl<F: Fn() + Send + Sync + 'static> Subscriber for Warnings<F> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {

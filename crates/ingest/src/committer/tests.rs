@@ -11,7 +11,7 @@ use super::{
 use crate::{
     definition::{Definition, RawDraft},
     metrics::Metrics,
-    warnings::Warnings,
+    warnings::at_warnings,
 };
 
 /// The way to a lane that does not run; the lane has to be kept.
@@ -117,8 +117,7 @@ async fn lanes_end_when_nobody_can_come_any_more_and_nothing_waits() {
 async fn a_lane_outlives_a_panic() {
     // There is no database: the commit warns, and panics.
     let panicked = AtomicBool::new(false);
-    let fragile = Warnings(move || assert!(panicked.swap(true, Relaxed), "a commit that panics"));
-    let _fragile = tracing::subscriber::set_default(fragile);
+    let _fragile = at_warnings(move || assert!(panicked.swap(true, Relaxed), "a commit that panics"));
     let (committer, mut lanes) = committer();
     let mut lane = tokio::spawn(lanes.remove(0).run());
     let mut told = Vec::new();
@@ -140,8 +139,7 @@ async fn a_lane_outlives_a_panic() {
 async fn an_outage_of_the_database_is_told_once() {
     let told = Arc::new(AtomicUsize::new(0));
     let counted = told.clone();
-    let count = Warnings(move || _ = counted.fetch_add(1, Relaxed));
-    let _counting = tracing::subscriber::set_default(count);
+    let _counting = at_warnings(move || _ = counted.fetch_add(1, Relaxed));
     let (_committer, mut lanes) = committer();
     for _ in 0..3 {
         assert!(lanes[0].session().await.is_err());

@@ -12,7 +12,7 @@ use sluice_service::{
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{metrics::Metrics, warnings::Warnings};
+use crate::{metrics::Metrics, warnings::at_warnings};
 
 /// An emitter whose database is there.
 fn emitter(database: SocketAddr) -> Emitter {
@@ -84,8 +84,7 @@ async fn a_hand_over_without_a_call_does_not_tell_that_calls_work() {
 async fn an_outage_of_the_results_service_is_told_once() {
     let told = Arc::new(AtomicUsize::new(0));
     let counted = told.clone();
-    let count = Warnings(move || _ = counted.fetch_add(1, Relaxed));
-    let _counting = tracing::subscriber::set_default(count);
+    let _counting = at_warnings(move || _ = counted.fetch_add(1, Relaxed));
     // It reaches nobody.
     let mut emitter = emitter(([127, 0, 0, 1], 1).into());
     let mut row = Row::found(Uuid::now_v7(), "acme".parse().unwrap(), 1, 1);
