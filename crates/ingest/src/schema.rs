@@ -32,8 +32,9 @@ pub const WEIGHT_MAX: u64 = 10_000;
 /// What the check of one content may take, in nanoseconds, about.
 const WORK_MAX: u64 = 1_000_000_000;
 /// The same of the part whose every fault is gathered before one of them is told; each
-/// takes about a kilobyte meanwhile.
+/// takes about a kilobyte meanwhile, and says where it is.
 const GATHERED_MAX: u64 = 1_000_000;
+const FAULT_BYTES: u64 = 1024;
 /// What one pattern may take when it is compiled, in bytes; the next size is tried
 /// where one doesn't do.
 const PATTERN_BYTES: [usize; 3] = [16 << 10, 256 << 10, 1 << 20];
@@ -141,8 +142,14 @@ impl Schema {
             return Ok(());
         }
         // Most contents are small, and then that is all there is to gather.
-        if at_most > GATHERED_MAX && price().gathered > GATHERED_MAX {
-            return Err(Broken::Untold);
+        let is_too_much = |gathered: u64, path_bytes: u64| {
+            gathered.saturating_mul(1 + path_bytes / FAULT_BYTES) > GATHERED_MAX
+        };
+        if is_too_much(at_most, root.bytes() as u64) {
+            let Price { gathered, longest_path, .. } = price();
+            if is_too_much(gathered, longest_path) {
+                return Err(Broken::Untold);
+            }
         }
         self.validator
             .validate(&value)

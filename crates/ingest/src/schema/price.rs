@@ -50,18 +50,22 @@ pub(super) struct Price<'r> {
     pub(super) total: u64,
     /// Of the largest part that is gathered from.
     pub(super) gathered: u64,
+    /// Bytes of the names that lead to a value, where most do.
+    pub(super) longest_path: u64,
     rules: &'r [Rule],
     /// What is left before it is too much in any case.
     left: u64,
     /// How many parts of the schema are underway. The validator's calls are as deep, and
     /// take up to 4 KiB each where they are not compiled for speed.
     underway: usize,
+    path: u64,
 }
 
 impl<'r> Price<'r> {
     /// Of a content under a schema, if it is up to so much.
     pub(super) fn of(content: json::Value<'_>, rules: &'r [Rule], max: u64) -> Self {
-        let mut price = Self { total: 0, gathered: 0, rules, left: max, underway: 0 };
+        let mut price =
+            Self { total: 0, gathered: 0, longest_path: 0, rules, left: max, underway: 0, path: 0 };
         price.total = price.cost(content, 0).valid;
         price
     }
@@ -128,8 +132,11 @@ impl<'r> Price<'r> {
             for part in &rule.names {
                 cost.add(self.cost(name, *part).valid, 0);
             }
+            self.path += name.bytes() as u64;
+            self.longest_path = self.longest_path.max(self.path);
             let named = if rule.named.is_empty() { None } else { rule.named.get(&*name.text()) };
             self.within(member, named, &rule.members, cost);
+            self.path -= name.bytes() as u64;
         }
     }
 

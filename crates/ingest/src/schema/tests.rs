@@ -139,4 +139,12 @@ fn where_a_content_fails_is_told_unless_too_much_would_be_gathered_for_it() {
     let most = usize::try_from((GATHERED_MAX - 40) / (40 + 50 * 40)).unwrap();
     assert!(matches!(check(&all, &content(most)), Err(Broken::Rule(_, place)) if place.is_empty()));
     assert_eq!(check(&all, &content(most + 1)), Err(Broken::Untold));
+    // Each fault says where it is: with a name that takes as much as a fault itself there
+    // may be half as many.
+    let named = format!(r#"{{"anyOf":[{{"additionalProperties":{{"items":{{"anyOf":[{strings}]}}}}}}]}}"#);
+    let below = |name: usize, items: usize| format!(r#"{{"{}":{}}}"#, "n".repeat(name), content(items));
+    let fault_bytes = usize::try_from(FAULT_BYTES).unwrap();
+    assert!(matches!(check(&named, &below(fault_bytes - 1, most - 1)), Err(Broken::Rule(..))));
+    assert_eq!(check(&named, &below(fault_bytes, most - 1)), Err(Broken::Untold));
+    assert!(matches!(check(&named, &below(fault_bytes, most / 2 - 1)), Err(Broken::Rule(..))));
 }
