@@ -166,8 +166,12 @@ fn build(schema: &Value, patterns: usize, cache_bytes: usize) -> Result<(Validat
             break;
         }
         let options = PatternOptions::regex().size_limit(bytes).dfa_size_limit(cache_bytes);
-        let built =
-            jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(options).build(schema);
+        // A subschema may name another draft, in which `format` is asserted.
+        let built = jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .should_validate_formats(false)
+            .with_pattern_options(options)
+            .build(schema);
         match built {
             Ok(validator) => return Ok((validator, patterns * bytes)),
             Err(fault) => {

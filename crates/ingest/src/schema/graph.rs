@@ -12,6 +12,8 @@ pub(super) struct Graph<'a> {
     pub(super) parts: Vec<Part<'a>>,
     /// Regular expressions in it.
     pub(super) patterns: Vec<&'a str>,
+    /// Whether a subschema names a draft of its own.
+    pub(super) drafts: bool,
     /// By place in memory. A place counts once it is known as a schema, so that one
     /// that only holds schemas (`properties`) may be referred to as a schema, too.
     known: HashMap<*const Json, usize>,
@@ -62,6 +64,7 @@ impl<'a> Graph<'a> {
         let mut graph = Self {
             parts: Vec::new(),
             patterns: Vec::new(),
+            drafts: false,
             known: HashMap::new(),
             anchors: HashMap::new(),
             references: Vec::new(),
@@ -123,6 +126,13 @@ impl<'a> Graph<'a> {
                     return Err(format!("{keyword} is not taken"));
                 }
                 ("$id", Json::String(_)) if at > 0 => return Err("$id is taken at the top only".into()),
+                ("$schema", Json::String(draft)) if at > 0 => {
+                    // In draft 4 an `id` without `$` says where references lead.
+                    if draft.contains("/draft-04/") {
+                        return Err("the $schema of draft 4 is taken at the top only".into());
+                    }
+                    self.drafts = true;
+                }
                 ("$ref", Json::String(reference)) => self.references.push((at, reference)),
                 ("$anchor", Json::String(name)) => {
                     let named = self.anchors.entry(name).or_insert(Some(schema));

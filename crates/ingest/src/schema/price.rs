@@ -25,6 +25,8 @@ pub(super) const NAME: u64 = 80;
 pub(super) const MARK: u64 = 50;
 /// Going over 16 bytes of a string to count, hash or compare them.
 pub(super) const STRING: u64 = 2;
+/// Decoding 16 bytes of a string, and reading them as JSON.
+pub(super) const DECODED: u64 = 400;
 /// Where references lead back, each asks those that are underway whether it is one of them.
 pub(super) const GUARD: u64 = 1;
 

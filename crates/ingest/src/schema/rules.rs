@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     graph::Graph,
     patterns::Pattern,
-    price::{DIVISION, GUARD, KEYWORD, LOOKUP, MATCH, NAME, STRING, VISIT},
+    price::{DECODED, DIVISION, GUARD, KEYWORD, LOOKUP, MATCH, NAME, STRING, VISIT},
 };
 
 /// What a part of a schema takes. Others are named by their index.
@@ -142,6 +142,8 @@ impl<'a> Pricer<'a, '_> {
                 rule.object += LOOKUP * (lists.len() + names) as u64;
             }
             ("minLength" | "maxLength", _) => rule.text += STRING,
+            // Only other drafts assert these.
+            ("contentMediaType" | "contentEncoding", _) if self.graph.drafts => rule.text += DECODED,
             ("multipleOf", _) => rule.own += DIVISION,
             ("uniqueItems", _) => rule.unique += 2 * LOOKUP,
             _ => {}

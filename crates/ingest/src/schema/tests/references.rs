@@ -25,6 +25,19 @@ fn references_that_lead_outside_or_nowhere_are_refused() {
     assert!(compile(r##"{"$dynamicRef":"#x"}"##).is_err());
     assert!(compile(r#"{"$id":"https://example.com/top"}"#).is_ok());
     assert!(compile(r#"{"$defs":{"a":{"$id":"https://example.com/inner"}}}"#).is_err());
+    // In draft 4, `id` says where references lead: the validator knows the drafts themselves.
+    let part = r##"{"$schema":"http://json-schema.org/draft-NN/schema#","format":"email",
+        "id":"https://json-schema.org/draft/2020-12/schema","properties":{"b":{"$ref":"#"}}}"##;
+    let subschema = |draft: &str| format!(r#"{{"properties":{{"a":{}}}}}"#, part.replace("NN", draft));
+    assert!(compile(&subschema("04")).is_err());
+    assert_eq!(check(&part.replace("NN", "04"), r#"{"b":{"type":17}}"#), Ok(()));
+    // Others are taken, but here no format is asserted.
+    assert_eq!(check(&subschema("07"), r#"{"a":{"b":{"a":"x"}}}"#), Ok(()));
+    // What they assert of an encoded content takes its time.
+    let work = |schema: &str| Schema::compile(schema).unwrap().work(1000);
+    let encoded =
+        r#"{"$schema":"http://json-schema.org/draft-07/schema#","contentMediaType":"application/json"}"#;
+    assert!(work(&format!(r#"{{"items":{encoded}}}"#)) > 5 * work(encoded));
 }
 
 #[test]
