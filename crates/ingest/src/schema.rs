@@ -11,7 +11,10 @@ mod price;
 mod rules;
 mod weigh;
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
@@ -87,7 +90,9 @@ impl Schema {
         let Weight { subschemas, recursive } = Weight::of(&graph)?;
         let count = graph.patterns.len();
         let cache_bytes = (CACHES_BYTES_MAX / count.max(1)).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end());
-        let (validator, compiled_bytes) = build(&schema, count, cache_bytes)?;
+        let marks = graph.parts.iter().any(|part| part.marks > 0);
+        let held = (recursive && marks).then(|| held(&schema, &graph));
+        let (validator, compiled_bytes) = build(held.as_ref().unwrap_or(&schema), count, cache_bytes)?;
         let mut patterns = HashMap::new();
         for &pattern in &graph.patterns {
             patterns.entry(pattern).or_insert_with(|| Pattern::measure(pattern, count, cache_bytes));
@@ -137,7 +142,20 @@ impl Schema {
         if (self.recursive || at_most > WORK_MAX) && price().total > WORK_MAX {
             return Err(Broken::TooMuchWork);
         }
-        let value = root.to_serde();
+        // A batch is not to fail for one content that the library fails at.
+        catch_unwind(AssertUnwindSafe(|| self.hold(root, at_most, price))).unwrap_or_else(|_| {
+            let rule = "can't be held against the schema: the way its references lead is not followed";
+            Err(Broken::Rule(rule.into(), String::new()))
+        })
+    }
+
+    fn hold<'r>(
+        &self,
+        content: json::Value<'_>,
+        at_most: u64,
+        price: impl FnOnce() -> Price<'r>,
+    ) -> Result<(), Broken> {
+        let value = content.to_serde();
         if self.validator.is_valid(&value) {
             return Ok(());
         }
@@ -145,7 +163,7 @@ impl Schema {
         let is_too_much = |gathered: u64, path_bytes: u64| {
             gathered.saturating_mul(1 + path_bytes / FAULT_BYTES) > GATHERED_MAX
         };
-        if is_too_much(at_most, root.bytes() as u64) {
+        if is_too_much(at_most, content.bytes() as u64) {
             let Price { gathered, longest_path, .. } = price();
             if is_too_much(gathered, longest_path) {
                 return Err(Broken::Untold);
@@ -155,6 +173,23 @@ impl Schema {
             .validate(&value)
             .map_err(|broken| Broken::Rule(broken.to_string(), broken.instance_path().to_string()))
     }
+}
+
+/// The same schema with a property that no content has, since U+0000 is refused, and that
+/// refers to all that is referred to. References that lead back hold only weakly what
+/// they lead to; where `unevaluatedProperties` or `unevaluatedItems` have parts compiled
+/// for themselves, nothing else may hold it, and the library panics when it gets there.
+fn held(schema: &Value, graph: &Graph<'_>) -> Value {
+    let references = graph.parts.iter().filter_map(|part| part.schema.get("$ref")?.as_str());
+    let references: BTreeSet<&str> = references.collect();
+    let all: Vec<Value> = references.into_iter().map(|to| serde_json::json!({"$ref": to})).collect();
+    let mut schema = schema.clone();
+    let root = schema.as_object_mut();
+    let properties = root.map(|root| root.entry("properties").or_insert_with(|| serde_json::json!({})));
+    if let Some(Value::Object(properties)) = properties {
+        properties.insert("\0".into(), serde_json::json!({"allOf": all}));
+    }
+    schema
 }
 
 /// Compiles a schema with so many patterns, each with a cache of so many bytes; says

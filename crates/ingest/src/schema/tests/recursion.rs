@@ -232,3 +232,32 @@ fn how_deep_a_recursive_schema_is_compiled_is_bounded() {
     assert_eq!(compile(&ring(9, 27)), refused);
     assert_eq!(compile(&ring(2, 100)), refused);
 }
+
+/// Compiled as it is, it has lost d04 when that is asked for.
+const LOST: &str = r##"{"anyOf":[{"$ref":"#/$defs/d09"}],"$defs":{
+    "d04":{"$ref":"#/$defs/d10"},
+    "d08":{"$ref":"#/$defs/d09","unevaluatedProperties":false},
+    "d09":{"if":{"$ref":"#/$defs/d11"},"then":{"$ref":"#/$defs/d10"}},
+    "d10":{"type":"object","patternProperties":{"^a":{"$ref":"#/$defs/d04"}}},
+    "d11":{"$ref":"#/$defs/d12"},
+    "d12":{"properties":{"b":{"$ref":"#/$defs/d08"}}}}}"##;
+
+#[test]
+fn what_references_lead_back_to_is_held() {
+    assert_eq!(check(LOST, r#"{"a":{"a":{}}}"#), Ok(()));
+    assert!(check(LOST, r#"{"a":{"a":1}}"#).is_err());
+    let strict = r##"{"$ref":"#/$defs/a","unevaluatedProperties":false,
+        "$defs":{"a":{"properties":{"x":{"$ref":"#"}}}}}"##;
+    assert_eq!(check(strict, r#"{"x":{"x":{}}}"#), Ok(()));
+    assert!(matches!(check(strict, r#"{"x":{"y":1}}"#), Err(Broken::Rule(_, place)) if place == "/x"));
+}
+
+#[test]
+fn a_content_that_the_library_fails_at_fails_alone() {
+    let (validator, _) = build(&serde_json::from_str(LOST).unwrap(), 1, 1 << 16).unwrap();
+    let schema = Schema { validator, ..Schema::compile(LOST).unwrap() };
+    let check = |content: &str| schema.check(&json::parse(content.as_bytes()).unwrap());
+    let lost = check(r#"{"a":{}}"#);
+    assert!(matches!(&lost, Err(Broken::Rule(rule, _)) if rule.contains("not followed")), "{lost:?}");
+    assert!(matches!(check("1"), Err(Broken::Rule(rule, _)) if rule.contains("not valid")));
+}
