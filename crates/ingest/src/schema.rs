@@ -12,6 +12,7 @@ mod rules;
 mod weigh;
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -138,22 +139,26 @@ impl Schema {
     pub fn check(&self, content: &json::Document<'_>) -> Result<(), Broken> {
         let root = content.root();
         let at_most = self.peak.at_most(content.len() as u64, root.bytes() as u64);
-        let price = || Price::of(root, &self.rules, WORK_MAX);
-        if (self.recursive || at_most > WORK_MAX) && price().total > WORK_MAX {
+        // Told at most once, and for most contents never.
+        let price = LazyCell::new(|| Price::of(root, &self.rules, WORK_MAX));
+        if (self.recursive || at_most > WORK_MAX) && price.total > WORK_MAX {
             return Err(Broken::TooMuchWork);
         }
         // A batch is not to fail for one content that the library fails at.
-        catch_unwind(AssertUnwindSafe(|| self.hold(root, at_most, price))).unwrap_or_else(|_| {
-            let rule = "can't be held against the schema: the way its references lead is not followed";
-            Err(Broken::Rule(rule.into(), String::new()))
-        })
+        catch_unwind(AssertUnwindSafe(|| self.hold(root, at_most, || (price.gathered, price.longest_path))))
+            .unwrap_or_else(|_| {
+                let rule = "can't be held against the schema: the way its references lead is not followed";
+                Err(Broken::Rule(rule.into(), String::new()))
+            })
     }
 
-    fn hold<'r>(
+    /// The same, where it takes no more than `at_most`. `gathered` tells what of that may be
+    /// gathered about faults, and bytes of the longest way to one.
+    fn hold(
         &self,
         content: json::Value<'_>,
         at_most: u64,
-        price: impl FnOnce() -> Price<'r>,
+        gathered: impl FnOnce() -> (u64, u64),
     ) -> Result<(), Broken> {
         let value = content.to_serde();
         if self.validator.is_valid(&value) {
@@ -164,7 +169,7 @@ impl Schema {
             gathered.saturating_mul(1 + path_bytes / FAULT_BYTES) > GATHERED_MAX
         };
         if is_too_much(at_most, content.bytes() as u64) {
-            let Price { gathered, longest_path, .. } = price();
+            let (gathered, longest_path) = gathered();
             if is_too_much(gathered, longest_path) {
                 return Err(Broken::Untold);
             }
